@@ -1,0 +1,82 @@
+# Every task of the project; `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CODEGEN := .venv-codegen
+PROTOS := $(sort $(wildcard protos/tocsin/v1/*.proto))
+STUBS := clients/python
+PIP := -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup generate verify lint format types test faults demo examples run bench build ci clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## make the virtual environment and install both distributions in it
+
+$(VENV)/.installed: pyproject.toml clients/python/pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version)'
+	@echo "Installing into $(VENV) (about a minute, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python $(PIP) install -c constraints.txt -e clients/python -e '.[dev]'
+	@touch $@
+
+$(CODEGEN)/.installed: constraints-codegen.txt
+	@$(PYTHON) -m venv $(CODEGEN)
+	@$(CODEGEN)/bin/python $(PIP) install -r constraints-codegen.txt
+	@touch $@
+
+generate: $(CODEGEN)/.installed ## write the stubs of protos/ anew
+	@rm -f $(STUBS)/tocsin/v1/*_pb2*
+	@PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python -m grpc_tools.protoc -Iprotos \
+	    --python_out=$(STUBS) --grpc_python_out=$(STUBS) --mypy_out=quiet:$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(PROTOS)
+
+verify: setup generate ## the stubs are fresh, the protos are clean and break nobody
+	@git diff --exit-code --stat -- $(STUBS)/tocsin/v1 || { echo "the stubs are stale: commit what 'make generate' wrote"; exit 1; }
+	@test -z "$$(git ls-files --others --exclude-standard -- $(STUBS)/tocsin/v1)" || { echo "stubs are not committed"; exit 1; }
+	@$(BIN)/buf lint
+	@$(BIN)/buf format -d --exit-code
+	@tag=$$(git describe --tags --abbrev=0 2>/dev/null); \
+	if [ -n "$$tag" ]; then $(BIN)/buf breaking --against ".git#tag=$$tag"; else echo "buf breaking: no release tag yet, nothing to compare with"; fi
+
+lint: setup ## style, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+
+format: setup ## put the code into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/buf format -w
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+test: setup ## the tests
+	@$(BIN)/python -m pytest -q -m "not faults"
+
+faults: setup ## kill -9 under load, 50 times
+	@$(BIN)/python -m pytest -q -m faults
+
+demo: setup ## the main job, end to end, visibly
+	@$(BIN)/python -m examples.demo
+
+examples: setup ## run every example
+	@$(BIN)/python -m pytest -q tests/examples
+
+run: setup ## start the server on 127.0.0.1:50051
+	@$(BIN)/tocsin-server serve --dev
+
+bench: setup ## measure the hot paths (under 5 minutes)
+	@$(BIN)/python -m bench
+
+build: setup ## build both distributions into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist clients/python
+	@$(BIN)/python -m build --no-isolation --outdir dist .
+
+ci: verify lint types test faults demo build ## all that has to hold
+
+clean: ## remove what was made
+	@rm -rf $(VENV) $(CODEGEN) dist build data
