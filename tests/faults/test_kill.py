@@ -14,14 +14,14 @@ from pathlib import Path
 
 import grpc
 import pytest
-
-from tests.service.test_notifications import webhook
-from tests.support.processes import ServerProcess
-from tests.support.receivers import WebhookReceiver
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub
+
+from tests.service.test_notifications import webhook
+from tests.support.processes import ServerProcess
+from tests.support.receivers import WebhookReceiver
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 CYCLES = int(os.environ.get("TOCSIN_KILL_CYCLES", "50"))
