@@ -37,7 +37,7 @@ async def test_info_tells_version_log_and_limits(api: Api) -> None:
 async def test_health_is_told_per_service_and_while_draining(tmp_path: Path, service: str) -> None:
     """XF18: readiness."""
     async with serving(tmp_path) as api:
-        stub = health_pb2_grpc.HealthStub(api.channel)  # type: ignore[no-untyped-call]
+        stub: Any = health_pb2_grpc.HealthStub(api.channel)
         request = health_pb2.HealthCheckRequest(service=service)
         assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
         watch: Any = stub.Watch(request)
