@@ -1,0 +1,58 @@
+"""Run the demo: exit code 0 when every promise was kept, 1 when one was not, 130 when interrupted."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from tocsin import TocsinError
+
+from examples.demo.checks import check_all
+from examples.demo.narrator import Narrator
+from examples.demo.report import print_report
+from examples.demo.server import ServerFailed
+from examples.demo.story import Story
+
+
+def main() -> int:
+    """Play the story in a temporary folder and judge it."""
+    console = Console(highlight=False)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with tempfile.TemporaryDirectory(prefix="tocsin-demo-") as folder:
+        story = Story(Path(folder), Narrator(console))
+        try:
+            facts = story.play()
+        except KeyboardInterrupt:
+            console.print("[bold]interrupted; everything is ended")
+            return 130
+        except (ServerFailed, TocsinError) as error:
+            console.print(f"the demo failed: {error}", style="bold red", markup=False)
+            _print_log(console, story)
+            return 1
+        checks = check_all(story.ledger, facts)
+        print_report(console, story.ledger, facts, checks)
+        broken = [check for check in checks if check.problem]
+        if broken:
+            _print_log(console, story)
+            console.print(f"[bold red]{len(broken)} promise(s) broken")
+            return 1
+    console.print("[bold green]every promise was kept")
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _print_log(console: Console, story: Story) -> None:
+    console.print("The end of the server's log:")
+    for line in story.server.log_lines()[-20:]:
+        console.print(line, markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
