@@ -109,7 +109,8 @@ class Mailbox:
         assert isinstance(mail, EmailMessage)
         id = str(mail["Message-ID"]).strip("<>").rpartition("@")[0]
         recipients = tuple(str(name) for name in envelope.rcpt_tos)
-        self._on_mail(Mail(id, recipients, str(mail["Subject"]), mail.get_content()))
+        body = str(mail.get_content()).replace("\r\n", "\n")
+        self._on_mail(Mail(id, recipients, str(mail["Subject"]), body))
         return "250 taken"
 
     async def _listen(self) -> None:

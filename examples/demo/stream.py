@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import tocsin
 from tocsin import Event
 from tocsin.v1.event_log_pb2 import LEVEL_ERROR
+from tocsin.values import JSON
 
 ROUTINE_EVENTS = 150
 PAUSE_S = 0.08
@@ -37,13 +38,13 @@ class Step:
 
 
 def stream() -> Iterator[Step]:
-    """Make the whole stream. One event in nine is a failure, and never twice of the same thing in a row."""
+    """Make the whole stream. One event in seven is a failure, but only one image fails again and again."""
     chance = random.Random(1)
     for number in range(ROUTINE_EVENTS):
         if number == OUTAGE_AT:
             yield from _outage()
         make = (_analysis, _sync, _check)[number % 3]
-        failed = number % 9 == 4
+        failed = number % 7 == 3
         yield Step(make(number, chance, failed), PAUSE_S * chance.uniform(0.5, 1.5))
 
 
