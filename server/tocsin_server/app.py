@@ -11,24 +11,32 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_log import EventLogService
+from tocsin_server.api.notifications import NotificationsService
 from tocsin_server.api.paging import PageTokens
 from tocsin_server.api.server import STREAMS_MAX, ApiServer, Service
 from tocsin_server.api.system import SystemService
-from tocsin_server.config import Settings
+from tocsin_server.config import ConfigError, Settings
+from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.domain import event_log
-from tocsin_server.domain.ports import Runtime
+from tocsin_server.domain.ports import EndpointKind, Runtime
+from tocsin_server.endpoints import discover
+from tocsin_server.endpoints.addresses import Egress
+from tocsin_server.endpoints.http import HttpDoor
 from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
 from tocsin_server.store.following import Following
-from tocsin_server.store.secrets import KeyFile
+from tocsin_server.store.notifications import ConfigurationCodec, Notifications
+from tocsin_server.store.outbox import StoreOutbox
+from tocsin_server.store.secrets import KeyFile, SecretCipher
 from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Writer
 
@@ -59,6 +67,16 @@ def system_runtime() -> Runtime:
 def _rising_id() -> str:
     """Make 32 hex digits that rise with time: neighbours in time are neighbours in the index."""
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreParts:
+    """The running parts of the store."""
+
+    readers: Readers
+    tail: Tail
+    writer: Writer
+    log: LogStore
 
 
 class App:
@@ -96,20 +114,29 @@ class App:
         store = open_store(self.store_url, self.runtime.new_id)
         self._cleanups.append(("store", store.close))
         key_file = KeyFile(Path(self.settings["store.key_file"] or self.data / "tocsin.key"))
-        log_store = self._start_log(store)
+        parts = self._start_store(store)
+        door = HttpDoor(_egress(self.settings["egress.allow"]))
+        kinds = discover(door)
+        codec = ConfigurationCodec(
+            SecretCipher(key_file.derive("secret fields")), {name: kind.secret_fields for name, kind in kinds.items()}
+        )
+        paused_max_age_us = self.settings["notifications.paused_max_age"] * 1_000_000
+        notifications = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
+        outbox = StoreOutbox(parts.writer, parts.readers, parts.tail, notifications)
+        dispatcher = await self._start_dispatcher(outbox, kinds, door)
+        parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed())
+        notifications.changed = dispatcher.configurations_changed
+        tokens = PageTokens(key_file.derive("page tokens"))
+        digest_key = key_file.derive("digests")
         services: list[Service] = [
-            EventLogService(
-                log_store,
-                Drafts(self.runtime, key_file.derive("event digests")),
-                PageTokens(key_file.derive("page tokens")),
-                self.log_id,
-            ),
+            EventLogService(parts.log, Drafts(self.runtime, digest_key), tokens, self.log_id),
+            NotificationsService(notifications, dispatcher, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
         ]
-        await self._serve(services, log_store.following)
+        await self._serve(services, parts.log.following)
         gc.freeze()  # what was built at start never becomes garbage: collections look at less
 
-    def _start_log(self, store: Store) -> LogStore:
+    def _start_store(self, store: Store) -> StoreParts:
         readers = Readers(store)
         self._cleanups.append(("readers", readers.close))
         status = readers.submit(lambda connection: log_status(connection, None)).result()
@@ -123,7 +150,22 @@ class App:
         following = Following(tail, reads, self.runtime)
         following.start()
         self._cleanups.append(("following", following.stop))
-        return LogStore(writer, reads, following)
+        return StoreParts(readers, tail, writer, LogStore(writer, reads, following))
+
+    async def _start_dispatcher(
+        self, outbox: StoreOutbox, kinds: dict[str, EndpointKind], door: HttpDoor
+    ) -> Dispatcher:
+        dispatcher = Dispatcher(
+            outbox,
+            self.runtime,
+            kinds,
+            door.close,
+            self.settings["notifications.cycle_timers.notifications"],
+            self.settings["server.ui_url"],
+        )
+        await dispatcher.start()
+        self._cleanups.append(("dispatcher", dispatcher.stop))
+        return dispatcher
 
     async def _serve(self, services: list[Service], following: Following) -> None:
         server = ApiServer(self.runtime, services)
@@ -159,6 +201,13 @@ class App:
 def _tell(failed: asyncio.Future[BaseException], error: BaseException) -> None:
     if not failed.done():
         failed.set_result(error)
+
+
+def _egress(allow: Sequence[str]) -> Egress:
+    try:
+        return Egress(allow)
+    except ValueError as error:
+        raise ConfigError(f"egress.allow: {error}") from error
 
 
 def data_file(settings: Settings) -> Path:
