@@ -29,9 +29,7 @@ def run(address: str) -> list[int]:
         waiting, positions = {found.id for found in stored}, []
         with client.subscribe(start=start, types=["feed.sync.*"]) as subscription:
             for event in subscription:
-                print(
-                    f"{event.position:6} {event.type} {event.resource.id} {tocsin.to_python(event.details)}"
-                )
+                print(f"{event.position:6} {event.type} {event.resource.id} {tocsin.to_python(event.details)}")
                 if event.id in waiting:
                     waiting.remove(event.id)
                     positions.append(event.position)

@@ -110,7 +110,8 @@ class Mailbox:
         id = str(mail["Message-ID"]).strip("<>").rpartition("@")[0]
         recipients = tuple(str(name) for name in envelope.rcpt_tos)
         body = str(mail.get_content()).replace("\r\n", "\n")
-        self._on_mail(Mail(id, recipients, str(mail["Subject"]), body))
+        # A folded header keeps the blank at which it was folded.
+        self._on_mail(Mail(id, recipients, str(mail["Subject"]).strip(), body))
         return "250 taken"
 
     async def _listen(self) -> None:

@@ -17,10 +17,15 @@ from examples.demo.report import print_report
 from examples.demo.server import ServerFailed
 from examples.demo.story import Story
 
+_PLAIN_WIDTH = 140  # of lines that go to a file or a pipe
+_ROUTINE = '"level": "info"'  # lines of the server's log that explain no failure
+
 
 def main() -> int:
     """Play the story in a temporary folder and judge it."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PLAIN_WIDTH)
     signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="tocsin-demo-") as folder:
         story = Story(Path(folder), Narrator(console))
@@ -49,9 +54,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _print_log(console: Console, story: Story) -> None:
-    console.print("The end of the server's log:")
-    for line in story.server.log_lines()[-20:]:
-        console.print(line, markup=False)
+    console.print("The end of the server's log, but for what is routine:")
+    noteworthy = [line for line in story.server.log_lines() if _ROUTINE not in line]
+    for line in noteworthy[-20:]:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def _event(
     return tocsin.draft(
         f"{kind}.failed" if failed else f"{kind}.completed",
         level="error" if failed else "info",
-        message=f"{kind.replace('.', ' ')} of {resource} {'failed' if failed else 'is done'}",
+        message=f"{kind.replace('.', ' ')} {'failed' if failed else 'is done'}",
         details=details,
         resource={"type": resource_type, "id": resource},
         source={"service": service, "host": "node-1"},
