@@ -59,10 +59,11 @@ class Producer(Actor):
                 return
             began_at = monotonic()
             stored = client.append(step.event)
-            entry = Acknowledged(stored.id, stored.position, step.failed, began_at, monotonic())
+            resource = step.event.resource.id
+            entry = Acknowledged(stored.id, stored.position, resource, step.failed, began_at, monotonic())
             self._ledger.note(self._ledger.acknowledged, entry)
             if step.failed:
-                self._narrator.tell("append", f"{step.event.type} {step.event.resource.id}")
+                self._narrator.tell("append", f"{step.event.type} {resource}")
         self._ledger.close_production()
 
 

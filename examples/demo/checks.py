@@ -14,6 +14,8 @@ from examples.demo.ledger import Ledger, Received
 from examples.demo.stream import SICK_IMAGE
 from examples.receivers import Mail, Post
 
+TRANSITIONS = frozenset({"system.alerting.new_instance", "system.alerting.recovered_instance"})
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -151,7 +153,7 @@ def _recovery(ledger: Ledger, facts: Facts) -> Iterator[str]:
 
 def _transitions(ledger: Ledger, facts: Facts) -> Iterator[str]:
     types = Counter(entry.type for entry in ledger.arrived if entry.own)
-    for type in ("system.alerting.new_instance", "system.alerting.recovered_instance"):
+    for type in sorted(TRANSITIONS):
         if types[type] != 1:
             yield f"{types[type]} events of type {type}"
 

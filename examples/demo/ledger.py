@@ -19,6 +19,7 @@ class Acknowledged:
 
     id: str
     position: int
+    resource: str
     failed: bool
     began_at: float
     done_at: float
@@ -75,6 +76,10 @@ class Ledger:
             left_s = max(deadline - monotonic(), 0.0)
             self._changed.wait_for(lambda: bool(self.faults) or ready(), left_s)
             return ready()
+
+    def own_types(self) -> set[str]:
+        """Answer the types of the arrived events that tocsin itself wrote."""
+        return {entry.type for entry in self.arrived if entry.own}
 
     def failures(self) -> set[str]:
         """Answer the ids of the acknowledged failures."""

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from examples.demo.checks import Check, Facts
 from examples.demo.ledger import Ledger, Received
+from examples.demo.stream import SICK_IMAGE
 
 
 def print_report(console: Console, ledger: Ledger, facts: Facts, checks: list[Check]) -> None:
@@ -42,12 +43,19 @@ def _figures(ledger: Ledger, facts: Facts) -> Table:
     table.add_row("mails, after append", str(len(ledger.mails)), *_times(mails))
     transitions = sum(entry.own for entry in ledger.arrived)
     table.add_row("alert transitions in the log", str(transitions), "", "")
-    table.add_row("alert messages", str(len(ledger.alerts_posted)), "", "")
+    table.add_row("alert messages, the first after the third failure", *_alerting(ledger))
     table.add_row("deliveries recorded", str(len(facts.deliveries)), "", "")
     attempts = sum(delivery.attempt_count for delivery in facts.deliveries)
     table.add_row("  attempts needed for them", str(attempts), "", "")
     table.caption = "The slowest ones met the outage."
     return table
+
+
+def _alerting(ledger: Ledger) -> tuple[str, str, str]:
+    sick = [entry.done_at for entry in ledger.acknowledged if entry.resource == SICK_IMAGE]
+    told = [entry.at for entry in ledger.alerts_posted]
+    warned = [told[0] - sick[2]] if told and len(sick) > 2 else []
+    return str(len(told)), *_times(warned)
 
 
 def _latencies(entries: Iterable[Received], event_of: dict[str, str], began: dict[str, float]) -> list[float]:

@@ -11,7 +11,7 @@ from tocsin import Client
 from tocsin.v1.alerting_pb2 import Alert
 
 from examples.demo.actors import Producer, Subscriber
-from examples.demo.checks import Facts
+from examples.demo.checks import TRANSITIONS, Facts
 from examples.demo.ledger import Ledger, Received
 from examples.demo.narrator import Narrator
 from examples.demo.server import Server
@@ -95,7 +95,7 @@ class Story:
         ledger.wait(lambda: len(_ids(ledger.failures_posted)) >= failures, self._deadline)
         ledger.wait(lambda: len(_ids(ledger.mails)) >= failures, self._deadline)
         ledger.wait(lambda: len(_ids(ledger.alerts_posted)) >= 2, self._deadline)
-        ledger.wait(lambda: sum(entry.own for entry in ledger.arrived) >= 2, self._deadline)
+        ledger.wait(lambda: ledger.own_types() >= TRANSITIONS, self._deadline)
 
     def _wait_for_settlement(self, client: Client) -> None:
         # A receiver has a message before the server has written down that it has.

@@ -73,9 +73,7 @@ class _EventLog(EventLogServicer):
             return lambda request, context: script.play(name, request, context)
         return object.__getattribute__(self, name)
 
-    AppendEvent = AppendEvents = GetEvent = ListEvents = DeleteEvent = DeleteEvents = Subscribe = cast(
-        Any, None
-    )
+    AppendEvent = AppendEvents = GetEvent = ListEvents = DeleteEvent = DeleteEvents = Subscribe = cast(Any, None)
 
 
 @contextmanager
@@ -133,9 +131,7 @@ def status(
     fields: Mapping[str, str] | None = None,
     retry_after_s: float | None = None,
 ) -> status_pb2.Status:
-    details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata or {})
-    ]
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata or {})]
     if fields:
         violation = error_details_pb2.BadRequest.FieldViolation
         found = [violation(field=name, description=text) for name, text in fields.items()]

@@ -59,9 +59,7 @@ def test_levels(level: Any) -> None:
     assert events.draft("a.b", level=level).level == pb.LEVEL_ERROR
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("level", "fatal"), ("level", 7), ("timestamp", datetime(2026, 1, 1))]
-)
+@pytest.mark.parametrize(("name", "value"), [("level", "fatal"), ("level", 7), ("timestamp", datetime(2026, 1, 1))])
 def test_a_wrong_value_is_refused(name: str, value: Any) -> None:
     fields: Any = {name: value}
     with pytest.raises(ValueError, match=r"\w"):
@@ -131,9 +129,7 @@ def test_deleting_needs_a_filter_or_all() -> None:
 def test_receivers() -> None:
     hook = receivers.webhook("ops", "https://example.com/x", "whsec_x", [receivers.selector(level="error")])
     assert hook.webhook.url == "https://example.com/x"
-    assert hook.selectors[0] == notifications.Selector(
-        scope="account", level="error", type="*", resource_type="*"
-    )
+    assert hook.selectors[0] == notifications.Selector(scope="account", level="error", type="*", resource_type="*")
     assert not hook.HasField("enabled")
     mail = receivers.mailbox(
         "ops",

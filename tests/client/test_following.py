@@ -130,9 +130,7 @@ def test_breaks_that_are_resumed(error: TocsinError | None) -> None:
 
 
 def test_a_wait_that_was_asked_for_is_kept() -> None:
-    assert (
-        following().broken(failure(TooManyStreams, reason="TOO_MANY_STREAMS", retry_after_s=9.0), 0.0) == 9.0
-    )
+    assert following().broken(failure(TooManyStreams, reason="TOO_MANY_STREAMS", retry_after_s=9.0), 0.0) == 9.0
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,7 @@ CLIENT = Path(tocsin.__file__).parent
 
 
 def test_all_is_what_can_be_imported() -> None:
-    public = {
-        name
-        for name, value in vars(tocsin).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
+    public = {name for name, value in vars(tocsin).items() if not name.startswith("_") and not inspect.ismodule(value)}
     assert sorted(tocsin.__all__) == sorted(public)
     assert len(set(tocsin.__all__)) == len(tocsin.__all__)
 

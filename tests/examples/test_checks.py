@@ -31,7 +31,7 @@ def perfect() -> tuple[Ledger, Facts]:
     ledger = Ledger(producer_done=True, connections=2)
     for position in range(1, 6):
         id = f"e{position}"
-        ledger.acknowledged.append(Acknowledged(id, position, id in FAILED, 0.0, 0.1))
+        ledger.acknowledged.append(Acknowledged(id, position, "r", id in FAILED, 0.0, 0.1))
         ledger.arrived.append(Arrived(id, position, "a.b", False, 0.2))
     for position, type in ((6, "system.alerting.new_instance"), (7, "system.alerting.recovered_instance")):
         ledger.arrived.append(Arrived(f"s{position}", position, type, True, 0.3))

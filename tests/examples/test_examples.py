@@ -57,6 +57,7 @@ def demo(folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
         env={**os.environ, "TMPDIR": str(folder), "COLUMNS": "200"},
     )
 
@@ -84,6 +85,13 @@ def test_the_demo_keeps_every_promise(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def _interrupt(running: subprocess.Popen[str], number: signal.Signals) -> None:
+    if number is signal.SIGINT:
+        os.killpg(running.pid, number)  # as Ctrl-C on a terminal: the server gets it too
+    else:
+        running.send_signal(number)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     with demo(tmp_path) as running:
@@ -92,7 +100,7 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signa
         for line in running.stdout:
             output += line
             if "append" in line:
-                running.send_signal(number)
+                _interrupt(running, number)
                 break
         rest, _ = running.communicate(timeout=30)
     assert running.returncode == 130, output + rest
