@@ -111,9 +111,7 @@ class Client:
         request = events.append_request(event, request_id, fields)
         return events.appended(self.event_log.AppendEvent(request))
 
-    def append_many(
-        self, batch: Iterable[event_log.Event], *, request_id: str | None = None
-    ) -> list[events.Appended]:
+    def append_many(self, batch: Iterable[event_log.Event], *, request_id: str | None = None) -> list[events.Appended]:
         """Append up to 1000 events of `draft`, all or none; answers in their order."""
         request = events.append_many_request(batch, request_id)
         return events.appended_many(self.event_log.AppendEvents(request))

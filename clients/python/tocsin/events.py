@@ -173,9 +173,7 @@ def append_request(event: str | Event, request_id: str | None, fields: EventFiel
 def append_many_request(events: Iterable[Event], request_id: str | None) -> AppendEventsRequest:
     """Make a batch append that is safe to repeat."""
     batch = list(events)
-    return AppendEventsRequest(
-        events=batch, request_id=_request_id(request_id, all(event.id for event in batch))
-    )
+    return AppendEventsRequest(events=batch, request_id=_request_id(request_id, all(event.id for event in batch)))
 
 
 def _request_id(given: str | None, has_ids: bool) -> str:
@@ -197,9 +195,7 @@ def appended(response: AppendEventResponse) -> Appended:
 
 def appended_many(response: AppendEventsResponse) -> list[Appended]:
     """Read the answer of AppendEvents, in the order of the request."""
-    return [
-        Appended(result.id, result.position, response.log_id, result.deleted) for result in response.results
-    ]
+    return [Appended(result.id, result.position, response.log_id, result.deleted) for result in response.results]
 
 
 def list_request(wanted: EventFilter | None, oldest_first: bool, page_size: int) -> ListEventsRequest:

@@ -36,9 +36,7 @@ def selector(
     service: str = "",
 ) -> Selector:
     """Choose events. `type` is exact or a glob, `level` is "info", "error" or "*"."""
-    return Selector(
-        scope=scope, level=level, type=type, resource_type=resource_type, subtype=subtype, service=service
-    )
+    return Selector(scope=scope, level=level, type=type, resource_type=resource_type, subtype=subtype, service=service)
 
 
 def webhook(

@@ -117,9 +117,7 @@ class Settings:
         tls = _tls(options.get("tls"), local)
         api_key = options.get("api_key")
         if api_key and tls is None and not local and not options.get("allow_plaintext_key", False):
-            raise ValueError(
-                f"an API key is not sent to {address} without TLS; allow_plaintext_key=True does"
-            )
+            raise ValueError(f"an API key is not sent to {address} without TLS; allow_plaintext_key=True does")
         return cls(
             address=address,
             tls=tls,

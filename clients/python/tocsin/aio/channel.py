@@ -66,9 +66,7 @@ class AsyncUnary(Generic[_Request, _Response]):
         self._inner = inner
         self._settings = settings
 
-    async def __call__(
-        self, request: _Request, timeout: float | None = None, metadata: Metadata = ()
-    ) -> _Response:
+    async def __call__(self, request: _Request, timeout: float | None = None, metadata: Metadata = ()) -> _Response:
         """Call. `timeout` is the deadline in seconds with all retries; None is the client's.
 
         Raises TocsinError.
