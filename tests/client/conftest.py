@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator
 from inspect import isawaitable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import tocsin
@@ -100,3 +101,18 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Any]:
 def client(script: Script, connect: Any) -> Any:
     """Answer a client of either kind, connected to the script."""
     return connect(script.address)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Answer a real server for the tests that leave it alone; each has an account of its own."""
+    running = Server(tmp_path_factory.mktemp("shared"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def live(shared: Server, connect: Any) -> Any:
+    """Answer a client of either kind, connected to the real server."""
+    return connect(shared.address, account=f"account-{uuid4().hex}")

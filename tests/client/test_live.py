@@ -21,21 +21,17 @@ README = Path("clients/python/README.md")
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
+    """Answer a server of the test's own, to be killed."""
     running = Server(tmp_path)
     running.start()
     yield running
     running.stop()
 
 
-@pytest.fixture
-def client(server: Server, connect: Any) -> Any:
-    return connect(server.address)
-
-
-def test_a_stored_event_comes_back(client: Any) -> None:
+def test_a_stored_event_comes_back(live: Any) -> None:
     noon = datetime.now(UTC).replace(microsecond=123456) - timedelta(hours=1)
     details = {"layers": [1, 2.5, None, {"deep": True}], "port": 80}
-    stored = client.append(
+    stored = live.append(
         "image.analysis.failed",
         level="error",
         message="no such layer",
@@ -45,9 +41,9 @@ def test_a_stored_event_comes_back(client: Any) -> None:
         labels={"team": "red"},
         timestamp=noon,
     )
-    event = client.get_event(stored.id)
+    event = live.get_event(stored.id)
     assert event == stored.event
-    assert (event.position, stored.log_id) == (stored.position, client.info().log_id)
+    assert (event.position, stored.log_id) == (stored.position, live.info().log_id)
     assert tocsin.to_python(event.details) == details
     assert tocsin.to_datetime(event.timestamp) == noon
     assert (event.level, event.resource.id, event.source.service) == (
@@ -57,37 +53,37 @@ def test_a_stored_event_comes_back(client: Any) -> None:
     )
 
 
-def test_the_same_request_id_stores_once(client: Any) -> None:
-    first = client.append("a.b", request_id="r-1", labels={"a": "1", "b": "2"})
-    assert client.append("a.b", request_id="r-1", labels={"b": "2", "a": "1"}) == first
+def test_the_same_request_id_stores_once(live: Any) -> None:
+    first = live.append("a.b", request_id="r-1", labels={"a": "1", "b": "2"})
+    assert live.append("a.b", request_id="r-1", labels={"b": "2", "a": "1"}) == first
     with pytest.raises(tocsin.RequestIdReused):
-        client.append("a.b", request_id="r-1", message="other")
-    assert len(list(client.list_events())) == 1
+        live.append("a.b", request_id="r-1", message="other")
+    assert len(list(live.list_events())) == 1
 
 
-def test_refused_fields_are_named(client: Any) -> None:
+def test_refused_fields_are_named(live: Any) -> None:
     with pytest.raises(tocsin.InvalidField) as raised:
-        client.append("Not A Type", message="x" * 5000)
+        live.append("Not A Type", message="x" * 5000)
     assert {violation.field for violation in raised.value.violations} == {"event.type", "event.message"}
     with pytest.raises(tocsin.NotFound):
-        client.get_event("nothing")
+        live.get_event("nothing")
 
 
-def test_lists_pages_and_deletions(client: Any) -> None:
+def test_lists_pages_and_deletions(live: Any) -> None:
     drafts = [tocsin.draft("a.b" if n % 2 else "a.c", id=f"e{n}") for n in range(25)]
-    stored = client.append_many(drafts)
+    stored = live.append_many(drafts)
     assert [found.id for found in stored] == [f"e{n}" for n in range(25)]
-    listed = [event.id for event in client.list_events(types=["a.b"], oldest_first=True, page_size=5)]
+    listed = [event.id for event in live.list_events(types=["a.b"], oldest_first=True, page_size=5)]
     assert listed == [f"e{n}" for n in range(25) if n % 2]
-    assert client.preview_deletion(types=["a.b"]).matching_count == 12
-    assert sorted(client.delete_events(types=["a.b"])) == sorted(listed)
-    client.delete_event("e0")
-    assert len(list(client.list_events())) == 12
+    assert live.preview_deletion(types=["a.b"]).matching_count == 12
+    assert sorted(live.delete_events(types=["a.b"])) == sorted(listed)
+    live.delete_event("e0")
+    assert len(list(live.list_events())) == 12
 
 
-def test_headers_are_kept_on_the_event(server: Server) -> None:
+def test_headers_are_kept_on_the_event(shared: Server) -> None:
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-    with tocsin.connect(server.address) as client:
+    with tocsin.connect(shared.address, account="red") as client:
         inner = client.in_context(request_id="r-9", correlation_id="c-9", traceparent=trace, account="blue")
         event = inner.append("a.b").event
         assert event is not None
@@ -97,11 +93,11 @@ def test_headers_are_kept_on_the_event(server: Server) -> None:
         assert list(client.list_events()) == []
 
 
-def test_a_subscription_starts_where_it_is_told(client: Any) -> None:
-    first, second, third = (client.append("a.b") for _ in range(3))
+def test_a_subscription_starts_where_it_is_told(live: Any) -> None:
+    first, second, third = (live.append("a.b") for _ in range(3))
 
     def follow(start: Any) -> list[int]:
-        return [event.position for event in client.subscribe(start=start, stop_when_caught_up=True)]
+        return [event.position for event in live.subscribe(start=start, stop_when_caught_up=True)]
 
     assert follow("beginning") == [first.position, second.position, third.position]
     assert follow(tocsin.After(first.position, first.log_id)) == [second.position, third.position]
@@ -210,7 +206,7 @@ def test_a_position_is_good_in_another_process(server: Server) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_the_readme_runs(server: Server, number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_runs(shared: Server, number: int, capsys: pytest.CaptureFixture[str]) -> None:
     code = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[number]
-    exec(compile(code.replace("127.0.0.1:50051", server.address), f"README block {number}", "exec"), {})
+    exec(compile(code.replace("127.0.0.1:50051", shared.address), f"README block {number}", "exec"), {})
     assert capsys.readouterr().out
