@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import tocsin
 from tocsin import Event
 from tocsin.v1.event_log_pb2 import LEVEL_ERROR
-from tocsin.values import JSON
 
 ROUTINE_EVENTS = 150
 PAUSE_S = 0.08
@@ -82,7 +81,7 @@ def _event(
     resource_type: str,
     resource: str,
     service: str,
-    details: Mapping[str, JSON],
+    details: Mapping[str, object],
 ) -> Event:
     return tocsin.draft(
         f"{kind}.failed" if failed else f"{kind}.completed",

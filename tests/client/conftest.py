@@ -12,6 +12,7 @@ import pytest
 import tocsin
 from tocsin import Backoff
 
+from examples.demo.server import Server
 from tests.client.scripted import Script, serving
 
 # Tests wait for real, so briefly.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tocsin.v1.alerting_pb2 import Action, Alert, AlertStatus, NotifyWhen, Schedule
-from tocsin.values import JSON, to_struct
+from tocsin.values import to_struct
 
 RECOVERED = "recovered"
 """The group of an instance that is not active any more, unless its type names another."""
 
 
-def action(configuration_id: str, group: str = "", **params: JSON) -> Action:
+def action(configuration_id: str, group: str = "", **params: object) -> Action:
     """Say what to do when an instance is in a group (empty: the type's default group).
 
     Params belong to the kind of the configuration: email subject, body, to; webhook body. Every
@@ -23,7 +23,7 @@ def action(configuration_id: str, group: str = "", **params: JSON) -> Action:
 def alert(
     name: str,
     alert_type_id: str,
-    params: Mapping[str, JSON],
+    params: Mapping[str, object],
     *,
     actions: Iterable[Action] = (),
     interval: str = "",

@@ -24,7 +24,7 @@ from tocsin.v1.event_log_pb2 import (
     Level,
     ListEventsRequest,
 )
-from tocsin.values import JSON, to_timestamp, to_value
+from tocsin.values import to_timestamp, to_value
 
 LevelLike = str | int
 """A level as a word ("info", "error", in any case) or as a number of `tocsin.v1.Level`."""
@@ -38,7 +38,7 @@ class EventFields(TypedDict, total=False):
     level: LevelLike
     message: str
     category: str
-    details: JSON
+    details: object
     resource: EventResource | Mapping[str, str]
     source: EventSource | Mapping[str, str] | str
     labels: Mapping[str, str]

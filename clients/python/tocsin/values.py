@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Any
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
-
-JSON: TypeAlias = "bool | int | float | str | Mapping[str, JSON] | Sequence[JSON] | None"
-"""What `details` and `params` can hold."""
 
 # Numbers travel as doubles: a larger integer would come back as another one.
 _INT_MAX = 2**53
 
 
-def to_value(data: JSON) -> Value:
-    """Make a protobuf Value. Raises TypeError for what is not JSON, ValueError for huge integers."""
+def to_value(data: object) -> Value:
+    """Make a protobuf Value of None, bool, int, float, str, mappings with string keys and sequences.
+
+    Raises TypeError for anything else, ValueError for an integer that a JSON number cannot hold.
+    """
     if data is None:
         return Value(null_value=NULL_VALUE)
     if isinstance(data, bool):
@@ -35,7 +35,7 @@ def to_value(data: JSON) -> Value:
     raise TypeError(f"{type(data).__name__} is not JSON-like")
 
 
-def to_struct(data: Mapping[str, JSON]) -> Struct:
+def to_struct(data: Mapping[str, object]) -> Struct:
     """Make a protobuf Struct; the same errors as `to_value`."""
     for key in data:
         if not isinstance(key, str):
@@ -43,8 +43,11 @@ def to_struct(data: Mapping[str, JSON]) -> Struct:
     return Struct(fields={key: to_value(item) for key, item in data.items()})
 
 
-def to_python(value: Value | Struct | ListValue) -> JSON:
-    """Turn dynamic data back into plain Python; whole numbers come back as int. Unset is None."""
+def to_python(value: Value | Struct | ListValue) -> Any:
+    """Turn dynamic data back into plain Python; whole numbers come back as int. Unset is None.
+
+    The answer is typed as Any, as that of json.loads: what an event holds is known to who reads it.
+    """
     if isinstance(value, Struct):
         return {key: to_python(item) for key, item in value.fields.items()}
     if isinstance(value, ListValue):
