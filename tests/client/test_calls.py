@@ -96,6 +96,14 @@ def test_nobody_there(connect: Any) -> None:
             client.info()
 
 
+def test_a_call_can_wait_for_the_server(connect: Any) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        client = connect(f"127.0.0.1:{unheard.getsockname()[1]}")
+        with pytest.raises(tocsin.DeadlineExceeded):
+            client.event_log.GetEvent(pb.GetEventRequest(id="x"), timeout=0.1, wait_for_ready=True)
+
+
 def test_headers_of_a_context(script: Script, connect: Any) -> None:
     client = connect(script.address, api_key="k1", account="blue")
     script.on("GetEvent", answer(pb.GetEventResponse()), answer(pb.GetEventResponse()))

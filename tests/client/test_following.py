@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tocsin.errors import (
     InternalError,
@@ -167,6 +167,7 @@ def serve(log: list[int], head: int, request: SubscribeRequest, batch_max: int) 
     return [*steps, caught_up(head)]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     log=st.sets(st.integers(1, 60)).map(sorted),
     batch_max=st.integers(1, 7),

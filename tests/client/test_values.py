@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tocsin.values import to_datetime, to_python, to_struct, to_timestamp, to_value
 
@@ -20,6 +20,7 @@ SCALARS = (
 DATA = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(DATA)
 def test_data_comes_back(data: Any) -> None:
     assert to_python(to_value(data)) == data

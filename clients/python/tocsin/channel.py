@@ -69,17 +69,19 @@ def serialize(request: Message) -> bytes:
 
 
 class Unary(Generic[_Request, _Response]):
-    """A method that answers once."""
+    """A method that answers once. Of gRPC's ways to call it has this one; it makes no futures."""
 
     def __init__(self, method: str, inner: Any, settings: Settings) -> None:
         self._method = method
         self._inner = inner
         self._settings = settings
 
-    def __call__(self, request: _Request, timeout: float | None = None, metadata: Metadata = ()) -> _Response:
+    def __call__(
+        self, request: _Request, timeout: float | None = None, metadata: Metadata = (), **options: Any
+    ) -> _Response:
         """Call. `timeout` is the deadline in seconds with all retries; None is the client's.
 
-        Raises TocsinError.
+        `options` go to gRPC: wait_for_ready, compression, credentials. Raises TocsinError.
         """
         timeout_s = self._settings.timeout_s if timeout is None else timeout
         attempts = Attempts(
@@ -109,12 +111,11 @@ class Streaming(Generic[_Request, _Response]):
         request: _Request,
         timeout: float | None = None,
         metadata: Metadata = (),
-        *,
-        wait_for_ready: bool | None = None,
+        **options: Any,
     ) -> Stream[_Response]:
         """Call. `timeout` bounds the whole stream in seconds; None is without end."""
         headers = (*self._settings.caller.metadata(), *metadata)
-        return Stream(self._inner(request, timeout=timeout, metadata=headers, wait_for_ready=wait_for_ready))
+        return Stream(self._inner(request, timeout=timeout, metadata=headers, **options))
 
 
 class Stream(Generic[_Response]):

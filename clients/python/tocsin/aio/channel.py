@@ -66,10 +66,12 @@ class AsyncUnary(Generic[_Request, _Response]):
         self._inner = inner
         self._settings = settings
 
-    async def __call__(self, request: _Request, timeout: float | None = None, metadata: Metadata = ()) -> _Response:
+    async def __call__(
+        self, request: _Request, timeout: float | None = None, metadata: Metadata = (), **options: Any
+    ) -> _Response:
         """Call. `timeout` is the deadline in seconds with all retries; None is the client's.
 
-        Raises TocsinError.
+        `options` go to gRPC: wait_for_ready, compression, credentials. Raises TocsinError.
         """
         timeout_s = self._settings.timeout_s if timeout is None else timeout
         attempts = Attempts(
@@ -81,7 +83,7 @@ class AsyncUnary(Generic[_Request, _Response]):
         while True:
             try:
                 answer: _Response = await self._inner(
-                    request, timeout=attempts.timeout_s(monotonic()), metadata=headers
+                    request, timeout=attempts.timeout_s(monotonic()), metadata=headers, **options
                 )
                 return answer
             except grpc.RpcError as failure:
@@ -101,12 +103,11 @@ class AsyncStreaming(Generic[_Request, _Response]):
         request: _Request,
         timeout: float | None = None,
         metadata: Metadata = (),
-        *,
-        wait_for_ready: bool | None = None,
+        **options: Any,
     ) -> AsyncStream[_Response]:
         """Call. `timeout` bounds the whole stream in seconds; None is without end."""
         headers = (*self._settings.caller.metadata(), *metadata)
-        call = self._inner(request, timeout=timeout, metadata=headers, wait_for_ready=wait_for_ready)
+        call = self._inner(request, timeout=timeout, metadata=headers, **options)
         return AsyncStream(call)
 
 
