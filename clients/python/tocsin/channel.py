@@ -92,7 +92,9 @@ class Unary(Generic[_Request, _Response]):
         headers = (*self._settings.caller.metadata(), *metadata)
         while True:
             try:
-                answer: _Response = self._inner(request, timeout=attempts.timeout_s(time.monotonic()), metadata=headers)
+                answer: _Response = self._inner(
+                    request, timeout=attempts.timeout_s(time.monotonic()), metadata=headers, **options
+                )
                 return answer
             except grpc.RpcError as failure:
                 error = from_rpc(failure)
