@@ -54,13 +54,18 @@ class Script:
         self.seen.append(Seen(method, request, metadata, context.time_remaining()))
         return self._behaviours[method].popleft()(request, context)
 
-    def hold(self, request: SubscribeRequest, context: grpc.ServicerContext) -> Iterator[SubscribeResponse]:
-        """Confirm a subscription and stay silent until it ends."""
-        context.add_callback(self.ended.set)
-        context.add_callback(self.released.set)
-        self.holding.set()
-        yield started(request.after.position)
-        self.released.wait()
+    def hold(self, *messages: SubscribeResponse) -> Behaviour:
+        """Confirm a subscription, send messages, and stay silent until it ends."""
+
+        def behave(request: SubscribeRequest, context: grpc.ServicerContext) -> Iterator[SubscribeResponse]:
+            context.add_callback(self.ended.set)
+            context.add_callback(self.released.set)
+            self.holding.set()
+            yield started(request.after.position)
+            yield from messages
+            self.released.wait()
+
+        return behave
 
 
 class _EventLog(EventLogServicer):

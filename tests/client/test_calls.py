@@ -73,12 +73,13 @@ def test_a_read_waits_as_long_as_it_was_asked_to(script: Script, client: Any) ->
 
 def test_the_deadline_bounds_all_tries(script: Script, connect: Any) -> None:
     script.on("GetEvent", *[DOWN] * 100)
-    client = connect(script.address, timeout_s=0.1)
-    with pytest.raises(tocsin.Unavailable):
+    client = connect(script.address, timeout_s=0.5, backoff=tocsin.Backoff(0.02, 0.05))
+    # The last answer may come too late on a busy machine.
+    with pytest.raises((tocsin.Unavailable, tocsin.DeadlineExceeded)):
         client.get_event("x")
     times = [call.timeout_s for call in script.seen]
     assert 1 < len(times) < 100
-    assert all(time is not None and time <= 0.11 for time in times)
+    assert all(time is not None and time <= 0.51 for time in times)
     assert times[-1] < times[0]  # type: ignore[operator]
 
 
@@ -91,9 +92,9 @@ def test_a_call_has_a_deadline_of_its_own(script: Script, client: Any) -> None:
 def test_nobody_there(connect: Any) -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))  # without listen() it refuses, and nobody else can take it
-        client = connect(f"127.0.0.1:{unheard.getsockname()[1]}", timeout_s=0.2)
+        client = connect(f"127.0.0.1:{unheard.getsockname()[1]}")
         with pytest.raises(tocsin.Unavailable):
-            client.info()
+            client.delete_event("x")  # is not repeated, so it need not wait for a deadline
 
 
 def test_a_call_can_wait_for_the_server(connect: Any) -> None:

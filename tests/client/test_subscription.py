@@ -92,7 +92,7 @@ def test_breaks_are_told(script: Script, client: Any) -> None:
 
 
 def test_close_from_another_thread_ends_the_iteration(script: Script) -> None:
-    script.on("Subscribe", script.hold)
+    script.on("Subscribe", script.hold())
     with tocsin.connect(script.address) as client:
         subscription, seen = client.subscribe(start=tocsin.After(3)), list[object]()
         reader = threading.Thread(target=lambda: seen.extend(subscription))
@@ -106,7 +106,7 @@ def test_close_from_another_thread_ends_the_iteration(script: Script) -> None:
 
 
 def test_closing_the_client_ends_its_subscriptions(script: Script) -> None:
-    script.on("Subscribe", stream(started(0), batch(1)), script.hold)
+    script.on("Subscribe", stream(started(0), batch(1)), script.hold())
     client = tocsin.connect(script.address, backoff=QUICK)
     subscription = client.in_context(request_id="r").subscribe()
     assert next(subscription).position == 1
@@ -115,11 +115,7 @@ def test_closing_the_client_ends_its_subscriptions(script: Script) -> None:
 
 
 def test_leaving_the_block_cancels_the_call(script: Script) -> None:
-    def one_and_hold(request: Any, context: Any) -> Any:
-        yield batch(1)
-        yield from script.hold(request, context)
-
-    script.on("Subscribe", one_and_hold)
+    script.on("Subscribe", script.hold(batch(1)))
     with tocsin.connect(script.address) as client:
         with client.subscribe() as subscription:
             assert next(subscription).position == 1
@@ -128,7 +124,7 @@ def test_leaving_the_block_cancels_the_call(script: Script) -> None:
 
 
 async def test_close_from_another_task_ends_the_iteration(script: Script) -> None:
-    script.on("Subscribe", script.hold)
+    script.on("Subscribe", script.hold())
     async with tocsin.connect_async(script.address) as client:
         subscription = client.subscribe()
 
@@ -143,7 +139,7 @@ async def test_close_from_another_task_ends_the_iteration(script: Script) -> Non
 
 
 async def test_a_cancelled_task_cancels_the_call(script: Script) -> None:
-    script.on("Subscribe", script.hold)
+    script.on("Subscribe", script.hold())
     async with tocsin.connect_async(script.address) as client:
         subscription = client.subscribe()
         reader = asyncio.create_task(anext(subscription))
@@ -157,7 +153,7 @@ async def test_a_cancelled_task_cancels_the_call(script: Script) -> None:
 
 
 async def test_leaving_the_async_block_cancels_the_call(script: Script) -> None:
-    script.on("Subscribe", script.hold)
+    script.on("Subscribe", script.hold())
     async with tocsin.connect_async(script.address) as client:
         async with client.subscribe() as subscription:
             reader = asyncio.create_task(anext(subscription))
