@@ -11,17 +11,22 @@ import os
 import random
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-
-from tests.service.test_notifications import webhook
-from tests.support.processes import ServerProcess
-from tests.support.receivers import WebhookReceiver
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub
+
+from tests.service.test_notifications import webhook
+from tests.support.processes import ServerProcess
+from tests.support.receivers import WebhookReceiver
+
+if TYPE_CHECKING:
+    from tocsin.v1.event_log_pb2_grpc import EventLogAsyncStub
+    from tocsin.v1.notifications_pb2_grpc import NotificationsAsyncStub
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 CYCLES = int(os.environ.get("TOCSIN_KILL_CYCLES", "50"))
@@ -58,7 +63,7 @@ class Producers:
             event = log_pb.Event(id=f"c{number}-{count}", type="user.image.analysis", level=level)
             self.acknowledged[event.id] = await self._append(stub, event)
 
-    async def _append(self, stub: EventLogStub, event: log_pb.Event) -> int:
+    async def _append(self, stub: EventLogAsyncStub, event: log_pb.Event) -> int:
         while True:
             try:
                 answer = await stub.AppendEvent(log_pb.AppendEventRequest(event=event), wait_for_ready=True)
@@ -132,7 +137,7 @@ async def check_deliveries(address: str, errors: set[str], hook: WebhookReceiver
     assert by_event == {d.event.id: {d.id} for d in deliveries}
 
 
-async def settled_deliveries(stub: NotificationsStub, count: int) -> list[pb.Delivery]:
+async def settled_deliveries(stub: NotificationsAsyncStub, count: int) -> list[pb.Delivery]:
     """Wait until all deliveries have ended, and give them."""
     async with asyncio.timeout(300):
         while True:
