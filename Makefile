@@ -8,7 +8,7 @@ STUBS := clients/python
 PIP := -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate verify lint format types test faults demo examples run bench build ci clean
+.PHONY: help setup tools generate verify lint format types test faults demo examples run bench build ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ $(CODEGEN)/.installed: constraints-codegen.txt
 	@$(PYTHON) -m venv $(CODEGEN)
 	@$(CODEGEN)/bin/python $(PIP) install -r constraints-codegen.txt
 	@touch $@
+
+tools: ## install grpcurl into .tools/, where Go is (tests use it)
+	@if command -v go >/dev/null; then \
+	  test -x .tools/grpcurl || GOBIN="$(CURDIR)/.tools" GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3; \
+	else echo "grpcurl: Go is not there, tests fall back to buf curl"; fi
 
 generate: $(CODEGEN)/.installed ## write the stubs of protos/ anew
 	@rm -f $(STUBS)/tocsin/v1/*_pb2*
@@ -54,7 +59,7 @@ types: setup ## mypy, strict
 	@$(BIN)/mypy
 
 test: setup ## the tests
-	@$(BIN)/python -m pytest -q -m "not faults"
+	@$(BIN)/python -m pytest -q -rs -m "not faults"
 
 faults: setup ## kill -9 under load, 50 times
 	@$(BIN)/python -m pytest -q -m faults
@@ -76,7 +81,7 @@ build: setup ## build both distributions into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist clients/python
 	@$(BIN)/python -m build --no-isolation --outdir dist .
 
-ci: verify lint types test faults demo build ## all that has to hold
+ci: verify lint types tools test faults demo build ## all that has to hold
 
 clean: ## remove what was made
-	@rm -rf $(VENV) $(CODEGEN) dist build data
+	@rm -rf $(VENV) $(CODEGEN) .tools dist build data

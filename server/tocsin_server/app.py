@@ -176,6 +176,7 @@ class App:
             door.close,
             self.settings["notifications.cycle_timers.notifications"],
             self.settings["server.ui_url"],
+            self.settings["notifications.enabled"],
             event_loop_factory(),
         )
         await dispatcher.start()

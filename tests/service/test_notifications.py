@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import grpc
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 
 from tests.support.receivers import SECRET, Mailbox, WebhookReceiver
-from tests.support.servers import Api, refused
+from tests.support.servers import Api, refused, serving
 
 EVERYTHING = pb.Selector(scope="account", level="*", type="*", resource_type="*")
 
@@ -166,6 +167,18 @@ async def test_a_switched_off_endpoint_holds_and_sends_when_on_again(api: Api, h
     await api.notifications.UpdateEndpoint(switch)
     (posted,) = await hook.until(1)
     assert posted.verified()["data"]["id"] == event.id
+
+
+async def test_what_is_routed_while_notifications_are_off_waits_for_them(tmp_path: Path, hook: WebhookReceiver) -> None:
+    async with serving(tmp_path, notifications__enabled=False) as api:
+        await created(api, webhook(hook.url))
+        event = await api.append()
+        await api.events.DeleteEvent(log_pb.DeleteEventRequest(id=event.id))  # returns: routing goes on
+        found = await api.notifications.ListDeliveries(pb.ListDeliveriesRequest())
+        assert [d.state for d in found.deliveries] == [pb.DELIVERY_STATE_PENDING]
+    async with serving(tmp_path):
+        (posted,) = await hook.until(1)
+        assert posted.verified()["data"]["id"] == event.id
 
 
 async def test_deleting_a_configuration_cancels_what_waits(api: Api, hook: WebhookReceiver) -> None:

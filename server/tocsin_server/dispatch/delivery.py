@@ -35,7 +35,7 @@ IDLE_S = 30.0
 
 
 class Deliverer:
-    """Sends claimed deliveries, at most IN_FLIGHT_MAX at a time."""
+    """Sends claimed deliveries, at most IN_FLIGHT_MAX at a time; none but tests when not enabled."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Deliverer:
         kinds: Mapping[str, EndpointKind],
         book: Callable[[], Book],
         ui_url: str,
+        enabled: bool = True,
     ) -> None:
         self._outbox = outbox
         self._runtime = runtime
@@ -51,7 +52,7 @@ class Deliverer:
         self._book = book
         self._ui_url = ui_url
         self._sending: dict[asyncio.Task[None], Delivery] = {}
-        self._stopping = False
+        self._stopping = not enabled
         self.wake_in: Callable[[float], None] = lambda seconds: None
 
     def room(self) -> int:

@@ -25,12 +25,13 @@ class Dispatcher:
         close_ways_out: Callable[[], Awaitable[None]],
         backstop_s: float,
         ui_url: str = "",
+        enabled: bool = True,
         new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
     ) -> None:
         self.thread = DispatchThread(new_event_loop)
         self._outbox = outbox
         self._close_ways_out = close_ways_out
-        self._deliverer = Deliverer(outbox, runtime, kinds, lambda: self._router.book, ui_url)
+        self._deliverer = Deliverer(outbox, runtime, kinds, lambda: self._router.book, ui_url, enabled)
         self._router = Router(outbox, runtime, self._deliverer.room, self._deliverer.start)
         self._routing = Loop("routing", self._router.step, backstop_s)
         self._delivering = Loop("delivering", self._deliverer.step, backstop_s)

@@ -57,6 +57,8 @@ class Email:
 
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
+        # Reading the system's certificates takes tens of milliseconds: once, and not on the event loop.
+        self._tls = ssl.create_default_context()
 
     def check(self, connection: Mapping[str, Any]) -> list[Violation]:
         """Judge host, protection of a password, and repeated recipients."""
@@ -118,7 +120,7 @@ class Email:
             sock=await self._dial(connection["host"], connection.get("port") or (465 if security == "TLS" else 587)),
             use_tls=security == "TLS",
             start_tls=False,
-            tls_context=ssl.create_default_context(),
+            tls_context=self._tls,
             timeout=CONNECT_DEADLINE_S,
         )
         async with client:
