@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -81,6 +82,12 @@ def _place(target: dict[str, Any], path: list[str], entry: Json) -> None:
             return
         target = below
     target.setdefault(path[-1], entry)
+
+
+def time_text(time: int) -> str:
+    """Write microseconds since 1970 UTC as RFC 3339."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 class Variables:
