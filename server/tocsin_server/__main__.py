@@ -1,0 +1,148 @@
+"""The command `tocsin-server`: parse flags, load the settings, run until SIGTERM; nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from tocsin_server import __version__
+from tocsin_server.app import App
+from tocsin_server.config import ConfigError, Settings, load, variable_of
+from tocsin_server.logs import configure_logs
+from tocsin_server.store.database import StoreError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+LOOPBACK = ["127.0.0.0/8", "::1/128"]
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = _parser().parse_args()
+    try:
+        settings = _settings(arguments)
+        sys.exit(arguments.run(arguments, settings))
+    except ConfigError as error:
+        sys.exit(_complain(str(error), EXIT_USAGE))
+    except StoreError as error:
+        sys.exit(_complain(str(error), EXIT_FAILED))
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"tocsin-server: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tocsin-server", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"tocsin-server {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="run the server until SIGTERM or Ctrl-C")
+    serve.add_argument("--dev", action="store_true", help="embedded store, 127.0.0.1, no key needed")
+    _add_settings(serve)
+    serve.set_defaults(run=_serve)
+    config = commands.add_parser("config", help="look at the settings")
+    show = config.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "show", help="print every effective setting and where it came from"
+    )
+    show.add_argument("--dev", action="store_true", help="as `serve --dev` would run")
+    _add_settings(show)
+    show.set_defaults(run=_show)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, help="TOML file with settings (TOCSIN_CONFIG)")
+    for flag, name, kind, text in (
+        ("--listen", "server.listen", str, "address to listen on"),
+        ("--port", "server.port", int, "port to listen on, 0 for a free one"),
+        ("--data", "store.data", str, "folder for the store and the key file"),
+        ("--store", "store.url", str, "the store, sqlite:///PATH"),
+        ("--log-level", "log.level", str, "debug, info, warning or error"),
+        ("--log-format", "log.format", str, "console, json or auto"),
+    ):
+        parser.add_argument(flag, dest=name, type=kind, help=f"{text} ({variable_of(name)})")
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    given = {name: value for name, value in vars(arguments).items() if "." in name}
+    flags: dict[str, Any] = dict(given)
+    config_file = arguments.config or (
+        Path(os.environ["TOCSIN_CONFIG"]) if "TOCSIN_CONFIG" in os.environ else None
+    )
+    if arguments.dev:
+        flags["server.require_auth"] = False
+        flags["egress.allow"] = LOOPBACK
+    return load(config_file, flags=flags)
+
+
+def _show(arguments: argparse.Namespace, settings: Settings) -> int:
+    width = max(len(setting.name) for setting in settings.all())
+    for setting in settings.all():
+        print(f"{setting.name:<{width}} = {setting.shown():<24} # {setting.origin}, restart")
+    return 0
+
+
+def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
+    if not arguments.dev:
+        return _complain("keys arrive with accounts: for now start with `serve --dev`", EXIT_USAGE)
+    configure_logs(settings["log.level"], settings["log.format"])
+    try:
+        import uvloop  # noqa: PLC0415 - optional: a quarter off the CPU of each call
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    with runner:
+        return runner.run(_run(App(settings)))
+
+
+async def _run(app: App) -> int:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    listen, port = app.settings["server.listen"], app.settings["server.port"]
+    try:
+        await app.start()
+    except RuntimeError as error:
+        if "bind" not in str(error).lower():
+            raise
+        return _complain(
+            f"{listen}:{port} is taken: stop what listens there, or give another --port", EXIT_FAILED
+        )
+    _greet(app)
+    assert app.failed is not None
+    app.failed.add_done_callback(lambda _: stopping.set())
+    await stopping.wait()
+    failed = app.failed.done()
+    await app.stop()
+    if failed:
+        return _complain(f"the store failed ({app.failed.result()}): start again", EXIT_FAILED)
+    return 0
+
+
+def _greet(app: App) -> None:
+    """Tell where the server is and what to try."""
+    address = f"{app.settings['server.listen']}:{app.port}"
+    event = (
+        '{"event": {"type": "user.image.analysis_failed", "level": "LEVEL_ERROR", "message": "disk full"}}'
+    )
+    print(
+        f"tocsin-server {__version__} listens on {address}\n"
+        f"  data   {app.data}\n"
+        f"  store  {app.store_url} (log {app.log_id})\n"
+        "Try:\n"
+        f"  grpcurl -plaintext {address} list\n"
+        f"  grpcurl -plaintext -d '{event}' {address} tocsin.v1.EventLog/AppendEvent\n"
+        f"  grpcurl -plaintext -d '{{\"beginning\": {{}}}}' {address} tocsin.v1.EventLog/Subscribe",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

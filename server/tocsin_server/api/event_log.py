@@ -1,0 +1,191 @@
+"""The service EventLog on the wire: requests to the store, frames to answers."""
+
+from __future__ import annotations
+
+from tocsin.v1 import event_log_pb2 as pb
+
+from tocsin_server.api.auth import Caller
+from tocsin_server.api.event_drafts import Drafts
+from tocsin_server.api.event_filters import event_filter, micros
+from tocsin_server.api.paging import PageTokens, page_size
+from tocsin_server.api.server import Send, Service
+from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
+from tocsin_server.domain.event_log import (
+    BATCH_BYTES_MAX,
+    SUBSCRIBE_BATCH_EVENTS,
+    Batch,
+    CaughtUp,
+    Key,
+    Step,
+)
+from tocsin_server.domain.ports import EventLogStore
+from tocsin_server.domain.selection import EventFilter
+
+DELETE_STEP_EVENTS = 500  # one short transaction, one message of at most 32 KB of ids
+PREVIEW_EVENTS = 100
+HEARTBEAT_S = 15.0
+
+
+class EventLogService(Service):
+    """Appending, reading, deleting and following events."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["EventLog"]
+
+    def __init__(self, log: EventLogStore, drafts: Drafts, tokens: PageTokens, log_id: str) -> None:
+        self._log = log
+        self._drafts = drafts
+        self._tokens = tokens
+        self._log_id = log_id
+
+    async def append_event(
+        self, request: pb.AppendEventRequest, caller: Caller
+    ) -> pb.AppendEventResponse | bytes:
+        """Append one event and answer it as it is stored."""
+        append = self._drafts.append("AppendEvent", caller, request.request_id, [request.event], ["event"])
+        (appended,) = await self._log.append(append)
+        if appended.deleted:
+            gone = pb.Event(id=appended.id, position=appended.position)
+            return pb.AppendEventResponse(event=gone, log_id=self._log_id, deleted=True)
+        tail = pb.AppendEventResponse(log_id=self._log_id).SerializeToString()
+        return (appended.frame or await self._log.get_at(appended.position)) + tail
+
+    async def append_events(self, request: pb.AppendEventsRequest, caller: Caller) -> pb.AppendEventsResponse:
+        """Append a batch, all or none, and answer where each event is."""
+        if request.ByteSize() > BATCH_BYTES_MAX:
+            raise invalid_field(
+                "events", f"have {request.ByteSize()} bytes, at most {BATCH_BYTES_MAX} are allowed"
+            )
+        paths = [f"events[{index}]" for index in range(len(request.events))]
+        append = self._drafts.append("AppendEvents", caller, request.request_id, request.events, paths)
+        appended = await self._log.append(append)
+        results = [pb.AppendResult(id=a.id, position=a.position, deleted=a.deleted) for a in appended]
+        return pb.AppendEventsResponse(results=results, log_id=self._log_id)
+
+    async def get_event(self, request: pb.GetEventRequest, caller: Caller) -> bytes:
+        """Answer one event's frame."""
+        return await self._log.get(caller.account, request.id)
+
+    async def list_events(self, request: pb.ListEventsRequest, caller: Caller) -> bytes:
+        """Answer a page of frames, joined."""
+        wanted = event_filter(request.filter, caller)
+        after = None
+        if request.page_token:
+            timestamp, position = self._tokens.read(caller.account, request, request.page_token)
+            after = Key(int(timestamp), int(position))
+        newest_first = request.order != pb.ORDER_OLDEST_FIRST
+        page = await self._log.page(wanted, newest_first, after, page_size(request.page_size))
+        tail = pb.ListEventsResponse()
+        if page.next_key is not None:
+            place = (page.next_key.timestamp, page.next_key.position)
+            tail.next_page_token = self._tokens.make(caller.account, request, place)
+        return b"".join((*page.frames, tail.SerializeToString()))
+
+    async def delete_event(self, request: pb.DeleteEventRequest, caller: Caller) -> pb.DeleteEventResponse:
+        """Delete one event, once the router has seen it."""
+        await self._log.routed(self._log.head)
+        await self._log.delete(caller.account, request.id)
+        return pb.DeleteEventResponse(id=request.id)
+
+    async def delete_events(self, request: pb.DeleteEventsRequest, caller: Caller, send: Send) -> None:
+        """Delete what matches and stood when this began, in steps; or say what would be deleted."""
+        wanted = event_filter(request.filter, caller)
+        if request.all and not wanted.is_empty():
+            raise invalid_field("all", "cannot be joined with a filter: leave one of them out")
+        if not request.all and wanted.is_empty():
+            raise invalid_field("filter", "needs at least one criterion, or set all = true")
+        if request.validate_only:
+            await send(await self._preview(wanted))
+            return
+        head = self._log.head
+        await self._log.routed(head)
+        deleted, reached = 0, 0
+        while reached < head:
+            ids, reached = await self._log.delete_step(wanted, reached, head, DELETE_STEP_EVENTS)
+            deleted += len(ids)
+            if ids:
+                progress = pb.DeleteEventsResponse.Progress(ids=ids, deleted_count=deleted)
+                await send(pb.DeleteEventsResponse(progress=progress).SerializeToString())
+        done = pb.DeleteEventsResponse.Done(deleted_count=deleted)
+        await send(pb.DeleteEventsResponse(done=done).SerializeToString())
+
+    async def _preview(self, wanted: EventFilter) -> bytes:
+        count = await self._log.count(wanted)
+        page = await self._log.page(wanted, True, None, PREVIEW_EVENTS)
+        sample = pb.ListEventsResponse.FromString(b"".join(page.frames)).events
+        preview = pb.DeleteEventsResponse.Preview(matching_count=count, sample=sample)
+        return pb.DeleteEventsResponse(preview=preview).SerializeToString()
+
+    async def subscribe(self, request: pb.SubscribeRequest, caller: Caller, send: Send) -> None:
+        """Tell what stands after the start, then what comes, until the client leaves."""
+        wanted = event_filter(request.filter, caller)
+        for name in ("since", "before"):
+            if request.filter.HasField(name):
+                raise invalid_field(f"filter.{name}", "makes no sense for what is to come: use start_time")
+        position = await self._start(request)
+        status = await self._log.status(wanted.account)
+        started = pb.SubscribeResponse.Started(
+            log_id=status.log_id, head=status.head, oldest=status.oldest, position=position
+        )
+        await send(pb.SubscribeResponse(started=started).SerializeToString())
+        heartbeat = request.heartbeat_interval
+        heartbeat_s = (
+            heartbeat.seconds + heartbeat.nanos / 1e9
+            if request.HasField("heartbeat_interval")
+            else HEARTBEAT_S
+        )
+        batch_max = request.batch_max or SUBSCRIBE_BATCH_EVENTS
+        async for step in self._log.follow(wanted, position, batch_max, heartbeat_s):
+            try:
+                await send(encoded_step(step))
+            except TocsinError as error:
+                error.metadata["position"] = str(position)
+                raise
+            position = step.position
+            if request.stop_when_caught_up and isinstance(step, CaughtUp):
+                return
+
+    async def _start(self, request: pb.SubscribeRequest) -> int:
+        """Find the position after which events are told."""
+        kind = request.WhichOneof("start")
+        if kind == "beginning":
+            return 0
+        if kind == "start_time":
+            return await self._log.position_before(micros(request.start_time))
+        if kind is None:
+            return self._log.head
+        if request.after.log_id and request.after.log_id != self._log_id:
+            raise TocsinError(
+                Reason.LOG_CHANGED,
+                "the position belongs to another log (the store was restored): start anew",
+                metadata={"log_id": self._log_id},
+            )
+        if request.after.position > self._log.head:
+            raise TocsinError(
+                Reason.POSITION_AHEAD,
+                f"position {request.after.position} is ahead of the head {self._log.head}",
+                metadata={"head": str(self._log.head)},
+            )
+        return request.after.position
+
+
+def encoded_step(step: Step) -> bytes:
+    """Encode one message of a subscription; the frames of a batch are its field 1 already."""
+    if isinstance(step, Batch):
+        place = pb.SubscribeResponse.Batch(position=step.position).SerializeToString()
+        return b"\x12" + _length(len(step.frames) + len(place)) + step.frames + place
+    if isinstance(step, CaughtUp):
+        return pb.SubscribeResponse(
+            caught_up=pb.SubscribeResponse.CaughtUp(position=step.position)
+        ).SerializeToString()
+    return pb.SubscribeResponse(
+        checkpoint=pb.SubscribeResponse.Checkpoint(position=step.position)
+    ).SerializeToString()
+
+
+def _length(size: int) -> bytes:
+    out = bytearray()
+    while size >= 0x80:
+        out.append(size & 0x7F | 0x80)
+        size >>= 7
+    out.append(size)
+    return bytes(out)

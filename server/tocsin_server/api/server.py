@@ -1,0 +1,237 @@
+"""The gRPC server: which services it has, and the one guard around every call.
+
+The guard is the outermost layer, for unary and stream calls alike: it decodes, checks bounds, knows
+the caller and its permission, echoes request ids, and turns whatever goes wrong into an error with a
+reason. It re-raises a true cancellation and answers a stray one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from tocsin.v1 import annotations_pb2
+
+from tocsin_server.api import bounds, errors
+from tocsin_server.api.auth import ECHOED, Caller, caller_of
+from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.ports import Runtime
+
+log = structlog.get_logger("tocsin.api")
+
+STREAMS_MAX = 10_000  # 23 KB each; a bound for memory, not for users
+WRITE_STALL_S = 600.0  # a reader that takes nothing for so long is told to come again
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024  # gRPC's own default, on both sides
+DRAIN_GRACE_S = 10.0  # calls under way may finish; streams are told to resume elsewhere at once
+
+OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.so_reuseport", 0),  # a second server on the port fails instead of sharing it silently
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # grpcio ignores keepalive_timeout_ms alone
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+
+Send = Callable[[bytes], Awaitable[None]]
+Unary = Callable[[Any, Caller], Awaitable[Message | bytes]]
+Stream = Callable[[Any, Caller, Send], Awaitable[None]]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Service:
+    """One service of the contract: its descriptor, and a method in snake_case for every RPC."""
+
+    descriptor: ServiceDescriptor
+
+
+class Guard:
+    """Wraps the handlers of all services; counts the open streams."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._streams = 0
+
+    def handler(self, method: MethodDescriptor, implementation: Any) -> Any:
+        """Make the gRPC handler of one method."""
+        action_of(method)  # the permission is known to exist; a key's permissions come with accounts
+        request_class = GetMessageClass(method.input_type)
+        bounds.checks_of(method.input_type)
+        decode: Callable[[bytes], Message] = request_class.FromString
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(method.full_name, decode, implementation)
+            )
+        return grpc.unary_unary_rpc_method_handler(self._unary(method.full_name, decode, implementation))
+
+    def _unary(
+        self, name: str, decode: Callable[[bytes], Message], handle: Unary
+    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        async def call(raw: bytes, context: Context) -> bytes:
+            try:
+                caller = _known(context)
+                request = _decoded(decode, raw)
+                bounds.check(request)
+                answer = await handle(request, caller)
+                return answer if isinstance(answer, bytes) else answer.SerializeToString()
+            except BaseException as error:
+                await self._fail(name, context, error)
+
+        return call
+
+    def _stream(
+        self, name: str, decode: Callable[[bytes], Message], handle: Stream
+    ) -> Callable[[bytes, Context], Awaitable[None]]:
+        async def call(raw: bytes, context: Context) -> None:
+            if self._streams >= STREAMS_MAX:
+                full = TocsinError(Reason.TOO_MANY_STREAMS, f"{STREAMS_MAX} streams are open", retry_s=1.0)
+                await self._fail(name, context, full)
+            self._streams += 1
+            try:
+                caller = _known(context)
+                request = _decoded(decode, raw)
+                bounds.check(request)
+                await handle(request, caller, lambda message: _send(context, message))
+            except BaseException as error:
+                await self._fail(name, context, error)
+            finally:
+                self._streams -= 1
+
+        return call
+
+    async def _fail(self, name: str, context: Context, error: BaseException) -> NoReturn:
+        """End the call with what went wrong, or pass a true cancellation on."""
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise error
+        if not isinstance(error, Exception | asyncio.CancelledError) or isinstance(
+            error, grpc.aio.AbortError
+        ):
+            raise error
+        if not isinstance(error, TocsinError):
+            incident = self._runtime.new_id()
+            log.error("internal error", method=name, incident_id=incident, exc_info=error)
+            error = errors.internal(incident)
+        await context.abort(
+            errors.STATUS[error.reason],
+            error.message[:1024],
+            (*_echo(context), (errors.DETAILS_KEY, errors.encoded(error))),
+        )
+
+
+async def _send(context: Context, message: bytes) -> None:
+    try:
+        async with asyncio.timeout(WRITE_STALL_S):
+            await context.write(message)
+    except TimeoutError:
+        raise TocsinError(Reason.SLOW_CONSUMER, f"nothing was read for {WRITE_STALL_S:g} s") from None
+
+
+def _known(context: Context) -> Caller:
+    metadata = context.invocation_metadata() or ()
+    caller = caller_of(metadata)
+    if caller.request_id or caller.correlation_id or caller.traceparent:
+        context.set_trailing_metadata(_echo(context))
+    return caller
+
+
+def _echo(context: Context) -> tuple[tuple[str, str], ...]:
+    metadata: Any = context.invocation_metadata() or ()
+    return tuple((key, value) for key, value in metadata if key in ECHOED and isinstance(value, str))
+
+
+def _decoded(decode: Callable[[bytes], Message], raw: bytes) -> Message:
+    try:
+        return decode(raw)
+    except (DecodeError, ValueError) as error:
+        raise TocsinError(
+            Reason.UNDECODABLE, "the request cannot be decoded as a message of its type"
+        ) from error
+
+
+def action_of(method: MethodDescriptor) -> str:
+    """Give the permission that a method needs; a method without one does not start."""
+    action: str = method.GetOptions().Extensions[annotations_pb2.action]
+    if not action:
+        raise RuntimeError(f"{method.full_name} states no action")
+    return action
+
+
+def snake_case(name: str) -> str:
+    """Give the Python name of an RPC: AppendEvents is append_events."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class ApiServer:
+    """The bound server; `address` is where it listens."""
+
+    def __init__(self, runtime: Runtime, services: Sequence[Service]) -> None:
+        self._server = grpc.aio.server(options=list(OPTIONS))
+        self._health = health.aio.HealthServicer()
+        self._names = [service.descriptor.full_name for service in services]
+        self.port = 0
+        guard = Guard(runtime)
+        for service in services:
+            self._server.add_generic_rpc_handlers((_generic(service, guard),))
+        self._add_health_and_reflection()
+
+    def _add_health_and_reflection(self) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server)
+        # The package knows v1alpha only; v1 has the same messages under another name.
+        servicer = reflection.aio.ReflectionServicer(names)
+        v1 = grpc.stream_stream_rpc_method_handler(
+            servicer.ServerReflectionInfo,
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    "grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": v1}
+                ),
+            )
+        )
+
+    async def bind(self, listen: str, port: int) -> None:
+        """Take the port, not serving yet; RuntimeError when it is taken."""
+        await self.set_serving(False)
+        host = f"[{listen}]" if ":" in listen else listen
+        self.port = self._server.add_insecure_port(f"{host}:{port}")
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await self._server.start()
+        await self.set_serving(True)
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tell health checks of every service whether it is served."""
+        status = (
+            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def stop(self) -> None:
+        """Let the calls under way finish, then end."""
+        await self._server.stop(DRAIN_GRACE_S)
+
+
+def _generic(service: Service, guard: Guard) -> grpc.GenericRpcHandler:
+    handlers: dict[str, Any] = {
+        method.name: guard.handler(method, getattr(service, snake_case(method.name)))
+        for method in service.descriptor.methods
+    }
+    return grpc.method_handlers_generic_handler(service.descriptor.full_name, handlers)

@@ -1,0 +1,166 @@
+"""The composition root: builds the parts in order, starts them, stops them in reverse.
+
+The only file that knows every part. Tests start a whole server through it, on a free port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from tocsin_server.api.event_drafts import Drafts
+from tocsin_server.api.event_log import EventLogService
+from tocsin_server.api.paging import PageTokens
+from tocsin_server.api.server import STREAMS_MAX, ApiServer, Service
+from tocsin_server.api.system import SystemService
+from tocsin_server.config import Settings
+from tocsin_server.domain import event_log
+from tocsin_server.domain.ports import Runtime
+from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
+from tocsin_server.store.event_log import EventReads
+from tocsin_server.store.event_log_store import LogStore
+from tocsin_server.store.following import Following
+from tocsin_server.store.secrets import KeyFile
+from tocsin_server.store.tail import Tail
+from tocsin_server.store.writer import Writer
+
+log = structlog.get_logger("tocsin.app")
+SWITCH_INTERVAL_S = 0.0005  # the writer's thread gets the interpreter back sooner: 16-20 % on batches
+
+LIMITS = {
+    "event_bytes": event_log.EVENT_BYTES_MAX,
+    "batch_events": event_log.BATCH_EVENTS_MAX,
+    "batch_bytes": event_log.BATCH_BYTES_MAX,
+    "page_size": event_log.PAGE_EVENTS_MAX,
+    "page_bytes": event_log.PAGE_BYTES_MAX,
+    "scan_events": event_log.SCAN_EVENTS_MAX,
+    "streams": STREAMS_MAX,
+}
+
+
+def system_runtime() -> Runtime:
+    """Make the real clock, ids and chance."""
+    return Runtime(
+        now=lambda: time.time_ns() // 1000,
+        monotonic=time.monotonic,
+        new_id=_rising_id,
+        jitter=random.random,
+    )
+
+
+def _rising_id() -> str:
+    """Make 32 hex digits that rise with time: neighbours in time are neighbours in the index."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+class App:
+    """A whole server. `start` returns when it serves, `stop` when nothing of it is left."""
+
+    def __init__(self, settings: Settings, runtime: Runtime | None = None) -> None:
+        self.settings = settings
+        self.runtime = runtime or system_runtime()
+        self.port = 0
+        self.log_id = ""
+        self.failed: asyncio.Future[BaseException] | None = None
+        self._cleanups: list[tuple[str, Callable[[], Awaitable[None] | None]]] = []
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return Path(self.settings["store.data"]).absolute()
+
+    @property
+    def store_url(self) -> str:
+        """Where everything is kept."""
+        return str(self.settings["store.url"] or f"sqlite:///{self.data / 'tocsin.db'}")
+
+    async def start(self) -> None:
+        """Build and start everything; on a failure stop what has been started."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self.failed = asyncio.get_running_loop().create_future()
+        store = open_store(self.store_url, self.runtime.new_id)
+        self._cleanups.append(("store", store.close))
+        key_file = KeyFile(Path(self.settings["store.key_file"] or self.data / "tocsin.key"))
+        log_store = self._start_log(store)
+        services: list[Service] = [
+            EventLogService(
+                log_store,
+                Drafts(self.runtime, key_file.derive("event digests")),
+                PageTokens(key_file.derive("page tokens")),
+                self.log_id,
+            ),
+            SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
+        ]
+        await self._serve(services, log_store.following)
+        gc.freeze()  # what was built at start never becomes garbage: collections look at less
+
+    def _start_log(self, store: Store) -> LogStore:
+        readers = Readers(store)
+        self._cleanups.append(("readers", readers.close))
+        status = readers.submit(lambda connection: log_status(connection, None)).result()
+        self.log_id = status.log_id
+        tail = Tail(status.head)
+        writer = Writer(store, self.runtime, tail.commit)
+        writer.fatal = self._storage_failed
+        writer.start()
+        self._cleanups.append(("writer", writer.stop))
+        reads = EventReads(readers)
+        following = Following(tail, reads, self.runtime)
+        following.start()
+        self._cleanups.append(("following", following.stop))
+        return LogStore(writer, reads, following)
+
+    async def _serve(self, services: list[Service], following: Following) -> None:
+        server = ApiServer(self.runtime, services)
+        await server.bind(self.settings["server.listen"], self.settings["server.port"])
+        await server.start()
+        self.port = server.port
+
+        async def drain() -> None:
+            await server.set_serving(False)
+            following.drain()
+            await server.stop()
+
+        self._cleanups.append(("api", drain))
+
+    def _storage_failed(self, error: BaseException) -> None:
+        """Have the process end: after a failed write the store has to be opened anew."""
+        failed = self.failed
+        if failed is not None:
+            failed.get_loop().call_soon_threadsafe(_tell, failed, error)
+
+    async def stop(self) -> None:
+        """Stop in reverse order; a part that fails to stop does not keep the others from it."""
+        while self._cleanups:
+            name, cleanup = self._cleanups.pop()
+            try:
+                result = cleanup()
+                if result is not None:
+                    await result
+            except Exception:
+                log.exception("a part did not stop", part=name)
+
+
+def _tell(failed: asyncio.Future[BaseException], error: BaseException) -> None:
+    if not failed.done():
+        failed.set_result(error)
+
+
+def data_file(settings: Settings) -> Path:
+    """Give the file of the store."""
+    return path_of(settings["store.url"] or f"sqlite:///{Path(settings['store.data']) / 'tocsin.db'}")

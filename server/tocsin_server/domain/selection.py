@@ -1,0 +1,208 @@
+"""Which events are meant: filters, globs, and an index over the selectors of all configurations.
+
+One meaning serves listing, subscribing, deleting, routing and alerting. Here it is a predicate over
+`EventHead`; `store/event_log.py` says the same in SQL, and a property test holds them equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level
+
+Predicate = Callable[[EventHead], bool]
+
+
+@lru_cache(maxsize=4096)
+def glob(pattern: str) -> re.Pattern[str]:
+    """Compile a type pattern: `*` is any run of characters, dots included; all else is literal."""
+    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")))
+
+
+def is_glob(pattern: str) -> bool:
+    """Tell whether a type pattern is more than an exact type."""
+    return "*" in pattern
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Criteria that an event has to meet; an empty tuple means any. Times are half-open.
+
+    `account` is None for all accounts (scope GLOBAL, the account `admin` only).
+    """
+
+    account: str | None
+    types: tuple[str, ...] = ()
+    subtypes: tuple[str, ...] = ()
+    levels: tuple[int, ...] = ()
+    resource_types: tuple[str, ...] = ()
+    resource_ids: tuple[str, ...] = ()
+    user_ids: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    since: int | None = None
+    before: int | None = None
+
+    def is_empty(self) -> bool:
+        """Tell whether the filter has no criterion but the account."""
+        return self == EventFilter(self.account)
+
+    def predicate(self) -> Predicate:
+        """Compile the filter into a function that tells whether an event is meant."""
+        checks = [
+            c for c in (self._account(), self._types(), *self._sets(), self._labels(), self._times()) if c
+        ]
+        if not checks:
+            return lambda head: True
+        if len(checks) == 1:
+            return checks[0]
+        return lambda head: all(check(head) for check in checks)
+
+    def _account(self) -> Predicate | None:
+        account = self.account
+        return None if account is None else lambda head: head.account == account
+
+    def _types(self) -> Predicate | None:
+        if not self.types:
+            return None
+        exact = frozenset(t for t in self.types if not is_glob(t))
+        globs = tuple(glob(t).fullmatch for t in self.types if is_glob(t))
+        return lambda head: head.type in exact or any(match(head.type) for match in globs)
+
+    def _sets(self) -> list[Predicate | None]:
+        wanted: list[tuple[tuple[object, ...], Callable[[EventHead], object]]] = [
+            (self.subtypes, lambda h: h.subtype),
+            (self.levels, lambda h: h.level),
+            (self.resource_types, lambda h: h.resource_type),
+            (self.resource_ids, lambda h: h.resource_id),
+            (self.user_ids, lambda h: h.user_id),
+            (self.services, lambda h: h.service),
+            (self.hosts, lambda h: h.host),
+        ]
+        return [_member(frozenset(values), get) if values else None for values, get in wanted]
+
+    def _labels(self) -> Predicate | None:
+        labels = self.labels
+        return (lambda head: all(head.labels.get(k) == v for k, v in labels)) if labels else None
+
+    def _times(self) -> Predicate | None:
+        since, before = self.since, self.before
+        if since is None and before is None:
+            return None
+        return lambda head: (
+            (since is None or since <= head.timestamp) and (before is None or head.timestamp < before)
+        )
+
+
+def _member(values: frozenset[object], get: Callable[[EventHead], object]) -> Predicate:
+    return lambda head: get(head) in values
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Chooses the events that a configuration is told about; strings are compared exactly.
+
+    `after_position` is the head of the log when the selector was committed: earlier events are not
+    its business.
+    """
+
+    scope: str
+    level: str
+    type: str
+    resource_type: str
+    subtype: str = ""
+    service: str = ""
+    after_position: int = 0
+
+    def criteria(self) -> tuple[str, ...]:
+        """Give what the selector chooses, without when it was committed."""
+        return (self.scope, self.level, self.type, self.resource_type, self.subtype, self.service)
+
+    def matches(self, account: str, position: int, head: EventHead) -> bool:
+        """Tell whether a configuration of `account` is to be told about the event."""
+        return (
+            position > self.after_position
+            and (self.scope == "global" or head.account == account)
+            and (self.level == "*" or LEVEL_BY_NAME[self.level] == head.level)
+            and self._type_matches(head)
+            and self.resource_type in ("*", head.resource_type)
+            and self.subtype in ("", head.subtype)
+            and self.service in ("", head.service)
+        )
+
+    def _type_matches(self, head: EventHead) -> bool:
+        if not sees_own_events(self.type) and head.service == OWN_SERVICE:
+            return False
+        return glob(self.type).fullmatch(head.type) is not None
+
+
+LEVEL_BY_NAME: Mapping[str, Level] = {"info": Level.INFO, "error": Level.ERROR}
+
+
+def sees_own_events(type_pattern: str) -> bool:
+    """Tell whether a type pattern may match events that tocsin itself writes.
+
+    Only one that literally begins with `system.`: else a catch-all selector would be told about its
+    own deliveries without end.
+    """
+    return type_pattern.startswith("system.")
+
+
+@dataclass(slots=True)
+class _Node:
+    """One segment of the trie: the selectors whose literal prefix ends here, and what follows."""
+
+    here: list[tuple[str, str, Selector]] = field(default_factory=list)
+    below: dict[str, _Node] = field(default_factory=dict)
+
+
+class SelectorIndex:
+    """All selectors of all configurations, arranged so that an event meets only those it may match.
+
+    By scope and account, then level, then a trie over the type's segments up to the first star. The
+    cost of an event does not grow with the number of selectors elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._roots: dict[tuple[str, str], _Node] = {}
+
+    def add(self, account: str, configuration_id: str, selector: Selector) -> None:
+        """Add one selector of a configuration."""
+        root = "" if selector.scope == "global" else account
+        node = self._roots.setdefault((root, selector.level), _Node())
+        for segment in _literal_segments(selector.type):
+            node = node.below.setdefault(segment, _Node())
+        node.here.append((account, configuration_id, selector))
+
+    def matching(self, position: int, head: EventHead) -> list[str]:
+        """Give the ids of the configurations to be told about an event, each once, in a fixed order."""
+        found: dict[str, None] = {}
+        level = "error" if head.level == Level.ERROR else "info"
+        segments = head.type.split(".")
+        for root in (head.account, ""):
+            for wanted in (level, "*"):
+                self._collect(self._roots.get((root, wanted)), segments, position, head, found)
+        return list(found)
+
+    @staticmethod
+    def _collect(
+        node: _Node | None, segments: list[str], position: int, head: EventHead, found: dict[str, None]
+    ) -> None:
+        depth = 0
+        while node is not None:
+            for account, configuration_id, selector in node.here:
+                if configuration_id not in found and selector.matches(account, position, head):
+                    found[configuration_id] = None
+            node = node.below.get(segments[depth]) if depth < len(segments) else None
+            depth += 1
+
+
+def _literal_segments(pattern: str) -> list[str]:
+    """Give the whole segments before the first star: the path of the selector in the trie."""
+    if not is_glob(pattern):
+        return pattern.split(".")
+    return pattern.partition("*")[0].split(".")[:-1]

@@ -1,0 +1,36 @@
+"""Structured logs on standard error: one line per record, JSON for machines, colours for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from tocsin_server.config import ConfigError
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure_logs(level: str, form: str) -> None:
+    """Set level and form of all logs of the process."""
+    if level not in LEVELS:
+        raise ConfigError(f"log.level = {level!r} is not one of {', '.join(LEVELS)}")
+    if form not in ("auto", "console", "json"):
+        raise ConfigError(f"log.format = {form!r} is not one of auto, console, json")
+    as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

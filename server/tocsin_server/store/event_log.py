@@ -1,0 +1,309 @@
+"""Reading and deleting events. Appending is in `appending.py`, following in `following.py`.
+
+Reads are bounded: a page looks at no more than SCAN_EVENTS_MAX events, whatever the filter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from tocsin_server.domain.errors import Reason, TocsinError, not_found
+from tocsin_server.domain.event_log import (
+    PAGE_BYTES_MAX,
+    SCAN_EVENTS_MAX,
+    EventHead,
+    Key,
+    ListPage,
+    LogStatus,
+    ScanPage,
+    Stored,
+)
+from tocsin_server.domain.selection import EventFilter
+from tocsin_server.store import selection
+from tocsin_server.store.database import Readers, log_status
+from tocsin_server.store.writer import Transaction
+
+T = TypeVar("T")
+ROUTER = "router"  # name of the cursor of notification routing
+# A configuration of the account `admin` with scope `global` is told about events of other accounts.
+ANY_OPEN_DELIVERY = (
+    "position IN (SELECT event_position FROM deliveries WHERE ended_at = 0 AND event_position > 0)"
+)
+
+
+ROUTED_POLL_S = 0.01  # the router is a few milliseconds behind; nobody else waits on this
+
+
+class EventReads:
+    """Reads of the log, each one short query on a reader thread."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.wrap_future(self._readers.submit(read))
+
+    async def status(self, account: str | None) -> LogStatus:
+        """Read identity, head and oldest readable position."""
+        return await self._read(lambda c: log_status(c, account))
+
+    async def get(self, account: str, event_id: str) -> bytes:
+        """Read one event's frame by its id."""
+        return await self._read(lambda c: _get(c, account, event_id))
+
+    async def get_at(self, position: int) -> bytes:
+        """Read one event's frame by its position, hidden ones too."""
+        return await self._read(lambda c: _get_at(c, position))
+
+    async def page(
+        self, event_filter: EventFilter, newest_first: bool, after: Key | None, size: int
+    ) -> ListPage:
+        """Read one page by (timestamp, position)."""
+        return await self._read(lambda c: _list(c, event_filter, newest_first, after, size))
+
+    async def scan(
+        self, event_filter: EventFilter, after: int, upto: int, size: int, size_bytes: int
+    ) -> ScanPage:
+        """Read matching events with `after` < position <= `upto`, in position order."""
+        return await self._read(lambda c: _scan(c, event_filter, after, upto, size, size_bytes))
+
+    async def stored(self, after: int, limit: int) -> list[Stored]:
+        """Read whole rows of all accounts in position order, for the router."""
+        return await self._read(lambda c: _stored(c, after, limit))
+
+    async def position_before(self, created_at: int) -> int:
+        """Find the position before the first event stored at `created_at` or later."""
+        return await self._read(lambda c: _position_before(c, created_at))
+
+    async def routed(self, position: int) -> None:
+        """Wait until the router has passed a position."""
+        while await self._read(lambda c: cursor_position(c, ROUTER)) < position:
+            await asyncio.sleep(ROUTED_POLL_S)
+
+    async def count(self, event_filter: EventFilter) -> int:
+        """Count the events that match."""
+        where = selection.where(event_filter)
+        sql = f"SELECT count(*) FROM events WHERE deleted_at = 0 AND {where.sql}"
+        return await self._read(lambda c: int(c.execute(sql, where.values).fetchone()[0]))
+
+
+def _get(connection: sqlite3.Connection, account: str, event_id: str) -> bytes:
+    row = connection.execute(
+        "SELECT e.position, e.crc, e.body FROM event_keys AS k JOIN events AS e ON e.position = k.position"
+        " WHERE k.account = ? AND k.id = ? AND k.deleted_at = 0 AND e.deleted_at = 0",
+        (account, event_id),
+    ).fetchone()
+    if row is None:
+        raise not_found("event", event_id)
+    return checked(*row)
+
+
+def _get_at(connection: sqlite3.Connection, position: int) -> bytes:
+    row = connection.execute(
+        "SELECT position, crc, body FROM events WHERE position = ?", (position,)
+    ).fetchone()
+    if row is None:
+        raise not_found("event", f"at position {position}")
+    return checked(*row)
+
+
+def checked(position: int, crc: int, body: bytes) -> bytes:
+    """Give a stored frame if it is what was stored."""
+    if zlib.crc32(body) != crc:
+        raise TocsinError(
+            Reason.EVENT_CORRUPT,
+            f"the stored event at position {position} does not match its checksum",
+            metadata={"position": str(position)},
+        )
+    return body
+
+
+def _list(
+    connection: sqlite3.Connection,
+    event_filter: EventFilter,
+    newest_first: bool,
+    after: Key | None,
+    size: int,
+) -> ListPage:
+    plan = selection.plan(event_filter)
+    compare, order = ("<", "DESC") if newest_first else (">", "ASC")
+    table = f"events INDEXED BY {plan.index}" if event_filter.account is not None else "events"
+    sql, values = plan.indexed.sql, list(plan.indexed.values)
+    if after is not None:
+        # The first term is a range of the index; the second decides between equal timestamps.
+        sql += f" AND timestamp {compare}= ? AND (timestamp, position) {compare} (?, ?)"
+        values += [after.timestamp, after.timestamp, after.position]
+    ordered = f"ORDER BY timestamp {order}, position {order}"
+    boundary = None
+    if plan.residual is not None:
+        boundary = connection.execute(
+            f"SELECT timestamp, position FROM {table} WHERE {sql} {ordered}"
+            f" LIMIT 1 OFFSET {SCAN_EVENTS_MAX - 1}",
+            values,
+        ).fetchone()
+        if boundary is not None:
+            sql += f" AND timestamp {'>' if newest_first else '<'}= ?"
+            sql += f" AND (timestamp, position) {'>' if newest_first else '<'}= (?, ?)"
+            values += [boundary[0], *boundary]
+        sql += f" AND {plan.residual.sql}"
+        values += plan.residual.values
+    rows = connection.execute(
+        f"SELECT timestamp, position, crc, body FROM {table}"
+        f" WHERE {sql} AND deleted_at = 0 {ordered} LIMIT ?",
+        [*values, size + 1],
+    ).fetchall()
+    return _page(rows, size, Key(*boundary) if boundary is not None else None)
+
+
+def _page(rows: Sequence[tuple[int, int, int, bytes]], size: int, boundary: Key | None) -> ListPage:
+    frames: list[bytes] = []
+    taken = 0
+    for timestamp, position, crc, body in rows[:size]:
+        if frames and taken + len(body) > PAGE_BYTES_MAX:
+            break
+        frames.append(checked(position, crc, body))
+        taken += len(body)
+        last = Key(timestamp, position)
+    if len(frames) < len(rows):
+        return ListPage(frames, last)
+    return ListPage(frames, boundary)
+
+
+def _scan(
+    connection: sqlite3.Connection,
+    event_filter: EventFilter,
+    after: int,
+    upto: int,
+    size: int,
+    size_bytes: int,
+) -> ScanPage:
+    where = selection.where(event_filter)
+    rows = connection.execute(
+        "SELECT position, crc, body FROM events NOT INDEXED"
+        f" WHERE position > ? AND position <= ? AND deleted_at = 0 AND {where.sql} ORDER BY position LIMIT ?",
+        (after, upto, *where.values, size),
+    )
+    events: list[tuple[int, bytes]] = []
+    taken = 0
+    for position, crc, body in rows:
+        events.append((position, checked(position, crc, body)))
+        taken += len(body)
+        if taken >= size_bytes:
+            break
+    full = len(events) == size or taken >= size_bytes
+    return ScanPage(events, events[-1][0] if full else upto)
+
+
+def _stored(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
+    rows = connection.execute(
+        "SELECT position, created_at, id, crc, body, account, type, subtype, level,"
+        " resource_type, resource_id, user_id, service, host, timestamp FROM events"
+        " WHERE position > ? AND deleted_at = 0 ORDER BY position LIMIT ?",
+        (after, limit),
+    )
+    return [_as_stored(row) for row in rows]
+
+
+def _as_stored(row: tuple[Any, ...]) -> Stored:
+    position, created_at, event_id, crc, body, account, event_type, subtype, level, *rest = row
+    resource_type, resource_id, user_id, service, host, timestamp = rest
+    head = EventHead(
+        account=account,
+        type=event_type,
+        subtype=subtype,
+        level=level,
+        resource_type=resource_type,
+        resource_id=resource_id,
+        user_id=user_id,
+        service=service,
+        host=host,
+        labels={},  # no selector looks at labels
+        timestamp=timestamp,
+    )
+    return Stored(position, created_at, event_id, head, checked(position, crc, body))
+
+
+def cursor_position(connection: sqlite3.Connection, name: str) -> int:
+    """Read how far an internal reader of the log has come."""
+    row = connection.execute("SELECT position FROM cursors WHERE name = ?", (name,)).fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def _position_before(connection: sqlite3.Connection, created_at: int) -> int:
+    """Search by halves: `created_at` never falls from one position to the next."""
+    (head,) = connection.execute("SELECT head FROM log_head").fetchone()
+    low, high = 0, int(head)
+    while low < high:
+        middle = (low + high + 1) // 2
+        row = connection.execute(
+            "SELECT created_at FROM events WHERE position >= ? ORDER BY position LIMIT 1", (middle,)
+        ).fetchone()
+        if row is not None and row[0] < created_at:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def delete_one(transaction: Transaction, account: str, event_id: str) -> str:
+    """Delete one event, in a transaction of its own."""
+    row = transaction.connection.execute(
+        "SELECT position FROM event_keys WHERE account = ? AND id = ? AND deleted_at = 0", (account, event_id)
+    ).fetchone()
+    if row is None:
+        raise not_found("event", event_id)
+    _delete(transaction, [(row[0], account, event_id)])
+    return event_id
+
+
+def delete_step(
+    transaction: Transaction, event_filter: EventFilter, after: int, upto: int, limit: int
+) -> tuple[list[str], int]:
+    """Delete some of the matching events with `after` < position <= `upto`; give ids and how far it went."""
+    where = selection.where(event_filter)
+    # Looking is bounded too: a step is one short transaction however few events match.
+    bound = min(upto, after + SCAN_EVENTS_MAX)
+    rows = transaction.connection.execute(
+        "SELECT position, account, id FROM events NOT INDEXED"
+        f" WHERE position > ? AND position <= ? AND deleted_at = 0 AND {where.sql} ORDER BY position LIMIT ?",
+        (after, bound, *where.values, limit),
+    ).fetchall()
+    _delete(transaction, rows)
+    return [row[2] for row in rows], rows[-1][0] if len(rows) == limit else bound
+
+
+def _delete(transaction: Transaction, rows: Sequence[tuple[int, str, str]]) -> None:
+    """Hide the events, forget the bodies that no open delivery needs, remember the ids."""
+    if not rows:
+        return
+    connection, now = transaction.connection, transaction.log.created_at
+    positions = [(now, position) for position, _, _ in rows]
+    connection.executemany("UPDATE events SET deleted_at = ? WHERE position = ?", positions)
+    connection.executemany(
+        "UPDATE event_keys SET deleted_at = ? WHERE account = ? AND id = ?",
+        [(now, account, event_id) for _, account, event_id in rows],
+    )
+    connection.executemany(
+        f"DELETE FROM events WHERE position = ? AND NOT {ANY_OPEN_DELIVERY}",
+        [(position,) for _, position in positions],
+    )
+    transaction.log.deleted.extend(position for _, position in positions)
+
+
+def sweep(transaction: Transaction, keys_before: int) -> int:
+    """Forget hidden bodies whose deliveries have ended, and keys that have been kept long enough."""
+    connection = transaction.connection
+    removed = connection.execute(
+        f"DELETE FROM events WHERE deleted_at <> 0 AND NOT {ANY_OPEN_DELIVERY}"
+    ).rowcount
+    connection.execute("DELETE FROM event_keys WHERE deleted_at <> 0 AND deleted_at < ?", (keys_before,))
+    connection.execute(
+        "DELETE FROM request_keys WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM json_each(answer) AS a"
+        " JOIN events AS e ON e.position = json_extract(a.value, '$[1]'))",
+        (keys_before,),
+    )
+    return int(removed)

@@ -1,0 +1,53 @@
+"""The log as one object: `domain.ports.EventLogStore` over writer, reads and followers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+
+from tocsin_server.domain.event_log import Append, Appended, Step
+from tocsin_server.domain.selection import EventFilter
+from tocsin_server.store import event_log
+from tocsin_server.store.event_log import EventReads
+from tocsin_server.store.following import Following
+from tocsin_server.store.writer import Writer
+
+
+class LogStore:
+    """Appending, reading, following and deleting; see the port for what each does."""
+
+    def __init__(self, writer: Writer, reads: EventReads, following: Following) -> None:
+        self._writer = writer
+        self._reads = reads
+        self.following = following
+        self.get = reads.get
+        self.get_at = reads.get_at
+        self.page = reads.page
+        self.count = reads.count
+        self.status = reads.status
+        self.position_before = reads.position_before
+        self.routed = reads.routed
+
+    @property
+    def head(self) -> int:
+        """The newest position of the log."""
+        return self.following.head
+
+    def append(self, append: Append) -> Awaitable[list[Appended]]:
+        """Store events, all or none; durable when this returns."""
+        return self._writer.append(append)
+
+    def follow(
+        self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float
+    ) -> AsyncIterator[Step]:
+        """Tell what matches after a position, without end."""
+        return self.following.follow(event_filter, after, batch_max, heartbeat_s)
+
+    async def delete(self, account: str, event_id: str) -> None:
+        """Delete one event."""
+        await self._writer.run(lambda tx: event_log.delete_one(tx, account, event_id))
+
+    async def delete_step(
+        self, event_filter: EventFilter, after: int, upto: int, limit: int
+    ) -> tuple[list[str], int]:
+        """Delete some of the matching events."""
+        return await self._writer.run(lambda tx: event_log.delete_step(tx, event_filter, after, upto, limit))

@@ -1,0 +1,223 @@
+"""Following the log: one code path for history and for what comes.
+
+A follower holds a position. It takes what comes after it from a view of the tail that it shares with
+all followers of the same filter, or, when it is further behind, a page from the store. There is no
+queue per follower: one that does not read costs nobody anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.event_log import (
+    CHECKPOINT_EVENTS,
+    SUBSCRIBE_BATCH_BYTES,
+    Batch,
+    CaughtUp,
+    Checkpoint,
+    Step,
+)
+from tocsin_server.domain.ports import Runtime
+from tocsin_server.domain.selection import EventFilter
+from tocsin_server.store.event_log import EventReads
+from tocsin_server.store.tail import RING_EVENTS_MAX, Tail
+
+TICK_S = 0.5  # how often idle followers are looked at; the granularity of heartbeats
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A follower that has nothing to read: woken by a match, by much scanning, or when a heartbeat is due."""
+
+    future: asyncio.Future[None]
+    position: int
+    due: float
+
+
+class View:
+    """The tail through one filter, shared by its followers; each event is tested once."""
+
+    def __init__(self, tail: Tail, event_filter: EventFilter) -> None:
+        self._tail = tail
+        self._matches = event_filter.predicate()
+        self._matched: deque[tuple[int, bytes]] = deque()
+        self._joined: tuple[tuple[int, int, int], Batch] | None = None
+        self.waiters: list[_Waiter] = []
+        self.followers = 0
+        self.floor = tail.head
+        self.scanned = tail.head
+
+    def advance(self) -> None:
+        """Look through what came, and wake followers that have something to read."""
+        found = False
+        while fresh := self._tail.after(self.scanned, RING_EVENTS_MAX):
+            for event in fresh:
+                if self._matches(event.head):
+                    self._matched.append((event.position, event.frame))
+                    found = True
+            self.scanned = fresh[-1].position
+        if fresh is None:  # more came at once than the ring holds: followers read it from the store
+            self._matched.clear()
+            self.floor = self.scanned = self._tail.head
+            found = True
+        self._trim()
+        for waiter in self.waiters:
+            if (found or self.scanned - waiter.position >= CHECKPOINT_EVENTS) and not waiter.future.done():
+                waiter.future.set_result(None)
+
+    def _trim(self) -> None:
+        self.floor = max(self.floor, self._tail.floor)
+        while self._matched and self._matched[0][0] <= self.floor:
+            self._matched.popleft()
+
+    def forget(self, deleted: Sequence[int]) -> None:
+        """Drop deleted events."""
+        gone = set(deleted)
+        self._matched = deque(entry for entry in self._matched if entry[0] not in gone)
+        self._joined = None
+
+    def take(self, position: int, batch_max: int) -> Batch | None:
+        """Give what follows a position, or None when the view does not reach back to it."""
+        if position < self.floor:
+            return None
+        key = (position, self.scanned, batch_max)
+        if self._joined is not None and self._joined[0] == key:
+            return self._joined[1]
+        newer: list[tuple[int, bytes]] = []
+        for entry in reversed(self._matched):
+            if entry[0] <= position:
+                break
+            newer.append(entry)
+        newer.reverse()
+        batch = _join(newer, batch_max, max(position, self.scanned))
+        self._joined = (key, batch)
+        return batch
+
+    def tick(self, now: float) -> None:
+        """Wake the followers whose heartbeat is due."""
+        for waiter in self.waiters:
+            if now >= waiter.due and not waiter.future.done():
+                waiter.future.set_result(None)
+
+    async def wait(self, position: int, due: float) -> None:
+        """Wait until there is something to read after a position, or a heartbeat is due."""
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), position, due)
+        self.waiters.append(waiter)
+        try:
+            await waiter.future
+        finally:
+            self.waiters.remove(waiter)
+
+
+def _join(entries: list[tuple[int, bytes]], batch_max: int, through: int) -> Batch:
+    taken: list[bytes] = []
+    size = 0
+    for index, (position, frame) in enumerate(entries):
+        taken.append(frame)
+        size += len(frame)
+        if (len(taken) == batch_max or size >= SUBSCRIBE_BATCH_BYTES) and index + 1 < len(entries):
+            return Batch(b"".join(taken), position)
+    return Batch(b"".join(taken), through)
+
+
+class Following:
+    """All followers of this process; lives on one event loop."""
+
+    def __init__(self, tail: Tail, reads: EventReads, runtime: Runtime) -> None:
+        self._tail = tail
+        self._reads = reads
+        self._runtime = runtime
+        self._views: dict[EventFilter, View] = {}
+        self._ticker: asyncio.Task[None] | None = None
+        self._draining = False
+
+    def start(self) -> None:
+        """Begin to listen to the tail; called on the event loop of the followers."""
+        self._tail.listen(asyncio.get_running_loop(), self._woken)
+        self._ticker = asyncio.create_task(self._tick_forever(), name="heartbeats")
+
+    async def stop(self) -> None:
+        """End the timer of heartbeats."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Have every follower end with SERVER_DRAINING and the position to resume after."""
+        self._draining = True
+        for view in self._views.values():
+            view.tick(float("inf"))
+
+    @property
+    def head(self) -> int:
+        """The newest position of the log."""
+        return self._tail.head
+
+    def _woken(self, deleted: Sequence[int]) -> None:
+        for view in self._views.values():
+            view.advance()
+            if deleted:
+                view.forget(deleted)
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = self._runtime.monotonic()
+            for view in self._views.values():
+                view.tick(now)
+
+    async def follow(
+        self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float
+    ) -> AsyncIterator[Step]:
+        """Tell what matches after a position, without end."""
+        view = self._views.get(event_filter) or self._views.setdefault(
+            event_filter, View(self._tail, event_filter)
+        )
+        view.followers += 1
+        try:
+            async for step in self._steps(view, event_filter, after, batch_max, heartbeat_s):
+                yield step
+        finally:
+            view.followers -= 1
+            if not view.followers:
+                self._views.pop(event_filter, None)
+
+    async def _steps(
+        self, view: View, event_filter: EventFilter, position: int, batch_max: int, heartbeat_s: float
+    ) -> AsyncIterator[Step]:
+        told, behind = position, True
+        due = self._runtime.monotonic() + heartbeat_s
+        while True:
+            if self._draining:
+                raise TocsinError(
+                    Reason.SERVER_DRAINING,
+                    "the server is stopping; resume after the position",
+                    metadata={"position": str(position)},
+                    retry_s=0.2,
+                )
+            batch = view.take(position, batch_max)
+            if batch is None:
+                behind = True
+                batch = await self._from_store(event_filter, position, batch_max)
+            moved, position = batch.position > position, batch.position
+            if batch.frames:
+                yield batch
+            elif behind and not moved:
+                behind = False
+                yield CaughtUp(position)
+            elif position - told >= CHECKPOINT_EVENTS or self._runtime.monotonic() >= due:
+                yield Checkpoint(position)
+            else:
+                if not moved:
+                    await view.wait(position, due)
+                continue
+            told, due = position, self._runtime.monotonic() + heartbeat_s
+
+    async def _from_store(self, event_filter: EventFilter, position: int, batch_max: int) -> Batch:
+        upto = min(position + CHECKPOINT_EVENTS, self._tail.head)
+        page = await self._reads.scan(event_filter, position, upto, batch_max, SUBSCRIBE_BATCH_BYTES)
+        return Batch(b"".join(frame for _, frame in page.events), page.through)

@@ -1,0 +1,76 @@
+"""The server's key file, and what is derived from it.
+
+Secret fields are encrypted with AES-256-GCM under a key that lies beside the store, not in it. Each
+ciphertext is bound to its place (account, configuration and field): moved elsewhere it does not
+decrypt.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import os
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.store.database import StoreError
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+VERSION = "v1:"
+
+
+class KeyFile:
+    """The master key, readable by its owner only; made when it does not exist."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._key = path.read_bytes() if path.exists() else _create(path)
+        except OSError as error:
+            raise StoreError(f"the key file {path} cannot be read: {error.strerror}") from error
+        if len(self._key) != KEY_BYTES:
+            raise StoreError(f"the key file {path} has {len(self._key)} bytes instead of {KEY_BYTES}")
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise StoreError(f"the key file {path} can be read by others: chmod 600 it")
+
+    def derive(self, purpose: str) -> bytes:
+        """Derive a key for one purpose; the same every time."""
+        return hmac.digest(self._key, purpose.encode(), "sha256")
+
+
+def _create(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = os.urandom(KEY_BYTES)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    return key
+
+
+class SecretCipher:
+    """Encrypts and decrypts secret fields; see `domain.ports.Cipher`."""
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = AESGCM(key)
+
+    def encrypt(self, secret: str, place: str) -> str:
+        """Encrypt for one place."""
+        nonce = os.urandom(NONCE_BYTES)
+        sealed = nonce + self._aead.encrypt(nonce, secret.encode(), place.encode())
+        return VERSION + base64.b64encode(sealed).decode()
+
+    def decrypt(self, sealed: str, place: str) -> str:
+        """Decrypt what was encrypted for this place."""
+        try:
+            raw = base64.b64decode(sealed.removeprefix(VERSION))
+            return self._aead.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], place.encode()).decode()
+        except (InvalidTag, ValueError) as error:
+            raise TocsinError(
+                Reason.KEY_MISSING, "a stored secret cannot be decrypted with the server's key: write it anew"
+            ) from error

@@ -1,0 +1,175 @@
+"""The tables, as Peewee models. Not bound to a database: each query names the one that it runs on.
+
+Times are integer microseconds since 1970 UTC. Every table of users' data begins its key or its
+indexes with the account. The models say what the newest migration has made; `migrations/` says how.
+"""
+
+from __future__ import annotations
+
+from peewee import BigIntegerField, BlobField, BooleanField, CompositeKey, IntegerField, Model, TextField
+
+
+class LogHead(Model):
+    """One row: the newest position. The lock on it orders all appends."""
+
+    id = IntegerField(primary_key=True)
+    log_id = TextField()
+    head = BigIntegerField()
+    created_at = BigIntegerField()
+
+    class Meta:
+        table_name = "log_head"
+
+
+class EventRow(Model):
+    """One event: the columns that filters need, and the whole event in its framed wire form.
+
+    `deleted_at` is not 0 for an event that is hidden but whose body an open delivery still needs.
+    """
+
+    position = BigIntegerField(primary_key=True)
+    account = TextField()
+    id = TextField()
+    type = TextField()
+    subtype = TextField()
+    level = IntegerField()
+    resource_type = TextField()
+    resource_id = TextField()
+    user_id = TextField()
+    service = TextField()
+    host = TextField()
+    labels = TextField()
+    timestamp = BigIntegerField()
+    created_at = BigIntegerField()
+    deleted_at = BigIntegerField(default=0)
+    crc = BigIntegerField()
+    body = BlobField()
+
+    class Meta:
+        table_name = "events"
+
+
+class EventKey(Model):
+    """Which event has an id: kept at least 7 days longer than the event, so that a repeat is known."""
+
+    account = TextField()
+    id = TextField()
+    position = BigIntegerField()
+    digest = BlobField(null=True)
+    deleted_at = BigIntegerField(default=0)
+
+    class Meta:
+        table_name = "event_keys"
+        primary_key = CompositeKey("account", "id")
+        without_rowid = True
+
+
+class RequestKey(Model):
+    """What a request id was answered with: positions of an append, or the id of a created object."""
+
+    account = TextField()
+    method = TextField()
+    request_id = TextField()
+    digest = BlobField()
+    answer = TextField()
+    created_at = BigIntegerField()
+
+    class Meta:
+        table_name = "request_keys"
+        primary_key = CompositeKey("account", "method", "request_id")
+        without_rowid = True
+
+
+class Cursor(Model):
+    """The durable place of an internal reader of the log, moved only by the owner of its epoch."""
+
+    name = TextField(primary_key=True)
+    position = BigIntegerField()
+    epoch = BigIntegerField()
+
+    class Meta:
+        table_name = "cursors"
+
+
+class EndpointRow(Model):
+    """The switch of one kind of endpoint; a kind without a row is on."""
+
+    kind = TextField(primary_key=True)
+    enabled = BooleanField()
+
+    class Meta:
+        table_name = "endpoints"
+
+
+class ConfigurationRow(Model):
+    """One endpoint configuration; `connection` is JSON with its secret fields encrypted."""
+
+    account = TextField()
+    id = TextField()
+    kind = TextField()
+    name = TextField()
+    description = TextField()
+    enabled = BooleanField()
+    connection = TextField()
+    selectors = TextField()
+    version = BigIntegerField()
+    created_at = BigIntegerField()
+    updated_at = BigIntegerField()
+
+    class Meta:
+        table_name = "endpoint_configurations"
+        primary_key = CompositeKey("account", "id")
+
+
+class DeliveryRow(Model):
+    """One message to one configuration. `attempt` is the fence: a write carries the number it knows.
+
+    `scheduled` counts the attempts that used up the schedule; waiting as asked does not.
+    """
+
+    account = TextField()
+    id = TextField()
+    route_key = TextField(unique=True)
+    configuration_id = TextField()
+    kind = TextField()
+    event_position = BigIntegerField(default=0)
+    event_id = TextField(default="")
+    alert_id = TextField(default="")
+    subject = TextField(default="{}")
+    content = TextField(default="")
+    state = TextField()
+    reason = TextField(default="")
+    attempt = IntegerField(default=0)
+    scheduled = IntegerField(default=0)
+    due_at = BigIntegerField()
+    lease_until = BigIntegerField(default=0)
+    recipients = TextField(default="[]")
+    correlation_id = TextField(default="")
+    request_id = TextField(default="")
+    traceparent = TextField(default="")
+    created_at = BigIntegerField()
+    ended_at = BigIntegerField(default=0)
+
+    class Meta:
+        table_name = "deliveries"
+        primary_key = CompositeKey("account", "id")
+
+
+class AttemptRow(Model):
+    """One try to send a delivery, recorded as begun before anything is sent."""
+
+    account = TextField()
+    delivery_id = TextField()
+    number = IntegerField()
+    started_at = BigIntegerField()
+    duration_us = BigIntegerField(null=True)
+    verdict = TextField(default="")
+    status_code = IntegerField(default=0)
+    response_excerpt = TextField(default="")
+    error = TextField(default="")
+    next_attempt_at = BigIntegerField(default=0)
+
+    class Meta:
+        table_name = "attempts"
+        primary_key = CompositeKey("account", "delivery_id", "number")
+        without_rowid = True

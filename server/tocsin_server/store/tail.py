@@ -1,0 +1,69 @@
+"""The newest events in memory, shared by everybody who follows the log.
+
+The writer's thread adds what it has committed; readers on event loops are woken and take it from
+here, or from the store when they are further behind. Bounded: a reader that falls behind costs
+nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from tocsin_server.domain.event_log import Stored
+
+RING_EVENTS_MAX = 10_000  # a second or two of the fastest appends
+RING_BYTES_MAX = 32 * 1024 * 1024
+
+
+class Tail:
+    """A bounded ring of the newest events: complete from `floor` (exclusive) to `head`."""
+
+    def __init__(self, head: int) -> None:
+        self._lock = threading.Lock()
+        self._ring: deque[Stored] = deque()
+        self._bytes = 0
+        self._listeners: list[tuple[asyncio.AbstractEventLoop, Callable[[Sequence[int]], None]]] = []
+        self.head = head
+        self.floor = head
+
+    def listen(self, loop: asyncio.AbstractEventLoop, wake: Callable[[Sequence[int]], None]) -> None:
+        """Have `wake(deleted positions)` called on `loop` after each commit that touched the log."""
+        with self._lock:
+            self._listeners.append((loop, wake))
+
+    def commit(self, stored: Sequence[Stored], deleted: Sequence[int]) -> None:
+        """Take over what a transaction has committed; called on the writer's thread."""
+        with self._lock:
+            if deleted:
+                gone = set(deleted)
+                self._ring = deque(event for event in self._ring if event.position not in gone)
+                self._bytes = sum(len(event.frame) for event in self._ring)
+                stored = [event for event in stored if event.position not in gone]
+            for event in stored:
+                self._ring.append(event)
+                self._bytes += len(event.frame)
+                self.head = event.position
+            while len(self._ring) > RING_EVENTS_MAX or self._bytes > RING_BYTES_MAX:
+                oldest = self._ring.popleft()
+                self._bytes -= len(oldest.frame)
+                self.floor = oldest.position
+            listeners = list(self._listeners)
+        for loop, wake in listeners:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(wake, deleted)
+
+    def after(self, position: int, limit: int) -> list[Stored] | None:
+        """Give up to `limit` events after a position, or None when the ring does not reach back to it."""
+        with self._lock:
+            if position < self.floor:
+                return None
+            found: list[Stored] = []
+            for event in reversed(self._ring):
+                if event.position <= position:
+                    break
+                found.append(event)
+        found.reverse()
+        return found[:limit]

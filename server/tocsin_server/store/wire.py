@@ -1,0 +1,126 @@
+"""The stored wire form of an event: the one module of the store that knows the protobuf encoding.
+
+A stored event is a *frame*: the encoded `tocsin.v1.Event` with the tag and length that make it field
+1 of a message. Every answer that carries events has them in field 1, so an answer is made by joining
+frames, without decoding or encoding an event again.
+"""
+
+from __future__ import annotations
+
+from google.protobuf import json_format, struct_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+from tocsin.v1 import event_log_pb2 as pb
+
+from tocsin_server.domain.event_log import OWN_SERVICE, Draft, Event, EventHead, Level, OwnEvent
+
+EVENTS_TAG = b"\x0a"  # field 1, length-delimited: `event` or `events` of every answer
+POSITION_TAG = b"\x10"  # Event.position: field 2, varint
+CREATED_AT_TAG = b"\x72"  # Event.created_at: field 14, length-delimited
+SECOND_US = 1_000_000
+
+
+def varint(number: int) -> bytes:
+    """Encode a number that is not negative."""
+    if number < 0x80:
+        return bytes((number,))
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def encoded_timestamp(micros: int) -> bytes:
+    """Encode a google.protobuf.Timestamp."""
+    seconds, rest = divmod(micros, SECOND_US)
+    return b"\x08" + varint(seconds) + (b"\x10" + varint(rest * 1000) if rest else b"")
+
+
+def created_at_field(micros: int) -> bytes:
+    """Encode Event.created_at; the same for every event of a transaction."""
+    timestamp = encoded_timestamp(micros)
+    return CREATED_AT_TAG + varint(len(timestamp)) + timestamp
+
+
+def frame(body: bytes, position: int, created_at: bytes) -> bytes:
+    """Complete an encoded event with its position and its `created_at_field`, and frame it."""
+    place = POSITION_TAG + varint(position)
+    return b"".join((EVENTS_TAG, varint(len(body) + len(place) + len(created_at)), body, place, created_at))
+
+
+def decode(framed: bytes) -> Event:
+    """Decode a stored event."""
+    event = pb.GetEventResponse.FromString(framed).event
+    resource, source = event.resource, event.source
+    return Event(
+        id=event.id,
+        position=event.position,
+        account=event.account,
+        type=event.type,
+        subtype=event.subtype,
+        level=Level(event.level),
+        message=event.message,
+        category=event.category,
+        details=plain(event.details) if event.HasField("details") else None,
+        resource={"type": resource.type, "id": resource.id, "user_id": resource.user_id},
+        source={
+            "service": source.service,
+            "host": source.host,
+            "base_url": source.base_url,
+            "request_id": source.request_id,
+        },
+        labels=dict(event.labels),
+        timestamp=micros_of(event.timestamp),
+        created_at=micros_of(event.created_at),
+        correlation_id=event.correlation_id,
+        traceparent=event.traceparent,
+    )
+
+
+def plain(value: struct_pb2.Value) -> object:
+    """Turn a Value into plain JSON data, whole numbers as ints: 80, not 80.0."""
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return {key: plain(below) for key, below in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [plain(below) for below in value.list_value.values]
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if number.is_integer() else number
+    return None if kind in (None, "null_value") else getattr(value, kind)
+
+
+def micros_of(timestamp: Timestamp) -> int:
+    """Give a Timestamp in microseconds; finer digits are cut off."""
+    return timestamp.seconds * SECOND_US + timestamp.nanos // 1000
+
+
+def own_draft(event: OwnEvent, event_id: str, now: int) -> Draft:
+    """Make the draft of an event that tocsin itself writes."""
+    message = pb.Event(
+        id=event_id,
+        account=event.account,
+        type=event.type,
+        level=pb.Level.ValueType(int(event.level)),
+        message=event.message,
+        resource=pb.EventResource(type=event.resource_type, id=event.resource_id),
+        source=pb.EventSource(service=OWN_SERVICE),
+        labels=event.labels,
+        timestamp=Timestamp(seconds=now // SECOND_US, nanos=now % SECOND_US * 1000),
+    )
+    json_format.ParseDict(dict(event.details), message.details.struct_value)
+    head = EventHead(
+        account=event.account,
+        type=event.type,
+        subtype="",
+        level=int(event.level),
+        resource_type=event.resource_type,
+        resource_id=event.resource_id,
+        user_id="",
+        service=OWN_SERVICE,
+        host="",
+        labels=dict(event.labels),
+        timestamp=now,
+    )
+    return Draft(event_id, head, None, message.SerializeToString(deterministic=True))

@@ -1,0 +1,253 @@
+"""The one writer: every change of the store goes through its thread, many in one commit.
+
+Units of work wait in a queue. The writer takes all that wait, up to a bound, runs them in one
+transaction - appends merged into one statement, every other unit in a savepoint of its own - and
+answers after COMMIT. What it has answered is on disk (WAL, synchronous=FULL). A unit that raises is
+undone alone and its neighbours go on; a commit that fails answers every unit of it with
+STORAGE_FAILED or STORAGE_FULL, and nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import peewee
+
+from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.event_log import Append, Appended, OwnEvent, Stored
+from tocsin_server.domain.ports import Runtime
+from tocsin_server.store import appending, wire
+from tocsin_server.store.database import Store
+
+T = TypeVar("T")
+GROUP_EVENTS_MAX = 1000  # one transaction stays short
+GROUP_UNITS_MAX = 512
+WINDOW_S = 0.001  # longest wait for company; an append alone never waits
+SLOW_COMMIT_S = 0.0005  # below this a commit is cheaper than waiting for company
+QUEUE_UNITS_MAX = 20_000  # beyond it the disk does not keep up: refuse rather than grow
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What a unit of work may do while its transaction is open."""
+
+    connection: sqlite3.Connection
+    database: peewee.SqliteDatabase
+    runtime: Runtime
+    log: appending.LogAppender
+
+    @property
+    def head(self) -> int:
+        """The newest position of the log, the events of this transaction included."""
+        return int(self.log.head)
+
+    def append(self, events: Sequence[OwnEvent]) -> list[int]:
+        """Append events of tocsin's own and give their positions."""
+        now = self.log.created_at
+        return self.log.store([wire.own_draft(event, self.runtime.new_id(), now) for event in events])
+
+
+Unit = Callable[[Transaction], T]
+# Told after each COMMIT, on the writer's thread: what was stored and which positions were deleted.
+OnCommit = Callable[[Sequence[Stored], Sequence[int]], None]
+
+
+class _Work(Generic[T]):
+    """A unit or an append, and who waits for it."""
+
+    __slots__ = ("answer", "append", "error", "loop", "unit", "waiter")
+
+    def __init__(self, unit: Unit[T] | None, append: Append | None) -> None:
+        self.unit = unit
+        self.append = append
+        self.answer: Any = None
+        self.error: BaseException | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.waiter: asyncio.Future[T] | Future[T] | None = None
+
+    def settle(self) -> None:
+        waiter = self.waiter
+        if waiter is None or waiter.done():
+            return
+        if self.error is not None:
+            waiter.set_exception(self.error)
+        else:
+            waiter.set_result(self.answer)
+
+
+class Writer:
+    """Runs units of work in group commits on one thread; see the module's docstring."""
+
+    def __init__(self, store: Store, runtime: Runtime, on_commit: OnCommit) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._on_commit = on_commit
+        self._queue: queue.SimpleQueue[_Work[Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name="writer", daemon=True)
+        self._last_group = 1
+        self._last_commit_s = 0.0
+        self.fatal: Callable[[BaseException], None] = lambda error: None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Run what waits, then end the thread. Later units are never answered."""
+        self._queue.put(None)
+        self._thread.join()
+
+    async def append(self, append: Append) -> list[Appended]:
+        """Store events; durable when this returns."""
+        return await self._await(_Work[list[Appended]](None, append))
+
+    async def run(self, unit: Unit[T]) -> T:
+        """Run a unit of work in a transaction; committed when this returns."""
+        return await self._await(_Work(unit, None))
+
+    def run_sync(self, unit: Unit[T]) -> T:
+        """Run a unit of work from a thread that has no event loop."""
+        work: _Work[T] = _Work(unit, None)
+        waiter: Future[T] = Future()
+        work.waiter = waiter
+        self._queue.put(work)
+        return waiter.result()
+
+    def _await(self, work: _Work[T]) -> asyncio.Future[T]:
+        if self._queue.qsize() >= QUEUE_UNITS_MAX:
+            raise TocsinError(Reason.STORAGE_FAILED, "the store does not keep up; try again", retry_s=1.0)
+        work.loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[T] = work.loop.create_future()
+        work.waiter = waiter
+        self._queue.put(work)
+        return waiter
+
+    def _loop(self) -> None:
+        database = self._store.writer
+        database.connect(reuse_if_open=True)
+        try:
+            while (first := self._queue.get()) is not None:
+                group, ended = self._gather(first)
+                self._step(group)
+                if ended:
+                    break
+        finally:
+            database.close()
+
+    def _gather(self, first: _Work[Any]) -> tuple[list[_Work[Any]], bool]:
+        """Take what waits; wait a moment for company when the last group had some."""
+        group, events = [first], _events(first)
+        window_end = 0.0
+        if self._last_group > 1 and self._last_commit_s > SLOW_COMMIT_S:
+            window_end = self._runtime.monotonic() + WINDOW_S
+        while events < GROUP_EVENTS_MAX and len(group) < GROUP_UNITS_MAX:
+            try:
+                work = self._next(window_end if len(group) < self._last_group else 0.0)
+            except queue.Empty:
+                break
+            if work is None:
+                return group, True
+            group.append(work)
+            events += _events(work)
+        self._last_group = len(group)
+        return group, False
+
+    def _next(self, window_end: float) -> _Work[Any] | None:
+        wait = window_end - self._runtime.monotonic() if window_end else 0.0
+        return self._queue.get(timeout=wait) if wait > 0 else self._queue.get_nowait()
+
+    def _step(self, group: list[_Work[Any]]) -> None:
+        """Run one group in one transaction and answer everybody in it."""
+        try:
+            log = self._commit(group)
+            if log.stored or log.deleted:
+                self._on_commit(log.stored, log.deleted)
+        except Exception as error:
+            failure = storage_failure(error)
+            for work in group:
+                work.error = failure
+            if "disk i/o error" in str(error).lower():
+                # After a failed fsync the page cache cannot be trusted: reopen the store from disk.
+                self.fatal(error)
+        self._answer(group)
+
+    def _commit(self, group: list[_Work[Any]]) -> appending.LogAppender:
+        database = self._store.writer
+        began = 0.0
+        with database.atomic():
+            connection = database.connection()
+            log = appending.LogAppender(connection, self._runtime.now())
+            appends = [work for work in group if work.append is not None]
+            outcomes = log.append_all([work.append for work in appends if work.append is not None])
+            for work, outcome in zip(appends, outcomes, strict=True):
+                if isinstance(outcome, TocsinError):
+                    work.error = outcome
+                else:
+                    work.answer = outcome
+            transaction = Transaction(connection, database, self._runtime, log)
+            for work in group:
+                if work.unit is not None:
+                    self._run_unit(work, transaction)
+            log.flush()
+            began = self._runtime.monotonic()
+        self._last_commit_s = self._runtime.monotonic() - began
+        return log
+
+    @staticmethod
+    def _run_unit(work: _Work[Any], transaction: Transaction) -> None:
+        assert work.unit is not None
+        mark = transaction.log.mark()
+        try:
+            with transaction.database.savepoint():
+                work.answer = work.unit(transaction)
+        except Exception as error:
+            if is_storage_fault(error):
+                raise
+            transaction.log.rewind(mark)
+            work.error = error
+
+    @staticmethod
+    def _answer(group: list[_Work[Any]]) -> None:
+        """Wake the waiters: one call into each event loop for the whole group."""
+        by_loop: dict[asyncio.AbstractEventLoop | None, list[_Work[Any]]] = {}
+        for work in group:
+            by_loop.setdefault(work.loop, []).append(work)
+        for loop, works in by_loop.items():
+            if loop is None:
+                _settle_all(works)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(_settle_all, works)
+
+
+def _settle_all(works: list[_Work[Any]]) -> None:
+    for work in works:
+        work.settle()
+
+
+def _events(work: _Work[Any]) -> int:
+    return len(work.append.drafts) if work.append is not None else 1
+
+
+def is_storage_fault(error: BaseException) -> bool:
+    """Tell whether an exception is the disk's or the database's fault, not the unit's."""
+    return isinstance(
+        error, peewee.OperationalError | sqlite3.OperationalError | peewee.DatabaseError
+    ) and not isinstance(error, peewee.IntegrityError)
+
+
+def storage_failure(error: Exception) -> Exception:
+    """Say in the product's terms that a transaction was not stored; a bug stays what it is."""
+    if not is_storage_fault(error):
+        return error
+    if "full" in str(error).lower():
+        return TocsinError(Reason.STORAGE_FULL, "the store's disk is full; nothing was stored", retry_s=5.0)
+    return TocsinError(
+        Reason.STORAGE_FAILED, "the store did not take the write; nothing was stored", retry_s=1.0
+    )
