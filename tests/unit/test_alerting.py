@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
 from tocsin_server.domain.alerting import (
     Action,
     ActionGroup,

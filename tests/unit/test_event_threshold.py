@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-
 from tocsin_server.alert_types import discover
 from tocsin_server.alert_types.event_threshold import ALERT_TYPE, MISSING, instance_id
 from tocsin_server.domain.alerting import AlertSpec, GroupCount, Report, RunContext, checked

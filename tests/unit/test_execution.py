@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-
 from tocsin_server.domain.alerting import (
     INSTANCES_MAX,
     Action,

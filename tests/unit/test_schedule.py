@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tocsin_server.domain.schedule import SECOND_US, DurationError, Due, Ticks, duration_us
 import itertools
+
+import pytest
+from tocsin_server.domain.schedule import SECOND_US, Due, DurationError, Ticks, duration_us
 
 MINUTE = 60 * SECOND_US
 

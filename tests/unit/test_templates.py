@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-
 from tocsin_server.domain.templates import (
     RENDER_CHARACTERS_MAX,
     TEMPLATE_CHARACTERS_MAX,
