@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tocsin_server.domain.alert_checks import checked, params_violations
 from tocsin_server.domain.alerting import (
     Action,
     ActionGroup,
@@ -14,8 +15,6 @@ from tocsin_server.domain.alerting import (
     AlertTypes,
     NotifyWhen,
     Report,
-    checked,
-    params_violations,
 )
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.variables import Json

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tocsin_server.alert_types import discover
 from tocsin_server.alert_types.event_threshold import ALERT_TYPE, MISSING, instance_id
-from tocsin_server.domain.alerting import AlertSpec, GroupCount, Report, RunContext, checked
+from tocsin_server.domain.alert_checks import checked
+from tocsin_server.domain.alerting import AlertSpec, GroupCount, Report, RunContext
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.event_log import Level
 from tocsin_server.domain.schedule import SECOND_US

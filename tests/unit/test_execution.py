@@ -22,7 +22,7 @@ from tocsin_server.domain.alerting import (
     RunErrorReason,
 )
 from tocsin_server.domain.event_log import Level
-from tocsin_server.domain.execution import Outcome, advance, close, fail, own_event
+from tocsin_server.domain.execution import RunOutcome, advance, close, fail, own_event
 from tocsin_server.domain.instances import Memory, RunFailure
 from tocsin_server.domain.schedule import SECOND_US
 
@@ -77,28 +77,28 @@ class Life:
     at: int = T0
     memory: Memory = field(default_factory=Memory)
 
-    def run(self, *reports: InstanceReport, **more: Any) -> Outcome:
+    def run(self, *reports: InstanceReport, **more: Any) -> RunOutcome:
         outcome = advance(self.alert, TYPE, self.memory, Report(reports, **more), self.at)
         return self.keep(outcome)
 
-    def fail(self) -> Outcome:
+    def fail(self) -> RunOutcome:
         return self.keep(fail(self.memory, RunError(RunErrorReason.EXECUTE, "boom")))
 
-    def keep(self, outcome: Outcome) -> Outcome:
+    def keep(self, outcome: RunOutcome) -> RunOutcome:
         self.memory = Memory(outcome.status, outcome.state, {i.id: i for i in outcome.instances})
         self.at += MINUTE
         return outcome
 
 
-def sent(outcome: Outcome) -> list[tuple[str, str]]:
+def sent(outcome: RunOutcome) -> list[tuple[str, str]]:
     return [(n.instance_id, n.group) for n in outcome.notifications]
 
 
-def told(outcome: Outcome) -> list[str]:
+def told(outcome: RunOutcome) -> list[str]:
     return [f"{t.kind} {t.details['instance_id']}" for t in outcome.transitions if "instance_id" in t.details]
 
 
-def statuses(outcome: Outcome) -> list[tuple[Any, Any]]:
+def statuses(outcome: RunOutcome) -> list[tuple[Any, Any]]:
     return [
         (t.details["previous_status"], t.details["status"])
         for t in outcome.transitions

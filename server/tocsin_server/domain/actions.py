@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tocsin_server.domain.alerting import Alert, AlertType
 from tocsin_server.domain.instances import Instance
-from tocsin_server.domain.templates import RenderError, render_params
+from tocsin_server.domain.templates import RenderError, TemplateError, render_params
 from tocsin_server.domain.variables import Json, Variables, time_text
 
 
@@ -39,8 +39,8 @@ def messages(
         error = ""
         try:
             params = render_params(action.params, variables)
-        except RenderError as budget:
-            error = str(budget)
+        except (RenderError, TemplateError) as fault:  # the limits may have become tighter since it was saved
+            error = str(fault)
         yield Notification(instance.id, instance.group, index, action.configuration_id, params, error)
 
 

@@ -1,7 +1,7 @@
 """What follows from one execution of an alert: its instances, the events of its life cycle, its messages.
 
 `advance` is a pure function from what was remembered and what was found to what is remembered next
-and what is to be said. The store writes an `Outcome` whole or not at all, so that a run that is
+and what is to be said. The store writes an `RunOutcome` whole or not at all, so that a run that is
 repeated is applied once. All times are the *scheduled* times of runs: a throttle that equals the
 interval lets every run notify, however late each one began.
 
@@ -28,9 +28,11 @@ from tocsin_server.domain.alerting import (
     Alert,
     AlertStatus,
     AlertType,
+    EventReads,
     InstanceReport,
     NotifyWhen,
     Report,
+    RunContext,
     RunError,
     RunErrorReason,
 )
@@ -40,6 +42,7 @@ from tocsin_server.domain.instances import (
     Instance,
     Memory,
     Notified,
+    RunFailure,
     checked_report,
     json_object,
     within_limit,
@@ -48,6 +51,70 @@ from tocsin_server.domain.variables import Json, time_text
 
 EVENT_TYPE_PREFIX = "system.alerting."
 RESOURCE_TYPE = "alert"  # of the events about an alert; the resource id is the alert's
+ADMIN_ACCOUNT = "admin"  # has no namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that has begun: `number` is the fence, whoever writes with another one is too late.
+
+    `log_position` is the head of the log when it was claimed: what was stored before the run's
+    scheduled time lies at or below it. `missed` counts the ticks that this run stands in for.
+    """
+
+    account: str
+    alert_id: str
+    number: int
+    scheduled_at: int
+    started_at: int
+    log_position: int
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What was claimed at once, and when the next run is due; None when none is in sight."""
+
+    claims: tuple[Claim, ...]
+    next_due_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertState:
+    """What the runs of an alert left behind, for people to look at."""
+
+    memory: Memory
+    previous_started_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A claimed run with all that it needs to know."""
+
+    claim: Claim
+    alert: Alert
+    memory: Memory
+    previous_started_at: int | None
+
+    def context(self, events: EventReads) -> RunContext:
+        """Give what the executor sees."""
+        alert, spec = self.alert, self.alert.spec
+        return RunContext(
+            alert_id=alert.id,
+            name=spec.name,
+            tags=spec.tags,
+            space=alert.account,
+            namespace=None if alert.account == ADMIN_ACCOUNT else alert.account,
+            created_by=alert.created_by,
+            updated_by=alert.updated_by,
+            params=spec.params,
+            state=self.memory.state,
+            instances={id: instance.state for id, instance in self.memory.instances.items()},
+            scheduled_at=self.claim.scheduled_at,
+            started_at=self.claim.started_at,
+            previous_started_at=self.previous_started_at,
+            events=events,
+        )
 
 
 class Verdict(StrEnum):
@@ -86,7 +153,7 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """All that one run leaves behind; written in one transaction."""
 
     status: AlertStatus
@@ -100,9 +167,17 @@ class Outcome:
 # --- transitions -------------------------------------------------------------------------------
 
 
+def apply(run: Run, alert_type: AlertType, report: Report) -> RunOutcome:
+    """Apply the report of a run; one that cannot be used is a run that failed."""
+    try:
+        return advance(run.alert, alert_type, run.memory, report, run.claim.scheduled_at)
+    except RunFailure as failure:
+        return fail(run.memory, failure.error)
+
+
 def advance(
     alert: Alert, alert_type: AlertType, memory: Memory, report: Report, scheduled_at: int
-) -> Outcome:
+) -> RunOutcome:
     """Apply what a run found; RunFailure when its report cannot be used."""
     found, limited = within_limit(checked_report(report, alert_type), memory, report.limit_reached)
     missing = [i for id, i in sorted(memory.instances.items()) if id not in found]
@@ -114,7 +189,7 @@ def advance(
     instances = (*active, *untouched)
     error = _limit_error() if limited else None
     status = AlertStatus.ERROR if error else AlertStatus.ACTIVE if instances else AlertStatus.OK
-    return Outcome(
+    return RunOutcome(
         status=status,
         error=error,
         state=json_object(report.state, ALERT_STATE_BYTES_MAX, "the alert's state"),
@@ -131,9 +206,9 @@ def advance(
     )
 
 
-def fail(memory: Memory, error: RunError) -> Outcome:
+def fail(memory: Memory, error: RunError) -> RunOutcome:
     """Apply a run that failed: its status changes, everything else stays."""
-    return Outcome(
+    return RunOutcome(
         status=AlertStatus.ERROR,
         error=error,
         state=memory.state,
