@@ -146,7 +146,7 @@ def _object(struct: Struct) -> dict[str, Any]:
 
 
 def _struct(values: Mapping[str, Any]) -> Struct:
-    return json_format.ParseDict(values, Struct())
+    return json_format.ParseDict(dict(values), Struct())
 
 
 def _timestamp(micros: int) -> Timestamp:

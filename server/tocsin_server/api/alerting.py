@@ -29,6 +29,7 @@ UPDATABLE = {
     "params": "params",
     "actions": "actions",
 }
+REQUIRED = ("name", "alert_type_id", "consumer")  # on create; an update names what it changes
 MASK_ALIASES = {"schedule.interval": "schedule"}
 UPDATE_TRIES = 3  # another change came between reading and writing; more often it is the caller's to decide
 
@@ -63,6 +64,9 @@ class AlertingService(Service):
         """Store a checked alert; its first run is at once."""
         if request.alert.id:
             raise invalid_field("alert.id", "is made by the server: leave it empty")
+        missing = [name for name in REQUIRED if not getattr(request.alert, name)]
+        if missing:
+            raise invalid_fields([Violation(f"alert.{name}", "is required") for name in missing])
         digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
         spec = await self._checked(caller, spec_of(request.alert))
         alert = Alert(

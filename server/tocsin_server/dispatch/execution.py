@@ -12,8 +12,8 @@ Nothing is decided here but when; what follows from a report is in `domain/execu
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
@@ -28,64 +28,46 @@ log = structlog.get_logger("tocsin.alerting")
 THREADS = 2  # runs at the same time: they read, and share one interpreter
 CLAIMED_MAX = 64  # runs that one transaction claims; those that wait for a thread are leased too
 LEASE_S = 300.0  # longer than claimed runs wait and take; after it the run is repeated
-BACKSTOP_S = 30.0  # the clock may have been set: look again now and then
-RETRY_S = 1.0  # after the store did not answer
+BACKSTOP_S = 30.0  # of the loop: the clock may have been set, so it looks now and then
 SECOND_US = 1_000_000
 
 
 class Execution:
-    """Executes the alerts of all accounts, on the event loop that runs it."""
+    """Executes the alerts of all accounts; `step` belongs to a `Loop`, whose `wake_in` it is given."""
 
     def __init__(self, runs: AlertRuns, types: AlertTypes, runtime: Runtime) -> None:
         self._runs = runs
         self._types = types
         self._runtime = runtime
-        self._woken = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._released = False
+        self._stopping = False
         self._waiting: deque[Claim] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self.wake_in: Callable[[float], None] = lambda seconds: None
 
-    def wake(self) -> None:
-        """Look for due runs now; from any thread."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._woken.set)
-
-    async def run(self) -> None:
-        """Execute what is due until cancelled; then finish the runs under way."""
-        self._loop = asyncio.get_running_loop()
-        try:
-            await self._released()
-            while True:
-                self._woken.clear()
-                await self._pause(await self._step())
-        finally:
-            self._waiting.clear()
-            await asyncio.gather(*self._running, return_exceptions=True)
-
-    async def _released(self) -> None:
-        while True:
-            try:
-                return await self._runs.release()
-            except TocsinError as error:
-                log.warning("leases of alerts are not released yet", reason=error.reason)
-                await asyncio.sleep(RETRY_S)
-
-    async def _step(self) -> float:
-        """Claim what is due and start it as far as threads are free; give the seconds until the next look."""
-        pause_s = BACKSTOP_S
-        if not self._waiting and len(self._running) < THREADS:
-            try:
-                claimed = await self._runs.claim(CLAIMED_MAX, int(LEASE_S * SECOND_US))
-            except TocsinError as error:
-                log.warning("runs of alerts cannot be claimed", reason=error.reason)
-                return RETRY_S * (1 + self._runtime.jitter())
+    async def step(self) -> bool:
+        """Claim what is due and begin it as far as threads are free; tell whether there may be more."""
+        if not self._released:
+            await self._runs.release()
+            self._released = True
+        if self._stopping or not self._room():
+            return False
+        if not self._waiting:
+            claimed = await self._runs.claim(CLAIMED_MAX, int(LEASE_S * SECOND_US))
             self._waiting.extend(claimed.claims)
-            if claimed.next_due_at is not None:
-                pause_s = (claimed.next_due_at - self._runtime.now()) / SECOND_US
-        while self._waiting and len(self._running) < THREADS:
+            self._look_again(claimed.next_due_at)
+        while self._waiting and self._room():
             self._start(self._waiting.popleft())
-        # A thread that becomes free wakes the loop.
-        return BACKSTOP_S if self._waiting else min(pause_s, BACKSTOP_S)
+        return False
+
+    def _room(self) -> int:
+        return THREADS - len(self._running)
+
+    def _look_again(self, next_due_at: int | None) -> None:
+        if next_due_at is not None:
+            seconds = (next_due_at - self._runtime.now()) / SECOND_US
+            if seconds < BACKSTOP_S:
+                self.wake_in(max(seconds, 0.001))
 
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self.execute(claim))
@@ -94,11 +76,14 @@ class Execution:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._woken.set()
+        if not self._stopping:
+            self.wake_in(0.0)
 
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), max(seconds, 0.001))
+    async def stop(self) -> None:
+        """Begin no more runs and wait for those under way; what was only claimed is repeated."""
+        self._stopping = True
+        self._waiting.clear()
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     async def execute(self, claim: Claim) -> None:
         """Execute one claimed run; whatever goes wrong is written down or left to the lease."""

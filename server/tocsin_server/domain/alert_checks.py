@@ -12,7 +12,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from tocsin_server.domain.alerting import Action, AlertSpec, AlertType, Params
-from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_fields
+from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
 from tocsin_server.domain.schedule import DurationError, duration_us
 from tocsin_server.domain.templates import TemplateError, parse, strings
 
@@ -21,6 +21,8 @@ _DESCRIPTION_MAX = 300  # characters of a violation: it may quote what was sent
 
 def checked(spec: AlertSpec, alert_type: AlertType, path: str = "alert") -> AlertSpec:
     """Check an alert against its type and fill in what it leaves open; TocsinError names each fault."""
+    if not spec.name:
+        raise invalid_field(f"{path}.name", "is required")
     params = with_defaults(alert_type.params_schema, spec.params)
     interval = spec.interval or alert_type.default_interval
     violations = [
