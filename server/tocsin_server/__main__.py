@@ -72,9 +72,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 def _settings(arguments: argparse.Namespace) -> Settings:
     given = {name: value for name, value in vars(arguments).items() if "." in name}
     flags: dict[str, Any] = dict(given)
-    config_file = arguments.config or (
-        Path(os.environ["TOCSIN_CONFIG"]) if "TOCSIN_CONFIG" in os.environ else None
-    )
+    config_file = arguments.config or (Path(os.environ["TOCSIN_CONFIG"]) if "TOCSIN_CONFIG" in os.environ else None)
     if arguments.dev:
         flags["server.require_auth"] = False
         flags["egress.allow"] = LOOPBACK
@@ -112,9 +110,7 @@ async def _run(app: App) -> int:
     except RuntimeError as error:
         if "bind" not in str(error).lower():
             raise
-        return _complain(
-            f"{listen}:{port} is taken: stop what listens there, or give another --port", EXIT_FAILED
-        )
+        return _complain(f"{listen}:{port} is taken: stop what listens there, or give another --port", EXIT_FAILED)
     _greet(app)
     assert app.failed is not None
     app.failed.add_done_callback(lambda _: stopping.set())
@@ -129,9 +125,7 @@ async def _run(app: App) -> int:
 def _greet(app: App) -> None:
     """Tell where the server is and what to try."""
     address = f"{app.settings['server.listen']}:{app.port}"
-    event = (
-        '{"event": {"type": "user.image.analysis_failed", "level": "LEVEL_ERROR", "message": "disk full"}}'
-    )
+    event = '{"event": {"type": "user.image.analysis_failed", "level": "LEVEL_ERROR", "message": "disk full"}}'
     print(
         f"tocsin-server {__version__} listens on {address}\n"
         f"  data   {app.data}\n"

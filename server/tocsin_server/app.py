@@ -11,24 +11,37 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from tocsin_server.alert_types import discover as discover_alert_types
+from tocsin_server.api.alerting import AlertingService
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_log import EventLogService
+from tocsin_server.api.notifications import NotificationsService
 from tocsin_server.api.paging import PageTokens
 from tocsin_server.api.server import STREAMS_MAX, ApiServer, Service
 from tocsin_server.api.system import SystemService
-from tocsin_server.config import Settings
-from tocsin_server.domain import event_log
-from tocsin_server.domain.ports import Runtime
+from tocsin_server.config import ConfigError, Settings
+from tocsin_server.dispatch.dispatcher import Dispatcher
+from tocsin_server.dispatch.execution import THREADS, Execution
+from tocsin_server.domain import alerting, event_log, templates
+from tocsin_server.domain.ports import EndpointKind, Runtime
+from tocsin_server.endpoints import discover
+from tocsin_server.endpoints.addresses import Egress
+from tocsin_server.endpoints.http import HttpDoor
+from tocsin_server.store.alerting import Alerts
 from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
+from tocsin_server.store.execution import Runs
 from tocsin_server.store.following import Following
-from tocsin_server.store.secrets import KeyFile
+from tocsin_server.store.notifications import ConfigurationCodec, Notifications
+from tocsin_server.store.outbox import StoreOutbox
+from tocsin_server.store.secrets import KeyFile, SecretCipher
 from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Writer
 
@@ -43,6 +56,12 @@ LIMITS = {
     "page_bytes": event_log.PAGE_BYTES_MAX,
     "scan_events": event_log.SCAN_EVENTS_MAX,
     "streams": STREAMS_MAX,
+    "alerts": alerting.ALERTS_MAX,
+    "alert_instances": alerting.INSTANCES_MAX,
+    "alert_instance_bytes": alerting.INSTANCE_BYTES_MAX,
+    "template_characters": templates.TEMPLATE_CHARACTERS_MAX,
+    "template_tags": templates.TEMPLATE_TAGS_MAX,
+    "template_depth": templates.TEMPLATE_DEPTH_MAX,
 }
 
 
@@ -59,6 +78,16 @@ def system_runtime() -> Runtime:
 def _rising_id() -> str:
     """Make 32 hex digits that rise with time: neighbours in time are neighbours in the index."""
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreParts:
+    """The running parts of the store."""
+
+    readers: Readers
+    tail: Tail
+    writer: Writer
+    log: LogStore
 
 
 class App:
@@ -96,20 +125,36 @@ class App:
         store = open_store(self.store_url, self.runtime.new_id)
         self._cleanups.append(("store", store.close))
         key_file = KeyFile(Path(self.settings["store.key_file"] or self.data / "tocsin.key"))
-        log_store = self._start_log(store)
+        parts = self._start_store(store)
+        door = HttpDoor(_egress(self.settings["egress.allow"]))
+        kinds = discover(door)
+        codec = ConfigurationCodec(
+            SecretCipher(key_file.derive("secret fields")), {name: kind.secret_fields for name, kind in kinds.items()}
+        )
+        paused_max_age_us = self.settings["notifications.paused_max_age"] * 1_000_000
+        notifications = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
+        outbox = StoreOutbox(parts.writer, parts.readers, parts.tail, notifications)
+        alert_readers = Readers(store, THREADS, "alerts")
+        self._cleanups.append(("alert readers", alert_readers.close))
+        types, runs = discover_alert_types(), Runs(parts.writer, alert_readers)
+        execution = Execution(runs, types, self.runtime) if self.settings["alerting.enabled"] else None
+        alerts = Alerts(parts.writer, parts.readers)
+        dispatcher = await self._start_dispatcher(outbox, kinds, door, execution)
+        alerts.changed, runs.queued = dispatcher.alerts_changed, dispatcher.deliveries_queued
+        parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed())
+        notifications.changed = dispatcher.configurations_changed
+        tokens = PageTokens(key_file.derive("page tokens"))
+        digest_key = key_file.derive("digests")
         services: list[Service] = [
-            EventLogService(
-                log_store,
-                Drafts(self.runtime, key_file.derive("event digests")),
-                PageTokens(key_file.derive("page tokens")),
-                self.log_id,
-            ),
+            EventLogService(parts.log, Drafts(self.runtime, digest_key), tokens, self.log_id),
+            NotificationsService(notifications, dispatcher, kinds, tokens, digest_key),
+            AlertingService(alerts, types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
         ]
-        await self._serve(services, log_store.following)
+        await self._serve(services, parts.log.following)
         gc.freeze()  # what was built at start never becomes garbage: collections look at less
 
-    def _start_log(self, store: Store) -> LogStore:
+    def _start_store(self, store: Store) -> StoreParts:
         readers = Readers(store)
         self._cleanups.append(("readers", readers.close))
         status = readers.submit(lambda connection: log_status(connection, None)).result()
@@ -123,7 +168,27 @@ class App:
         following = Following(tail, reads, self.runtime)
         following.start()
         self._cleanups.append(("following", following.stop))
-        return LogStore(writer, reads, following)
+        return StoreParts(readers, tail, writer, LogStore(writer, reads, following))
+
+    async def _start_dispatcher(
+        self,
+        outbox: StoreOutbox,
+        kinds: dict[str, EndpointKind],
+        door: HttpDoor,
+        execution: Execution | None,
+    ) -> Dispatcher:
+        dispatcher = Dispatcher(
+            outbox,
+            self.runtime,
+            kinds,
+            door.close,
+            self.settings["notifications.cycle_timers.notifications"],
+            self.settings["server.ui_url"],
+            execution,
+        )
+        await dispatcher.start()
+        self._cleanups.append(("dispatcher", dispatcher.stop))
+        return dispatcher
 
     async def _serve(self, services: list[Service], following: Following) -> None:
         server = ApiServer(self.runtime, services)
@@ -159,6 +224,13 @@ class App:
 def _tell(failed: asyncio.Future[BaseException], error: BaseException) -> None:
     if not failed.done():
         failed.set_result(error)
+
+
+def _egress(allow: Sequence[str]) -> Egress:
+    try:
+        return Egress(allow)
+    except ValueError as error:
+        raise ConfigError(f"egress.allow: {error}") from error
 
 
 def data_file(settings: Settings) -> Path:

@@ -63,9 +63,7 @@ def test_what_is_left_open_is_filled_in() -> None:
         (NotifyWhen.ON_ACTIVE_ALERT, "5m", NotifyWhen.ON_ACTIVE_ALERT),
     ],
 )
-def test_what_an_unset_notify_when_means(
-    notify_when: NotifyWhen | None, throttle: str, effective: NotifyWhen
-) -> None:
+def test_what_an_unset_notify_when_means(notify_when: NotifyWhen | None, throttle: str, effective: NotifyWhen) -> None:
     assert replace(SPEC, notify_when=notify_when, throttle=throttle).notifies_when is effective
 
 
@@ -111,9 +109,7 @@ def test_templates_are_read_when_the_alert_is_saved() -> None:
     params = {"subject": "fine {{context.x}}", "lines": ["ok", "a\n{{open"]}
     reason, violations = refused(replace(SPEC, actions=(Action("", "c", params),)))
     assert reason is Reason.INVALID_TEMPLATE
-    assert violations == {
-        "alert.actions[0].params.lines[1]": "this tag is not closed by }} (line 2, column 1)"
-    }
+    assert violations == {"alert.actions[0].params.lines[1]": "this tag is not closed by }} (line 2, column 1)"}
 
 
 def test_a_check_of_the_types_own_names_its_path() -> None:
@@ -121,9 +117,7 @@ def test_a_check_of_the_types_own_names_its_path() -> None:
     from tocsin_server.domain.errors import Violation
 
     strict = replace(CPU, check=lambda params: [Violation("limit", "too much")])
-    assert params_violations(strict, {"limit": 1}, "alert.params") == [
-        Violation("alert.params.limit", "too much")
-    ]
+    assert params_violations(strict, {"limit": 1}, "alert.params") == [Violation("alert.params.limit", "too much")]
 
 
 def test_types_are_found_by_id() -> None:

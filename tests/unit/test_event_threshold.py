@@ -125,9 +125,7 @@ def test_the_source_becomes_a_filter() -> None:
         ("between", [1.5, 4.5], (2, 4)),
     ],
 )
-def test_comparators_are_bounds_of_a_count(
-    comparator: str, threshold: object, bounds: tuple[int, int | None]
-) -> None:
+def test_comparators_are_bounds_of_a_count(comparator: str, threshold: object, bounds: tuple[int, int | None]) -> None:
     params = {"window": "1m", "comparator": comparator, "threshold": threshold}
     low, high = bounds
     for count in range(7):

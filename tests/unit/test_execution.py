@@ -99,11 +99,7 @@ def told(outcome: RunOutcome) -> list[str]:
 
 
 def statuses(outcome: RunOutcome) -> list[tuple[Any, Any]]:
-    return [
-        (t.details["previous_status"], t.details["status"])
-        for t in outcome.transitions
-        if "status" in t.details
-    ]
+    return [(t.details["previous_status"], t.details["status"]) for t in outcome.transitions if "status" in t.details]
 
 
 def test_new_active_recovered() -> None:
@@ -293,9 +289,7 @@ def test_every_variable_of_a_message() -> None:
     life = Life(spec(actions=(Action("default", "m", {"body": body}),), params={"p": 0.5}))
     report = InstanceReport("i", "default", {"server": "s"}, {"n": 80.0}, subgroup="sub")
     (message,) = life.run(report).notifications
-    assert message.params == {
-        "body": "s 80 123 i cpu alert acme infra,cpu, 0.5 2027-01-15T08:00:00Z default High sub"
-    }
+    assert message.params == {"body": "s 80 123 i cpu alert acme infra,cpu, 0.5 2027-01-15T08:00:00Z default High sub"}
 
 
 def test_messages_name_their_action() -> None:

@@ -125,10 +125,7 @@ _CONTEXT = ActionVariables(
         ActionVariable("reason", "A sentence that says why the instance is active."),
         ActionVariable("window.start", "Begin of the window, RFC 3339."),
         ActionVariable("window.end", "End of the window, RFC 3339; not part of it."),
-        *(
-            ActionVariable(f"group.{field}", f"The {field} of the group, if it is grouped by it.")
-            for field in GROUP_BY
-        ),
+        *(ActionVariable(f"group.{field}", f"The {field} of the group, if it is grouped by it.") for field in GROUP_BY),
     ),
     params=tuple(ActionVariable(name, f"The alert's {name}.") for name in PARAMS_SCHEMA["properties"]),
 )
@@ -227,9 +224,7 @@ def _encoded(value: str) -> str:
     return quote(value, safe="") if value else MISSING
 
 
-def _instance(
-    params: Params, group_by: Sequence[str], group: GroupCount, since: int, before: int
-) -> InstanceReport:
+def _instance(params: Params, group_by: Sequence[str], group: GroupCount, since: int, before: int) -> InstanceReport:
     named = dict(zip(group_by, group.values, strict=True))
     context: dict[str, Json] = {
         "value": group.count,

@@ -69,9 +69,7 @@ def alert_message(alert: Alert) -> pb.Alert:
         throttle=spec.throttle,
         notify_when=NOTIFY_WHENS[spec.notify_when],
         params=_struct(spec.params),
-        actions=[
-            pb.Action(group=a.group, id=a.configuration_id, params=_struct(a.params)) for a in spec.actions
-        ],
+        actions=[pb.Action(group=a.group, id=a.configuration_id, params=_struct(a.params)) for a in spec.actions],
         created_by=alert.created_by,
         updated_by=alert.updated_by,
         create_time=_timestamp(alert.created_at),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from tocsin_server.api.server import Service
 from tocsin_server.domain.alert_checks import checked
 from tocsin_server.domain.alerting import Action, Alert, AlertSearch, AlertSpec, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
-from tocsin_server.domain.ports import AlertStore
+from tocsin_server.domain.ports import AlertStore, EndpointKind
 
 # What UpdateAlert can change, by the name in the mask: the fields of AlertSpec.
 UPDATABLE = {
@@ -33,9 +33,6 @@ REQUIRED = ("name", "alert_type_id", "consumer")  # on create; an update names w
 MASK_ALIASES = {"schedule.interval": "schedule"}
 UPDATE_TRIES = 3  # another change came between reading and writing; more often it is the caller's to decide
 
-# Judges the params of an action for a kind of endpoint; paths are relative to the params.
-CheckAction = Callable[[Mapping[str, Any]], Sequence[Violation]]
-
 
 class AlertingService(Service):
     """Alert types, alerts and their state. Runs are not its business: `dispatch` has the clock."""
@@ -46,17 +43,17 @@ class AlertingService(Service):
         self,
         alerts: AlertStore,
         types: AlertTypes,
-        action_checks: Mapping[str, CheckAction],
+        kinds: Mapping[str, EndpointKind],
         tokens: PageTokens,
+        digest_key: bytes,
     ) -> None:
         self._alerts = alerts
         self._types = types
-        self._action_checks = action_checks
+        self._kinds = kinds
         self._tokens = tokens
+        self._digest_key = digest_key
 
-    async def list_alert_types(
-        self, request: pb.ListAlertTypesRequest, caller: Caller
-    ) -> pb.ListAlertTypesResponse:
+    async def list_alert_types(self, request: pb.ListAlertTypesRequest, caller: Caller) -> pb.ListAlertTypesResponse:
         """Answer every registered type."""
         return pb.ListAlertTypesResponse(alert_types=map(type_message, self._types))
 
@@ -67,7 +64,8 @@ class AlertingService(Service):
         missing = [name for name in REQUIRED if not getattr(request.alert, name)]
         if missing:
             raise invalid_fields([Violation(f"alert.{name}", "is required") for name in missing])
-        digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+        as_sent = request.SerializeToString(deterministic=True)
+        digest = hashlib.blake2b(as_sent, key=self._digest_key, digest_size=16).digest()
         spec = await self._checked(caller, spec_of(request.alert))
         alert = Alert(
             account=caller.account,
@@ -143,9 +141,7 @@ class AlertingService(Service):
         disabled = await self._alerts.disable(caller.account, request.id, caller.user)
         return pb.DisableAlertResponse(alert=alert_message(disabled))
 
-    async def get_alert_state(
-        self, request: pb.GetAlertStateRequest, caller: Caller
-    ) -> pb.GetAlertStateResponse:
+    async def get_alert_state(self, request: pb.GetAlertStateRequest, caller: Caller) -> pb.GetAlertStateResponse:
         """Answer the state of an alert and of its active instances."""
         return state_message(await self._alerts.state(caller.account, request.id))
 
@@ -163,13 +159,16 @@ class AlertingService(Service):
         return complete
 
     def _action_violations(self, action: Action, kinds: Mapping[str, str], path: str) -> list[Violation]:
-        kind = kinds.get(action.configuration_id)
-        if kind is None:
+        name = kinds.get(action.configuration_id)
+        if name is None:
             missing = f"endpoint configuration {action.configuration_id!r} does not exist"
             return [Violation(f"{path}.id", missing)]
-        check = self._action_checks.get(kind)
-        found = check(action.params) if check else ()
-        return [Violation(f"{path}.params.{v.path}", v.description) for v in found]
+        kind = self._kinds[name]
+        unknown = [key for key in action.params if key not in kind.action_params]
+        if unknown:
+            allowed = f"is none of {', '.join(kind.action_params)}, which {name} takes"
+            return [Violation(f"{path}.params.{key}", allowed) for key in unknown]
+        return [Violation(f"{path}.params.{v.path}", v.description) for v in kind.check_action(action.params)]
 
 
 def _masked(mask: FieldMask) -> list[str]:

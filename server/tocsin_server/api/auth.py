@@ -50,9 +50,7 @@ def caller_of(metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
         return ANYBODY
     account = given.get("x-tocsin-account", "")
     if account and ACCOUNT.fullmatch(account) is None:
-        raise _malformed(
-            "x-tocsin-account", "1 to 63 of [a-z0-9_-], beginning and ending with a letter or digit"
-        )
+        raise _malformed("x-tocsin-account", "1 to 63 of [a-z0-9_-], beginning and ending with a letter or digit")
     for key in ("x-request-id", "x-correlation-id"):
         if key in given and REQUEST_ID.fullmatch(given[key]) is None:
             raise _malformed(key, "1 to 256 printable characters")
@@ -69,6 +67,4 @@ def caller_of(metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
 
 
 def _malformed(header: str, wanted: str) -> TocsinError:
-    return TocsinError(
-        Reason.INVALID_METADATA, f"{header} is malformed: {wanted}", metadata={"header": header}
-    )
+    return TocsinError(Reason.INVALID_METADATA, f"{header} is malformed: {wanted}", metadata={"header": header})

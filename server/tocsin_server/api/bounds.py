@@ -163,13 +163,9 @@ def _map_check(field: FieldDescriptor, bound: annotations_pb2.Bound) -> Check:
             return
         for key, value in entries.items():
             if not 0 < len(key) <= keys or "\0" in key:
-                report(
-                    f'{path}{name}["{key[:64]}"]', f"the key needs 1 to {keys} characters, none of them NUL"
-                )
+                report(f'{path}{name}["{key[:64]}"]', f"the key needs 1 to {keys} characters, none of them NUL")
             if len(value) > values or "\0" in value:
-                report(
-                    f'{path}{name}["{key[:64]}"]', f"the value has more than {values} characters, or a NUL"
-                )
+                report(f'{path}{name}["{key[:64]}"]', f"the value has more than {values} characters, or a NUL")
 
     return check_map
 

@@ -75,9 +75,7 @@ def encoded(error: TocsinError) -> bytes:
             packed = AnyMessage()
             packed.Pack(detail)
             details.append(packed)
-    status = status_pb2.Status(
-        code=STATUS[error.reason].value[0], message=error.message[:1024], details=details
-    )
+    status = status_pb2.Status(code=STATUS[error.reason].value[0], message=error.message[:1024], details=details)
     return bytes(status.SerializeToString())
 
 

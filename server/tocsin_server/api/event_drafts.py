@@ -80,9 +80,7 @@ def _judge(event: pb.Event, path: str, now: int, violations: list[Violation]) ->
     if event.HasField("timestamp") and event.timestamp.seconds * SECOND_US > now + TIMESTAMP_AHEAD_MAX_US:
         violations.append(Violation(f"{path}.timestamp", "is more than 24 hours ahead of the server's clock"))
     if event.source.service == OWN_SERVICE:
-        violations.append(
-            Violation(f"{path}.source.service", f"{OWN_SERVICE!r} is kept for events of the server")
-        )
+        violations.append(Violation(f"{path}.source.service", f"{OWN_SERVICE!r} is kept for events of the server"))
 
 
 def _settle_timestamp(event: pb.Event, now: int) -> int:

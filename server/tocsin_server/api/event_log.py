@@ -37,9 +37,7 @@ class EventLogService(Service):
         self._tokens = tokens
         self._log_id = log_id
 
-    async def append_event(
-        self, request: pb.AppendEventRequest, caller: Caller
-    ) -> pb.AppendEventResponse | bytes:
+    async def append_event(self, request: pb.AppendEventRequest, caller: Caller) -> pb.AppendEventResponse | bytes:
         """Append one event and answer it as it is stored."""
         append = self._drafts.append("AppendEvent", caller, request.request_id, [request.event], ["event"])
         (appended,) = await self._log.append(append)
@@ -52,9 +50,7 @@ class EventLogService(Service):
     async def append_events(self, request: pb.AppendEventsRequest, caller: Caller) -> pb.AppendEventsResponse:
         """Append a batch, all or none, and answer where each event is."""
         if request.ByteSize() > BATCH_BYTES_MAX:
-            raise invalid_field(
-                "events", f"have {request.ByteSize()} bytes, at most {BATCH_BYTES_MAX} are allowed"
-            )
+            raise invalid_field("events", f"have {request.ByteSize()} bytes, at most {BATCH_BYTES_MAX} are allowed")
         paths = [f"events[{index}]" for index in range(len(request.events))]
         append = self._drafts.append("AppendEvents", caller, request.request_id, request.events, paths)
         appended = await self._log.append(append)
@@ -129,9 +125,7 @@ class EventLogService(Service):
         await send(pb.SubscribeResponse(started=started).SerializeToString())
         heartbeat = request.heartbeat_interval
         heartbeat_s = (
-            heartbeat.seconds + heartbeat.nanos / 1e9
-            if request.HasField("heartbeat_interval")
-            else HEARTBEAT_S
+            heartbeat.seconds + heartbeat.nanos / 1e9 if request.HasField("heartbeat_interval") else HEARTBEAT_S
         )
         batch_max = request.batch_max or SUBSCRIBE_BATCH_EVENTS
         async for step in self._log.follow(wanted, position, batch_max, heartbeat_s):
@@ -174,12 +168,8 @@ def encoded_step(step: Step) -> bytes:
         place = pb.SubscribeResponse.Batch(position=step.position).SerializeToString()
         return b"\x12" + _length(len(step.frames) + len(place)) + step.frames + place
     if isinstance(step, CaughtUp):
-        return pb.SubscribeResponse(
-            caught_up=pb.SubscribeResponse.CaughtUp(position=step.position)
-        ).SerializeToString()
-    return pb.SubscribeResponse(
-        checkpoint=pb.SubscribeResponse.Checkpoint(position=step.position)
-    ).SerializeToString()
+        return pb.SubscribeResponse(caught_up=pb.SubscribeResponse.CaughtUp(position=step.position)).SerializeToString()
+    return pb.SubscribeResponse(checkpoint=pb.SubscribeResponse.Checkpoint(position=step.position)).SerializeToString()
 
 
 def _length(size: int) -> bytes:

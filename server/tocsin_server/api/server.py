@@ -70,9 +70,7 @@ class Guard:
         bounds.checks_of(method.input_type)
         decode: Callable[[bytes], Message] = request_class.FromString
         if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(method.full_name, decode, implementation)
-            )
+            return grpc.unary_stream_rpc_method_handler(self._stream(method.full_name, decode, implementation))
         return grpc.unary_unary_rpc_method_handler(self._unary(method.full_name, decode, implementation))
 
     def _unary(
@@ -115,9 +113,7 @@ class Guard:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise error
-        if not isinstance(error, Exception | asyncio.CancelledError) or isinstance(
-            error, grpc.aio.AbortError
-        ):
+        if not isinstance(error, Exception | asyncio.CancelledError) or isinstance(error, grpc.aio.AbortError):
             raise error
         if not isinstance(error, TocsinError):
             incident = self._runtime.new_id()
@@ -155,9 +151,7 @@ def _decoded(decode: Callable[[bytes], Message], raw: bytes) -> Message:
     try:
         return decode(raw)
     except (DecodeError, ValueError) as error:
-        raise TocsinError(
-            Reason.UNDECODABLE, "the request cannot be decoded as a message of its type"
-        ) from error
+        raise TocsinError(Reason.UNDECODABLE, "the request cannot be decoded as a message of its type") from error
 
 
 def action_of(method: MethodDescriptor) -> str:
@@ -198,11 +192,7 @@ class ApiServer:
             response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
         )
         self._server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler(
-                    "grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": v1}
-                ),
-            )
+            (grpc.method_handlers_generic_handler("grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": v1}),)
         )
 
     async def bind(self, listen: str, port: int) -> None:
@@ -218,9 +208,7 @@ class ApiServer:
 
     async def set_serving(self, serving: bool) -> None:
         """Tell health checks of every service whether it is served."""
-        status = (
-            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
 

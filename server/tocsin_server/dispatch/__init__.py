@@ -1,1 +1,4 @@
-"""The clock's way in: loops that route, deliver and execute. They decide when, the domain decides what."""
+"""The clock's way in: routing, delivering and executing on a thread of its own, with its own event loop.
+
+Loops are in `loop.py`; each step is a method that a test can call.
+"""

@@ -26,9 +26,7 @@ class Notification:
     error: str = ""
 
 
-def messages(
-    alert: Alert, alert_type: AlertType, instance: Instance, scheduled_at: int
-) -> Iterator[Notification]:
+def messages(alert: Alert, alert_type: AlertType, instance: Instance, scheduled_at: int) -> Iterator[Notification]:
     """Render the messages about one instance in its group."""
     actions = [(i, a) for i, a in enumerate(alert.spec.actions) if a.group == instance.group]
     if not actions:

@@ -70,9 +70,7 @@ def _duration_violations(text: str, path: str) -> list[Violation]:
 
 
 def _group_violations(actions: Sequence[Action], alert_type: AlertType, path: str) -> list[Violation]:
-    unknown = [
-        (i, a.group) for i, a in enumerate(actions) if a.group and alert_type.group_name(a.group) is None
-    ]
+    unknown = [(i, a.group) for i, a in enumerate(actions) if a.group and alert_type.group_name(a.group) is None]
     names = ", ".join(dict.fromkeys(group for _, group in unknown))
     return [Violation(f"{path}[{i}].group", f"Invalid action groups: {names}") for i, _ in unknown]
 

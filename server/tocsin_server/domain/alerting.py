@@ -196,9 +196,7 @@ class AlertType:
         if not _TYPE_ID.fullmatch(self.id):
             raise ValueError(f"alert type id {self.id!r} has characters outside a-z A-Z 0-9 _ - .")
         if len(set(ids)) != len(ids) or self.default_action_group_id not in ids:
-            raise ValueError(
-                f"alert type {self.id!r} needs distinct action groups, its default one among them"
-            )
+            raise ValueError(f"alert type {self.id!r} needs distinct action groups, its default one among them")
         if self.recovery_action_group.id in ids:
             raise ValueError(f"alert type {self.id!r} lists its recovery group among its action groups")
         duration_us(self.default_interval)

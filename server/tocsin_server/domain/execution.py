@@ -175,17 +175,13 @@ def apply(run: Run, alert_type: AlertType, report: Report) -> RunOutcome:
         return fail(run.memory, failure.error)
 
 
-def advance(
-    alert: Alert, alert_type: AlertType, memory: Memory, report: Report, scheduled_at: int
-) -> RunOutcome:
+def advance(alert: Alert, alert_type: AlertType, memory: Memory, report: Report, scheduled_at: int) -> RunOutcome:
     """Apply what a run found; RunFailure when its report cannot be used."""
     found, limited = within_limit(checked_report(report, alert_type), memory, report.limit_reached)
     missing = [i for id, i in sorted(memory.instances.items()) if id not in found]
     recovered, untouched = ([], missing) if limited else (missing, [])
     verdicts = {id: decide(alert, memory.instances.get(id), now, scheduled_at) for id, now in found.items()}
-    active = [
-        _next(memory.instances.get(id), now, verdicts[id], scheduled_at) for id, now in sorted(found.items())
-    ]
+    active = [_next(memory.instances.get(id), now, verdicts[id], scheduled_at) for id, now in sorted(found.items())]
     instances = (*active, *untouched)
     error = _limit_error() if limited else None
     status = AlertStatus.ERROR if error else AlertStatus.ACTIVE if instances else AlertStatus.OK

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tocsin_server.domain.alerting import Alert, AlertPage, AlertSearch, EventReads
-from tocsin_server.domain.event_log import Append, Appended, Key, ListPage, LogStatus, Step
+from tocsin_server.domain.errors import Violation
+from tocsin_server.domain.event_log import Append, Appended, Event, Key, ListPage, LogStatus, Step, Stored
 from tocsin_server.domain.execution import AlertState, Claim, Claims, Run, RunOutcome
+from tocsin_server.domain.notifications import (
+    Attempt,
+    Delivery,
+    EndpointConfiguration,
+    Message,
+    Outcome,
+    Settlement,
+    State,
+)
 from tocsin_server.domain.selection import EventFilter
 
 
@@ -66,9 +76,7 @@ class EventLogStore(Protocol):
         """Read one event's frame by its position, hidden ones too."""
         ...
 
-    async def page(
-        self, event_filter: EventFilter, newest_first: bool, after: Key | None, size: int
-    ) -> ListPage:
+    async def page(self, event_filter: EventFilter, newest_first: bool, after: Key | None, size: int) -> ListPage:
         """Read one page by (timestamp, position)."""
         ...
 
@@ -80,9 +88,7 @@ class EventLogStore(Protocol):
         """Find the position before the first event stored at `created_at` or later."""
         ...
 
-    def follow(
-        self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float
-    ) -> AsyncIterator[Step]:
+    def follow(self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float) -> AsyncIterator[Step]:
         """Tell what matches after a position, without end."""
         ...
 
@@ -90,15 +96,163 @@ class EventLogStore(Protocol):
         """Delete one event; it has vanished from every read when this returns."""
         ...
 
-    async def delete_step(
-        self, event_filter: EventFilter, after: int, upto: int, limit: int
-    ) -> tuple[list[str], int]:
+    async def delete_step(self, event_filter: EventFilter, after: int, upto: int, limit: int) -> tuple[list[str], int]:
         """Delete some of the matching events; give their ids and the position that was reached."""
         ...
 
     async def routed(self, position: int) -> None:
         """Wait until the router has passed a position."""
         ...
+
+
+class EndpointKind(Protocol):
+    """One kind of endpoint: how its connection is checked and how a message is sent. One file each."""
+
+    kind: str
+    description: str
+    required_fields: tuple[str, ...]
+    secret_fields: tuple[str, ...]
+    action_params: tuple[str, ...]
+
+    def check(self, connection: Mapping[str, Any]) -> list[Violation]:
+        """Judge what the bounds of single fields cannot say; paths are relative to the connection."""
+        ...
+
+    def check_action(self, params: Mapping[str, Any]) -> list[Violation]:
+        """Judge the params of an alert's action; paths are relative to the params."""
+        ...
+
+    async def send(self, message: Message, connection: Mapping[str, Any]) -> Outcome:
+        """Send one message once and judge the answer; never raises but on cancellation."""
+        ...
+
+
+class NotificationStore(Protocol):
+    """Endpoints, configurations and deliveries, as the network's way in needs them."""
+
+    async def switches(self) -> dict[str, bool]:
+        """Read the switches that were ever set, by kind."""
+        ...
+
+    async def set_switch(self, kind: str, enabled: bool) -> None:
+        """Set a kind's switch; pause or resume what waits."""
+        ...
+
+    async def create(self, draft: EndpointConfiguration, request_id: str, digest: bytes) -> EndpointConfiguration:
+        """Store a new configuration, or answer the one that this request id has made."""
+        ...
+
+    async def get(self, account: str, configuration_id: str) -> EndpointConfiguration:
+        """Read one configuration."""
+        ...
+
+    async def page(self, account: str, kind: str, after: str, size: int) -> list[EndpointConfiguration]:
+        """Read configurations with an id after the given one."""
+        ...
+
+    async def update(
+        self,
+        account: str,
+        configuration_id: str,
+        change: Callable[[EndpointConfiguration], EndpointConfiguration],
+    ) -> EndpointConfiguration:
+        """Change a configuration in one transaction."""
+        ...
+
+    async def delete(self, account: str, configuration_id: str) -> None:
+        """Delete a configuration and cancel what waits for it."""
+        ...
+
+    async def deliveries(self, query: DeliveryQuery, after: tuple[int, str] | None, size: int) -> list[Delivery]:
+        """Read deliveries, newest first."""
+        ...
+
+    async def delivery(self, account: str, delivery_id: str) -> tuple[Delivery, list[Attempt]]:
+        """Read one delivery with every attempt."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryQuery:
+    """Which deliveries are meant; what is empty is any."""
+
+    account: str
+    states: tuple[str, ...] = ()
+    configuration_id: str = ""
+    event_id: str = ""
+    alert_id: str = ""
+
+
+class Tester(Protocol):
+    """Sends test messages."""
+
+    async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
+        """Send one test message and tell how it went; a stored configuration gets a delivery row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """All configurations and switches as they stood at a generation; any change raises it."""
+
+    generation: int
+    configurations: Mapping[tuple[str, str], EndpointConfiguration]
+    switches: Mapping[str, bool]
+
+    def is_on(self, configuration: EndpointConfiguration) -> bool:
+        """Tell whether anything is sent to the configuration."""
+        return configuration.enabled and self.switches.get(configuration.kind, True)
+
+
+class Outbox(Protocol):
+    """Routing and deliveries, as the dispatch thread needs them."""
+
+    async def begin(self) -> int:
+        """Take over from a process that is gone: fence its router, free its leases; give the cursor."""
+        ...
+
+    async def book(self) -> Book:
+        """Read all configurations and switches."""
+        ...
+
+    async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> list[bool] | None:
+        """Insert deliveries and move the cursor in one transaction; None when the generation has changed."""
+        ...
+
+    async def stored(self, after: int, limit: int) -> list[Stored]:
+        """Give the events after a position, from memory or from the store."""
+        ...
+
+    def decode(self, frame: bytes) -> Event:
+        """Decode a stored event."""
+        ...
+
+    async def event_at(self, position: int) -> Event:
+        """Read the event of a delivery, hidden or not."""
+        ...
+
+    async def insert(self, row: Delivery) -> None:
+        """Insert one delivery that is not routed: a test."""
+        ...
+
+    async def claim(self, limit: int) -> list[Delivery]:
+        """Lease due deliveries and record their attempts as started."""
+        ...
+
+    async def settle(self, row: Delivery, outcome: Outcome, settlement: Settlement, duration_us: int) -> State | None:
+        """Record how an attempt ended; None when another attempt has taken over."""
+        ...
+
+    async def release(self, rows: Sequence[Delivery]) -> None:
+        """Give claimed deliveries back: their attempts were broken off by a stop."""
+        ...
+
+    async def next_due(self) -> int | None:
+        """Read when the next delivery is due, microseconds."""
+        ...
+
+    async def sweep(self) -> None:
+        """Forget what need not be kept any longer; end what has been open for too long."""
 
 
 class AlertStore(Protocol):
@@ -156,9 +310,7 @@ class AlertRuns(Protocol):
         """Read what a run needs; None when the claim does not hold any more."""
         ...
 
-    async def perform(
-        self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float
-    ) -> RunOutcome:
+    async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
         """Run `work` on a thread that can read the log as the alert's owner; TimeoutError when it is over."""
         ...
 

@@ -53,9 +53,7 @@ class EventFilter:
 
     def predicate(self) -> Predicate:
         """Compile the filter into a function that tells whether an event is meant."""
-        checks = [
-            c for c in (self._account(), self._types(), *self._sets(), self._labels(), self._times()) if c
-        ]
+        checks = [c for c in (self._account(), self._types(), *self._sets(), self._labels(), self._times()) if c]
         if not checks:
             return lambda head: True
         if len(checks) == 1:
@@ -93,9 +91,7 @@ class EventFilter:
         since, before = self.since, self.before
         if since is None and before is None:
             return None
-        return lambda head: (
-            (since is None or since <= head.timestamp) and (before is None or head.timestamp < before)
-        )
+        return lambda head: (since is None or since <= head.timestamp) and (before is None or head.timestamp < before)
 
 
 def _member(values: frozenset[object], get: Callable[[EventHead], object]) -> Predicate:
@@ -178,9 +174,9 @@ class SelectorIndex:
             node = node.below.setdefault(segment, _Node())
         node.here.append((account, configuration_id, selector))
 
-    def matching(self, position: int, head: EventHead) -> list[str]:
-        """Give the ids of the configurations to be told about an event, each once, in a fixed order."""
-        found: dict[str, None] = {}
+    def matching(self, position: int, head: EventHead) -> list[tuple[str, str]]:
+        """Give (account, id) of the configurations to be told about an event, each once, in a fixed order."""
+        found: dict[tuple[str, str], None] = {}
         level = "error" if head.level == Level.ERROR else "info"
         segments = head.type.split(".")
         for root in (head.account, ""):
@@ -190,13 +186,14 @@ class SelectorIndex:
 
     @staticmethod
     def _collect(
-        node: _Node | None, segments: list[str], position: int, head: EventHead, found: dict[str, None]
+        node: _Node | None, segments: list[str], position: int, head: EventHead, found: dict[tuple[str, str], None]
     ) -> None:
         depth = 0
         while node is not None:
             for account, configuration_id, selector in node.here:
-                if configuration_id not in found and selector.matches(account, position, head):
-                    found[configuration_id] = None
+                key = (account, configuration_id)
+                if key not in found and selector.matches(account, position, head):
+                    found[key] = None
             node = node.below.get(segments[depth]) if depth < len(segments) else None
             depth += 1
 

@@ -24,8 +24,7 @@ ALERT_COLUMNS = (
 )
 ALERTS = "alerts AS a JOIN alert_tasks AS t ON t.account = a.account AND t.alert_id = a.id"
 INSTANCE_COLUMNS = (
-    "id, action_group, action_subgroup, started_at, context, state,"
-    " notified_group, notified_subgroup, notified_at"
+    "id, action_group, action_subgroup, started_at, context, state, notified_group, notified_subgroup, notified_at"
 )
 
 

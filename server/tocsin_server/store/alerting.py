@@ -112,9 +112,7 @@ def _create(transaction: Transaction, alert: Alert, request_id: str, digest: byt
     known = request_keys.known_answer(transaction, alert.account, CREATE_METHOD, request_id, digest)
     if known:
         return read_alert(connection, alert.account, known)
-    (count,) = connection.execute(
-        "SELECT count(*) FROM alerts WHERE account = ?", (alert.account,)
-    ).fetchone()
+    (count,) = connection.execute("SELECT count(*) FROM alerts WHERE account = ?", (alert.account,)).fetchone()
     if count >= ALERTS_MAX:
         raise TocsinError(Reason.LIMIT_REACHED, f"an account has at most {ALERTS_MAX} alerts")
     now = transaction.log.created_at
@@ -141,9 +139,7 @@ def _update(transaction: Transaction, alert: Alert, run_now: bool) -> Alert:
          alert.account, alert.id, alert.version),
     )  # fmt: skip
     if cursor.rowcount != 1:
-        raise TocsinError(
-            Reason.CONFLICT, f"alert {alert.id!r} was changed meanwhile: read it again", retry_s=0.0
-        )
+        raise TocsinError(Reason.CONFLICT, f"alert {alert.id!r} was changed meanwhile: read it again", retry_s=0.0)
     _fence(transaction, alert, run_now and alert.enabled)
     return read_alert(connection, alert.account, alert.id)
 
@@ -191,9 +187,7 @@ def _end_instances(transaction: Transaction, alert: Alert, reason: str) -> None:
     memory, _ = read_memory(connection, alert)
     ended = close(memory.instances.values(), now, reason)
     transaction.append([own_event(alert, transition, now) for transition in ended])
-    connection.execute(
-        "DELETE FROM alert_instances WHERE account = ? AND alert_id = ?", (alert.account, alert.id)
-    )
+    connection.execute("DELETE FROM alert_instances WHERE account = ? AND alert_id = ?", (alert.account, alert.id))
 
 
 def _find(

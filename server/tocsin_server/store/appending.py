@@ -42,9 +42,7 @@ class LogAppender:
 
     def __init__(self, connection: sqlite3.Connection, now: int) -> None:
         self._connection = connection
-        self.log_id, self.head, last = connection.execute(
-            "SELECT log_id, head, created_at FROM log_head"
-        ).fetchone()
+        self.log_id, self.head, last = connection.execute("SELECT log_id, head, created_at FROM log_head").fetchone()
         # created_at never falls, whatever the clock does: readers by time rely on it.
         self.created_at: int = max(now, last)
         self._created_at_field = wire.created_at_field(self.created_at)
@@ -159,8 +157,7 @@ class LogAppender:
             part = ids[start : start + IDS_PER_QUERY]
             marks = ",".join("?" * len(part))
             rows = self._connection.execute(
-                "SELECT id, position, digest, deleted_at FROM event_keys"
-                f" WHERE account = ? AND id IN ({marks})",
+                f"SELECT id, position, digest, deleted_at FROM event_keys WHERE account = ? AND id IN ({marks})",
                 [account, *part],
             )
             for event_id, position, digest, deleted_at in rows:

@@ -112,18 +112,14 @@ def _check_integrity(database: SqliteDatabase, path: Path) -> None:
     try:
         database.execute_sql("SELECT count(*) FROM sqlite_master").fetchone()
     except Exception as error:
-        raise StoreError(
-            f"{path} is not a readable SQLite database ({error}): restore it from a backup"
-        ) from error
+        raise StoreError(f"{path} is not a readable SQLite database ({error}): restore it from a backup") from error
 
 
 def _migrate(database: SqliteDatabase, path: Path) -> None:
     runner = Runner(database, str(MIGRATIONS))
     unknown = [m.name for m in runner.status() if m.path is None]
     if unknown:
-        raise StoreError(
-            f"{path} was written by a newer server (it has {', '.join(unknown)}): use that version"
-        )
+        raise StoreError(f"{path} was written by a newer server (it has {', '.join(unknown)}): use that version")
     runner.up()
 
 
@@ -131,9 +127,7 @@ def _assert_durable(database: SqliteDatabase) -> None:
     mode = database.execute_sql("PRAGMA journal_mode").fetchone()[0]
     synchronous = database.execute_sql("PRAGMA synchronous").fetchone()[0]
     if mode != "wal" or synchronous != SYNCHRONOUS_FULL:
-        raise StoreError(
-            f"journal_mode is {mode}, synchronous {synchronous}: acknowledged events would not be safe"
-        )
+        raise StoreError(f"journal_mode is {mode}, synchronous {synchronous}: acknowledged events would not be safe")
 
 
 def _found_log(database: SqliteDatabase, new_id: Callable[[], str]) -> None:
@@ -144,9 +138,7 @@ def _found_log(database: SqliteDatabase, new_id: Callable[[], str]) -> None:
         if not rows:
             LogHead.insert(id=1, log_id=new_id(), head=0, created_at=0).execute(database)
         elif rows[0][0] < newest:
-            raise StoreError(
-                f"the head of the log is {rows[0][0]} but event {newest} is stored: restore from a backup"
-            )
+            raise StoreError(f"the head of the log is {rows[0][0]} but event {newest} is stored: restore from a backup")
 
 
 class Readers:

@@ -30,9 +30,7 @@ from tocsin_server.store.writer import Transaction
 T = TypeVar("T")
 ROUTER = "router"  # name of the cursor of notification routing
 # A configuration of the account `admin` with scope `global` is told about events of other accounts.
-ANY_OPEN_DELIVERY = (
-    "position IN (SELECT event_position FROM deliveries WHERE ended_at = 0 AND event_position > 0)"
-)
+ANY_OPEN_DELIVERY = "position IN (SELECT event_position FROM deliveries WHERE ended_at = 0 AND event_position > 0)"
 
 
 ROUTED_POLL_S = 0.01  # the router is a few milliseconds behind; nobody else waits on this
@@ -59,15 +57,11 @@ class EventReads:
         """Read one event's frame by its position, hidden ones too."""
         return await self._read(lambda c: _get_at(c, position))
 
-    async def page(
-        self, event_filter: EventFilter, newest_first: bool, after: Key | None, size: int
-    ) -> ListPage:
+    async def page(self, event_filter: EventFilter, newest_first: bool, after: Key | None, size: int) -> ListPage:
         """Read one page by (timestamp, position)."""
         return await self._read(lambda c: _list(c, event_filter, newest_first, after, size))
 
-    async def scan(
-        self, event_filter: EventFilter, after: int, upto: int, size: int, size_bytes: int
-    ) -> ScanPage:
+    async def scan(self, event_filter: EventFilter, after: int, upto: int, size: int, size_bytes: int) -> ScanPage:
         """Read matching events with `after` < position <= `upto`, in position order."""
         return await self._read(lambda c: _scan(c, event_filter, after, upto, size, size_bytes))
 
@@ -103,9 +97,7 @@ def _get(connection: sqlite3.Connection, account: str, event_id: str) -> bytes:
 
 
 def _get_at(connection: sqlite3.Connection, position: int) -> bytes:
-    row = connection.execute(
-        "SELECT position, crc, body FROM events WHERE position = ?", (position,)
-    ).fetchone()
+    row = connection.execute("SELECT position, crc, body FROM events WHERE position = ?", (position,)).fetchone()
     if row is None:
         raise not_found("event", f"at position {position}")
     return checked(*row)
@@ -141,8 +133,7 @@ def _list(
     boundary = None
     if plan.residual is not None:
         boundary = connection.execute(
-            f"SELECT timestamp, position FROM {table} WHERE {sql} {ordered}"
-            f" LIMIT 1 OFFSET {SCAN_EVENTS_MAX - 1}",
+            f"SELECT timestamp, position FROM {table} WHERE {sql} {ordered} LIMIT 1 OFFSET {SCAN_EVENTS_MAX - 1}",
             values,
         ).fetchone()
         if boundary is not None:
@@ -152,8 +143,7 @@ def _list(
         sql += f" AND {plan.residual.sql}"
         values += plan.residual.values
     rows = connection.execute(
-        f"SELECT timestamp, position, crc, body FROM {table}"
-        f" WHERE {sql} AND deleted_at = 0 {ordered} LIMIT ?",
+        f"SELECT timestamp, position, crc, body FROM {table} WHERE {sql} AND deleted_at = 0 {ordered} LIMIT ?",
         [*values, size + 1],
     ).fetchall()
     return _page(rows, size, Key(*boundary) if boundary is not None else None)
@@ -297,9 +287,7 @@ def _delete(transaction: Transaction, rows: Sequence[tuple[int, str, str]]) -> N
 def sweep(transaction: Transaction, keys_before: int) -> int:
     """Forget hidden bodies whose deliveries have ended, and keys that have been kept long enough."""
     connection = transaction.connection
-    removed = connection.execute(
-        f"DELETE FROM events WHERE deleted_at <> 0 AND NOT {ANY_OPEN_DELIVERY}"
-    ).rowcount
+    removed = connection.execute(f"DELETE FROM events WHERE deleted_at <> 0 AND NOT {ANY_OPEN_DELIVERY}").rowcount
     connection.execute("DELETE FROM event_keys WHERE deleted_at <> 0 AND deleted_at < ?", (keys_before,))
     connection.execute(
         "DELETE FROM request_keys WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM json_each(answer) AS a"

@@ -36,9 +36,7 @@ class LogStore:
         """Store events, all or none; durable when this returns."""
         return self._writer.append(append)
 
-    def follow(
-        self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float
-    ) -> AsyncIterator[Step]:
+    def follow(self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float) -> AsyncIterator[Step]:
         """Tell what matches after a position, without end."""
         return self.following.follow(event_filter, after, batch_max, heartbeat_s)
 
@@ -46,8 +44,6 @@ class LogStore:
         """Delete one event."""
         await self._writer.run(lambda tx: event_log.delete_one(tx, account, event_id))
 
-    async def delete_step(
-        self, event_filter: EventFilter, after: int, upto: int, limit: int
-    ) -> tuple[list[str], int]:
+    async def delete_step(self, event_filter: EventFilter, after: int, upto: int, limit: int) -> tuple[list[str], int]:
         """Delete some of the matching events."""
         return await self._writer.run(lambda tx: event_log.delete_step(tx, event_filter, after, upto, limit))

@@ -27,8 +27,7 @@ from tocsin_server.store.event_counts import EventCounts
 from tocsin_server.store.writer import Transaction, Writer
 
 INSERT_INSTANCE = (
-    f"INSERT OR REPLACE INTO alert_instances (account, alert_id, {INSTANCE_COLUMNS})"
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+    f"INSERT OR REPLACE INTO alert_instances (account, alert_id, {INSTANCE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
 )
 
 
@@ -52,9 +51,7 @@ class Runs:
         """Read what a run needs."""
         return await asyncio.wrap_future(self._readers.submit(lambda c: _load(c, claim)))
 
-    async def perform(
-        self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float
-    ) -> RunOutcome:
+    async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
         """Run `work` on a reader's thread; when its time is over its query is interrupted."""
         used: list[sqlite3.Connection] = []
 
@@ -104,8 +101,7 @@ def _claimed(transaction: Transaction, row: tuple[str, str, int, int, str], leas
     due = _ticks(alert_id, interval).due(next_run_at, now)
     assert due is not None, "a row that is due has a tick"
     transaction.connection.execute(
-        "UPDATE alert_tasks SET run_number = ?, lease_until = ?, log_position = ?"
-        " WHERE account = ? AND alert_id = ?",
+        "UPDATE alert_tasks SET run_number = ?, lease_until = ?, log_position = ? WHERE account = ? AND alert_id = ?",
         (run_number + 1, now + lease_us, transaction.head, account, alert_id),
     )
     return Claim(
@@ -181,9 +177,7 @@ def _write_instances(connection: sqlite3.Connection, run: Run, instances: Iterab
     connection.executemany(INSERT_INSTANCE, [instance_row(account, alert_id, i) for i in changed])
 
 
-def _deliveries(
-    transaction: Transaction, run: Run, notifications: Iterable[Notification]
-) -> Iterable[Delivery]:
+def _deliveries(transaction: Transaction, run: Run, notifications: Iterable[Notification]) -> Iterable[Delivery]:
     waiting = _waiting(transaction.connection, run.alert)
     for notification in notifications:
         kind, state, reason = waiting.get(notification.configuration_id, ("", State.CANCELLED, "DELETED"))
@@ -201,14 +195,10 @@ def _waiting(connection: sqlite3.Connection, alert: Alert) -> dict[str, tuple[st
         f" WHERE c.account = ? AND c.id IN ({','.join('?' * len(ids))})",
         [alert.account, *ids],
     )
-    return {
-        id: (kind, State.PENDING, "") if on else (kind, State.PAUSED, "DISABLED") for id, kind, on in rows
-    }
+    return {id: (kind, State.PENDING, "") if on else (kind, State.PAUSED, "DISABLED") for id, kind, on in rows}
 
 
-def _delivery(
-    transaction: Transaction, run: Run, notification: Notification, wait: tuple[str, State, str]
-) -> Delivery:
+def _delivery(transaction: Transaction, run: Run, notification: Notification, wait: tuple[str, State, str]) -> Delivery:
     kind, state, reason = wait
     now = transaction.log.created_at
     alert, number = run.alert, run.claim.number

@@ -174,9 +174,7 @@ class Following:
         self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float
     ) -> AsyncIterator[Step]:
         """Tell what matches after a position, without end."""
-        view = self._views.get(event_filter) or self._views.setdefault(
-            event_filter, View(self._tail, event_filter)
-        )
+        view = self._views.get(event_filter) or self._views.setdefault(event_filter, View(self._tail, event_filter))
         view.followers += 1
         try:
             async for step in self._steps(view, event_filter, after, batch_max, heartbeat_s):

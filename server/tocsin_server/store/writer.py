@@ -248,6 +248,4 @@ def storage_failure(error: Exception) -> Exception:
         return error
     if "full" in str(error).lower():
         return TocsinError(Reason.STORAGE_FULL, "the store's disk is full; nothing was stored", retry_s=5.0)
-    return TocsinError(
-        Reason.STORAGE_FAILED, "the store did not take the write; nothing was stored", retry_s=1.0
-    )
+    return TocsinError(Reason.STORAGE_FAILED, "the store did not take the write; nothing was stored", retry_s=1.0)

@@ -17,8 +17,8 @@ CREATE INDEX deliveries_leased ON deliveries (lease_until) WHERE state = 'SENDIN
 CREATE INDEX deliveries_open ON deliveries (account, configuration_id) WHERE ended_at = 0;
 CREATE INDEX deliveries_by_configuration ON deliveries (account, configuration_id, created_at, id);
 CREATE INDEX deliveries_by_time ON deliveries (account, created_at, id);
-CREATE INDEX deliveries_by_event ON deliveries (account, event_position, created_at, id)
-    WHERE event_position > 0;
+CREATE INDEX deliveries_by_event ON deliveries (account, event_id, created_at, id) WHERE event_position > 0;
+CREATE INDEX deliveries_open_events ON deliveries (event_position) WHERE event_position > 0 AND ended_at = 0;
 CREATE INDEX deliveries_by_alert ON deliveries (account, alert_id, created_at, id) WHERE alert_id <> '';
 """
 

@@ -67,7 +67,9 @@ class AlertInstanceRow(Model):
 
 
 def up(migrator, db):
-    db.create_tables([AlertRow, AlertTaskRow, AlertInstanceRow], safe=False)
+    tables = [AlertRow, AlertTaskRow, AlertInstanceRow]
+    with db.bind_ctx(tables):
+        db.create_tables(tables, safe=False)
     for statement in INDEXES.split(";"):
         if statement.strip():
             db.execute_sql(statement)

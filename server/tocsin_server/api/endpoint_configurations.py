@@ -1,0 +1,154 @@
+"""Endpoint configurations on the wire: typed connections to plain fields and back.
+
+A connection is generic here: the member of the oneof names the kind, its fields are the connection's.
+A new kind needs no line in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from tocsin.v1 import notifications_pb2 as pb
+
+from tocsin_server.api.auth import Caller
+from tocsin_server.api.redaction import mask, secret_fields
+from tocsin_server.domain.errors import Violation, invalid_field, invalid_fields
+from tocsin_server.domain.notifications import EndpointConfiguration, kept
+from tocsin_server.domain.ports import EndpointKind
+from tocsin_server.domain.selection import Selector
+
+PATH = "configuration"
+CRITERIA = ("scope", "level", "type", "resource_type", "subtype", "service")
+MUTABLE = ("name", "description", "enabled", "selectors")
+
+
+def draft(sent: pb.EndpointConfiguration, caller: Caller) -> EndpointConfiguration:
+    """Make a configuration of what a client sent."""
+    kind = sent.WhichOneof("connection") or ""
+    return EndpointConfiguration(
+        id=sent.id,
+        account=caller.account,
+        kind=kind,
+        name=sent.name,
+        description=sent.description,
+        enabled=sent.enabled if sent.HasField("enabled") else True,
+        connection=_fields(getattr(sent, kind)),
+        selectors=tuple(Selector(*(getattr(s, name) for name in CRITERIA)) for s in sent.selectors),
+    )
+
+
+def judge(configuration: EndpointConfiguration, kinds: Mapping[str, EndpointKind], caller: Caller) -> None:
+    """Refuse what the bounds of single fields cannot say."""
+    for index, selector in enumerate(configuration.selectors):
+        if selector.scope == "global":
+            caller.require_admin(f"{PATH}.selectors[{index}].scope global")
+    found = kinds[configuration.kind].check(configuration.connection)
+    if found:
+        prefix = f"{PATH}.{configuration.kind}."
+        raise invalid_fields([Violation(prefix + v.path, v.description) for v in found])
+
+
+def with_kept_secrets(new: EndpointConfiguration, old: EndpointConfiguration) -> EndpointConfiguration:
+    """Keep the secrets that were written back as they were shown."""
+    connection = dict(new.connection)
+    message = pb.EndpointConfiguration.DESCRIPTOR.fields_by_name[new.kind].message_type
+    assert message is not None
+    for name in secret_fields(message):
+        connection[name] = kept(connection.get(name, ""), old.connection.get(name, ""))
+    return replace(new, connection=connection)
+
+
+def changed(
+    old: EndpointConfiguration, sent: pb.EndpointConfiguration, paths: Sequence[str], caller: Caller
+) -> EndpointConfiguration:
+    """Give the configuration after an update of the fields that the mask names; none names all."""
+    kind = sent.WhichOneof("connection")
+    if kind is not None and kind != old.kind:
+        raise invalid_field(f"{PATH}.{kind}", f"the kind cannot change: this is a configuration of {old.kind}")
+    wanted = set(paths) or {*MUTABLE, old.kind}
+    unknown = wanted - {*MUTABLE, old.kind}
+    if unknown:
+        allowed = ", ".join((*MUTABLE, old.kind))
+        raise invalid_field("update_mask", f"{', '.join(sorted(unknown))} cannot be changed; these can: {allowed}")
+    if old.kind in wanted and kind is None:
+        raise invalid_field(f"{PATH}.{old.kind}", "is required: the mask names it")
+    new = draft(sent, caller) if kind is not None else None
+    changes: dict[str, Any] = {}
+    if "name" in wanted:
+        changes["name"] = sent.name
+    if "description" in wanted:
+        changes["description"] = sent.description
+    if "enabled" in wanted and sent.HasField("enabled"):
+        changes["enabled"] = sent.enabled
+    if "selectors" in wanted:
+        changes["selectors"] = tuple(Selector(*(getattr(s, name) for name in CRITERIA)) for s in sent.selectors)
+    if new is not None and old.kind in wanted:
+        changes["connection"] = with_kept_secrets(new, old).connection
+    return replace(old, **changes)
+
+
+def answer(configuration: EndpointConfiguration) -> pb.EndpointConfiguration:
+    """Give a configuration as a client reads it, its secrets masked."""
+    message = pb.EndpointConfiguration(
+        id=configuration.id,
+        account=configuration.account,
+        kind=configuration.kind,
+        name=configuration.name,
+        description=configuration.description,
+        enabled=configuration.enabled,
+        selectors=[
+            pb.Selector(**dict(zip(CRITERIA, selector.criteria(), strict=True))) for selector in configuration.selectors
+        ],
+        create_time=timestamp(configuration.created_at),
+        update_time=timestamp(configuration.updated_at),
+    )
+    _fill(getattr(message, configuration.kind), configuration.connection)
+    mask(message)
+    return message
+
+
+def timestamp(micros: int) -> Timestamp:
+    """Give microseconds as a Timestamp."""
+    seconds, rest = divmod(micros, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def _fields(connection: Message) -> dict[str, Any]:
+    """Give a connection's fields as plain data; enum words are bare: STARTTLS."""
+    found: dict[str, Any] = {}
+    for field in connection.DESCRIPTOR.fields:
+        value = getattr(connection, field.name)
+        if field.is_repeated:
+            found[field.name] = list(value)
+        elif field.type == FieldDescriptor.TYPE_ENUM:
+            found[field.name] = _bare(field, value) if value else ""
+        else:
+            found[field.name] = value
+    return found
+
+
+def _bare(field: Any, number: int) -> str:
+    prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    word: str = field.enum_type.values_by_number[number].name
+    return word.removeprefix(prefix)
+
+
+def _fill(message: Message, connection: Mapping[str, Any]) -> None:
+    message.SetInParent()
+    for field in message.DESCRIPTOR.fields:
+        value = connection.get(field.name)
+        if not value:
+            continue
+        if field.is_repeated:
+            getattr(message, field.name).extend(value)
+        elif field.type == FieldDescriptor.TYPE_ENUM:
+            assert field.enum_type is not None
+            prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+            setattr(message, field.name, field.enum_type.values_by_name[prefix + value].number)
+        else:
+            setattr(message, field.name, value)

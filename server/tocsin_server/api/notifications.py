@@ -1,0 +1,245 @@
+"""The service Notifications on the wire."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from google.protobuf.duration_pb2 import Duration
+from tocsin.v1 import notifications_pb2 as pb
+
+from tocsin_server.api import endpoint_configurations as configurations
+from tocsin_server.api.auth import Caller
+from tocsin_server.api.endpoint_configurations import timestamp
+from tocsin_server.api.paging import PageTokens, page_size
+from tocsin_server.api.server import Service
+from tocsin_server.domain.errors import invalid_field, not_found
+from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, RecipientVerdict
+from tocsin_server.domain.ports import DeliveryQuery, EndpointKind, NotificationStore, Tester
+
+
+class NotificationsService(Service):
+    """Endpoints, configurations and deliveries."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["Notifications"]
+
+    def __init__(
+        self,
+        store: NotificationStore,
+        tester: Tester,
+        kinds: Mapping[str, EndpointKind],
+        tokens: PageTokens,
+        digest_key: bytes,
+    ) -> None:
+        self._store = store
+        self._tester = tester
+        self._kinds = kinds
+        self._tokens = tokens
+        self._digest_key = digest_key
+
+    async def list_endpoints(self, request: pb.ListEndpointsRequest, caller: Caller) -> pb.ListEndpointsResponse:
+        """Answer every kind and its switch."""
+        switches = await self._store.switches()
+        return pb.ListEndpointsResponse(endpoints=[self._endpoint(kind, switches) for kind in self._kinds])
+
+    async def get_endpoint(self, request: pb.GetEndpointRequest, caller: Caller) -> pb.GetEndpointResponse:
+        """Answer one kind and its switch."""
+        self._known(request.kind)
+        return pb.GetEndpointResponse(endpoint=self._endpoint(request.kind, await self._store.switches()))
+
+    async def update_endpoint(self, request: pb.UpdateEndpointRequest, caller: Caller) -> pb.UpdateEndpointResponse:
+        """Switch a kind on or off, for all accounts."""
+        caller.require_admin("switching an endpoint")
+        kind = request.endpoint.kind
+        self._known(kind)
+        unknown = set(request.update_mask.paths) - {"enabled"}
+        if unknown:
+            raise invalid_field("update_mask", f"{', '.join(sorted(unknown))} cannot be changed; this can: enabled")
+        if not request.endpoint.HasField("enabled"):
+            raise invalid_field("endpoint.enabled", "is required")
+        await self._store.set_switch(kind, request.endpoint.enabled)
+        return pb.UpdateEndpointResponse(endpoint=self._endpoint(kind, await self._store.switches()))
+
+    def _known(self, kind: str) -> None:
+        if kind not in self._kinds:
+            raise not_found("endpoint", kind)
+
+    def _endpoint(self, kind: str, switches: Mapping[str, bool]) -> pb.Endpoint:
+        known = self._kinds[kind]
+        return pb.Endpoint(
+            kind=kind,
+            enabled=switches.get(kind, True),
+            description=known.description,
+            required_fields=known.required_fields,
+        )
+
+    async def create_endpoint_configuration(
+        self, request: pb.CreateEndpointConfigurationRequest, caller: Caller
+    ) -> pb.CreateEndpointConfigurationResponse:
+        """Create a configuration; the same request id again answers the first."""
+        sent = request.configuration
+        if sent.id:
+            raise invalid_field("configuration.id", "is made by the server: leave it empty")
+        # Keyed, because the request holds secrets.
+        as_sent = sent.SerializeToString(deterministic=True)
+        digest = hashlib.blake2b(as_sent, key=self._digest_key, digest_size=16).digest()
+        draft = configurations.draft(sent, caller)
+        configurations.judge(draft, self._kinds, caller)
+        created = await self._store.create(draft, request.request_id, digest)
+        return pb.CreateEndpointConfigurationResponse(configuration=configurations.answer(created))
+
+    async def get_endpoint_configuration(
+        self, request: pb.GetEndpointConfigurationRequest, caller: Caller
+    ) -> pb.GetEndpointConfigurationResponse:
+        """Answer one configuration."""
+        found = await self._store.get(caller.account, request.id)
+        return pb.GetEndpointConfigurationResponse(configuration=configurations.answer(found))
+
+    async def list_endpoint_configurations(
+        self, request: pb.ListEndpointConfigurationsRequest, caller: Caller
+    ) -> pb.ListEndpointConfigurationsResponse:
+        """Answer a page of configurations, by id."""
+        after = ""
+        if request.page_token:
+            (place,) = self._tokens.read(caller.account, request, request.page_token)
+            after = str(place)
+        size = page_size(request.page_size)
+        found = await self._store.page(caller.account, request.kind, after, size + 1)
+        token = self._tokens.make(caller.account, request, [found[size - 1].id]) if len(found) > size else ""
+        return pb.ListEndpointConfigurationsResponse(
+            configurations=[configurations.answer(c) for c in found[:size]], next_page_token=token
+        )
+
+    async def update_endpoint_configuration(
+        self, request: pb.UpdateEndpointConfigurationRequest, caller: Caller
+    ) -> pb.UpdateEndpointConfigurationResponse:
+        """Change the fields that the mask names."""
+        sent = request.configuration
+        if not sent.id:
+            raise invalid_field("configuration.id", "is required")
+
+        def change(old: EndpointConfiguration) -> EndpointConfiguration:
+            new = configurations.changed(old, sent, request.update_mask.paths, caller)
+            configurations.judge(new, self._kinds, caller)
+            return new
+
+        updated = await self._store.update(caller.account, sent.id, change)
+        return pb.UpdateEndpointConfigurationResponse(configuration=configurations.answer(updated))
+
+    async def delete_endpoint_configuration(
+        self, request: pb.DeleteEndpointConfigurationRequest, caller: Caller
+    ) -> pb.DeleteEndpointConfigurationResponse:
+        """Delete a configuration and cancel what waits for it."""
+        await self._store.delete(caller.account, request.id)
+        return pb.DeleteEndpointConfigurationResponse(id=request.id)
+
+    async def test_endpoint_configuration(
+        self, request: pb.TestEndpointConfigurationRequest, caller: Caller
+    ) -> pb.TestEndpointConfigurationResponse:
+        """Send a test message and answer the real attempt."""
+        stored = request.WhichOneof("target") == "id"
+        if stored:
+            if not request.id:
+                raise invalid_field("id", "is required")
+            configuration = await self._store.get(caller.account, request.id)
+        else:
+            configuration = configurations.draft(request.configuration, caller)
+            if request.configuration.id:
+                old = await self._store.get(caller.account, request.configuration.id)
+                configuration = configurations.with_kept_secrets(configuration, old)
+            configurations.judge(configuration, self._kinds, caller)
+        delivery, attempt = await self._tester.test(configuration, stored)
+        return pb.TestEndpointConfigurationResponse(
+            delivered=attempt.verdict == "DELIVERED",
+            attempt=_attempt(attempt),
+            delivery_id=delivery.id if stored else "",
+            recipients=_recipients(delivery.recipients),
+        )
+
+    async def list_deliveries(self, request: pb.ListDeliveriesRequest, caller: Caller) -> pb.ListDeliveriesResponse:
+        """Answer a page of deliveries, newest first."""
+        after = None
+        if request.page_token:
+            created_at, delivery_id = self._tokens.read(caller.account, request, request.page_token)
+            after = (int(created_at), str(delivery_id))
+        states = tuple(pb.DeliveryState.Name(state).removeprefix("DELIVERY_STATE_") for state in request.states)
+        query = DeliveryQuery(caller.account, states, request.configuration_id, request.event_id, request.alert_id)
+        size = page_size(request.page_size)
+        found = await self._store.deliveries(query, after, size + 1)
+        token = ""
+        if len(found) > size:
+            last = found[size - 1]
+            token = self._tokens.make(caller.account, request, [last.created_at, last.id])
+        return pb.ListDeliveriesResponse(deliveries=[_delivery(d) for d in found[:size]], next_page_token=token)
+
+    async def get_delivery(self, request: pb.GetDeliveryRequest, caller: Caller) -> pb.GetDeliveryResponse:
+        """Answer one delivery with every attempt."""
+        delivery, attempts = await self._store.delivery(caller.account, request.id)
+        message = _delivery(delivery)
+        message.attempts.extend(_attempt(attempt) for attempt in attempts)
+        return pb.GetDeliveryResponse(delivery=message)
+
+
+def _delivery(row: Delivery) -> pb.Delivery:
+    message = pb.Delivery(
+        id=row.id,
+        account=row.account,
+        configuration_id=row.configuration_id,
+        kind=row.kind,
+        state=pb.DeliveryState.Value(f"DELIVERY_STATE_{row.state}"),
+        reason=row.reason,
+        recipients=_recipients(row.recipients),
+        correlation_id=row.correlation_id,
+        request_id=row.request_id,
+        traceparent=row.traceparent,
+        create_time=timestamp(row.created_at),
+        attempt_count=row.attempt,
+    )
+    if row.ended_at:
+        message.end_time.CopyFrom(timestamp(row.ended_at))
+    elif row.state in ("PENDING", "RETRYING"):
+        message.next_attempt_at.CopyFrom(timestamp(row.due_at))
+    subject = row.subject
+    if row.event_position:
+        message.event.CopyFrom(pb.Delivery.EventSubject(id=row.event_id, position=row.event_position))
+    elif row.alert_id:
+        message.alert.CopyFrom(
+            pb.Delivery.AlertSubject(
+                alert_id=row.alert_id,
+                instance_id=str(subject.get("instance_id", "")),
+                action_group=str(subject.get("action_group", "")),
+                run_number=int(subject.get("run_number", 0)),
+            )
+        )
+    else:
+        message.test.SetInParent()
+    return message
+
+
+def _attempt(attempt: Attempt) -> pb.Attempt:
+    message = pb.Attempt(
+        number=attempt.number,
+        started_at=timestamp(attempt.started_at),
+        verdict=pb.Verdict.Value(f"VERDICT_{attempt.verdict or 'UNSPECIFIED'}"),
+        status_code=attempt.status_code,
+        response_excerpt=attempt.response_excerpt,
+        error=attempt.error,
+    )
+    if attempt.duration_us is not None:
+        seconds, rest = divmod(attempt.duration_us, 1_000_000)
+        message.duration.CopyFrom(Duration(seconds=seconds, nanos=rest * 1000))
+    if attempt.next_attempt_at:
+        message.next_attempt_at.CopyFrom(timestamp(attempt.next_attempt_at))
+    return message
+
+
+def _recipients(verdicts: Sequence[RecipientVerdict]) -> list[pb.RecipientVerdict]:
+    return [
+        pb.RecipientVerdict(
+            recipient=v.recipient,
+            verdict=pb.Verdict.Value(f"VERDICT_{v.verdict}"),
+            status_code=v.status_code,
+            response_excerpt=v.response_excerpt,
+        )
+        for v in verdicts
+    ]

@@ -1,0 +1,173 @@
+"""Delivering: claim, send and settle are three moments, each with its own record.
+
+What the router has claimed is sent at once; what failed, was held or was left by a dead process is
+claimed here when it is due. An attempt is recorded as started before anything is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from tocsin_server.domain.errors import TocsinError
+from tocsin_server.domain.event_log import Event
+from tocsin_server.domain.notifications import (
+    Attempt,
+    Delivery,
+    EndpointConfiguration,
+    Message,
+    Outcome,
+    Settlement,
+    State,
+    Verdict,
+    settle,
+)
+from tocsin_server.domain.ports import Book, EndpointKind, Outbox, Runtime
+
+log = structlog.get_logger("tocsin.delivery")
+IN_FLIGHT_MAX = 64
+CLAIM_MAX = 64
+STOP_GRACE_S = 20.0  # attempts under way may finish before their leases are given back
+IDLE_S = 30.0
+
+
+class Deliverer:
+    """Sends claimed deliveries, at most IN_FLIGHT_MAX at a time."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        runtime: Runtime,
+        kinds: Mapping[str, EndpointKind],
+        book: Callable[[], Book],
+        ui_url: str,
+    ) -> None:
+        self._outbox = outbox
+        self._runtime = runtime
+        self._kinds = kinds
+        self._book = book
+        self._ui_url = ui_url
+        self._sending: dict[asyncio.Task[None], Delivery] = {}
+        self._stopping = False
+        self.wake_in: Callable[[float], None] = lambda seconds: None
+
+    def room(self) -> int:
+        """Tell how many more deliveries may be sent now."""
+        return 0 if self._stopping else IN_FLIGHT_MAX - len(self._sending)
+
+    def start(self, row: Delivery, event: Event | None = None) -> None:
+        """Begin to send a claimed delivery."""
+        task = asyncio.create_task(self._deliver(row, event))
+        self._sending[task] = row
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        was_full = self.room() <= 0
+        self._sending.pop(task, None)
+        if was_full:
+            self.wake_in(0.0)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a delivery could not be settled; its lease will end", exc_info=error)
+
+    async def step(self) -> bool:
+        """Claim what is due and begin to send it; tell whether there may be more."""
+        room = min(self.room(), CLAIM_MAX)
+        if room <= 0:
+            return False
+        due = await self._outbox.next_due()
+        if due is None or due > self._runtime.now():
+            if due is not None:
+                self.wake_in(min((due - self._runtime.now()) / 1e6, IDLE_S))
+            return False
+        claimed = await self._outbox.claim(room)
+        for row in claimed:
+            self.start(row)
+        return len(claimed) == room
+
+    async def _deliver(self, row: Delivery, event: Event | None) -> None:
+        configuration = self._book().configurations.get((row.account, row.configuration_id))
+        if configuration is None:
+            gone = Settlement(State.CANCELLED, "DELETED", self._runtime.now(), row.scheduled)
+            await self._outbox.settle(row, Outcome(Verdict.GONE, error="the configuration is deleted"), gone, 0)
+            return
+        outcome, duration_us = await self._send(row, configuration, event)
+        settlement = settle(outcome, row.scheduled, self._runtime.now(), self._runtime.jitter())
+        state = await self._outbox.settle(row, outcome, settlement, duration_us)
+        if state is None:
+            log.warning("stale attempt", delivery_id=row.id, attempt=row.attempt)
+        elif state is State.RETRYING:
+            self.wake_in((settlement.due_at - self._runtime.now()) / 1e6)
+        log.info(
+            "delivery", delivery_id=row.id, account=row.account, kind=row.kind, attempt=row.attempt,
+            verdict=str(outcome.verdict), status_code=outcome.status_code, state=str(state),
+            correlation_id=row.correlation_id, request_id=row.request_id,
+        )  # fmt: skip
+
+    async def _send(
+        self, row: Delivery, configuration: EndpointConfiguration, event: Event | None
+    ) -> tuple[Outcome, int]:
+        """Send once; whatever goes wrong in making the message ends this delivery and no other."""
+        began = self._runtime.monotonic()
+        try:
+            if event is None and row.event_position:
+                event = await self._outbox.event_at(row.event_position)
+            message = Message(
+                delivery_id=row.id,
+                sent_at=self._runtime.now(),
+                event=event,
+                params=row.content,
+                subject=row.subject,
+                done_recipients=row.recipients,
+                ui_url=self._ui_url,
+            )
+            outcome = await self._kinds[configuration.kind].send(message, configuration.connection)
+        except TocsinError as error:
+            outcome = Outcome(Verdict.PERMANENT, error=f"RENDER: {error.message}", reason="RENDER")
+        except Exception as error:
+            log.exception("a message could not be made", delivery_id=row.id)
+            outcome = Outcome(Verdict.PERMANENT, error=f"RENDER: {type(error).__name__}", reason="RENDER")
+        return outcome, int((self._runtime.monotonic() - began) * 1e6)
+
+    async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
+        """Send one test message, once; a stored configuration gets a delivery of its own."""
+        now = self._runtime.now()
+        delivery_id = self._runtime.new_id()
+        row = Delivery(
+            account=configuration.account,
+            id=delivery_id,
+            route_key=f"test/{delivery_id}",
+            configuration_id=configuration.id,
+            kind=configuration.kind,
+            state=State.SENDING,
+            created_at=now,
+            due_at=now,
+            attempt=1,
+            subject={"test": True},
+        )
+        if stored:
+            await self._outbox.insert(row)
+        outcome, duration_us = await self._send(row, configuration, None)
+        ended = settle(outcome, 0, self._runtime.now(), 0.5)
+        if ended.state is State.RETRYING:  # a test is tried once
+            ended = Settlement(State.EXHAUSTED, "ATTEMPTS", self._runtime.now(), 1)
+        if stored:
+            await self._outbox.settle(row, outcome, ended, duration_us)
+        attempt = Attempt(
+            1, now, duration_us, outcome.verdict, outcome.status_code, outcome.response_excerpt, outcome.error, 0
+        )
+        return replace(row, state=ended.state, reason=ended.reason, recipients=outcome.recipients), attempt
+
+    async def stop(self) -> None:
+        """Claim nothing more, let what is under way finish, give the rest back."""
+        self._stopping = True
+        if self._sending:
+            await asyncio.wait(list(self._sending), timeout=STOP_GRACE_S)
+        left = dict(self._sending)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        if left:
+            await self._outbox.release(list(left.values()))

@@ -1,0 +1,96 @@
+"""The dispatch thread put together: routing, delivering and executing, started and stopped as one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from tocsin_server.dispatch.delivery import Deliverer
+from tocsin_server.dispatch.execution import BACKSTOP_S, Execution
+from tocsin_server.dispatch.loop import DispatchThread, Loop
+from tocsin_server.dispatch.routing import Router
+from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration
+from tocsin_server.domain.ports import EndpointKind, Outbox, Runtime
+
+SWEEP_EVERY_S = 60.0
+
+
+class Dispatcher:
+    """Routing, delivering and sweeping on the dispatch thread; see `loop.py`."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        runtime: Runtime,
+        kinds: Mapping[str, EndpointKind],
+        close_ways_out: Callable[[], Awaitable[None]],
+        backstop_s: float,
+        ui_url: str = "",
+        execution: Execution | None = None,
+    ) -> None:
+        self.thread = DispatchThread()
+        self._outbox = outbox
+        self._close_ways_out = close_ways_out
+        self._deliverer = Deliverer(outbox, runtime, kinds, lambda: self._router.book, ui_url)
+        self._router = Router(outbox, runtime, self._deliverer.room, self._deliverer.start)
+        self._routing = Loop("routing", self._router.step, backstop_s)
+        self._delivering = Loop("delivering", self._deliverer.step, backstop_s)
+        self._sweeping = Loop("sweeping", self._sweep, SWEEP_EVERY_S)
+        self._execution = execution
+        self._executing = Loop("executing", execution.step, BACKSTOP_S) if execution else None
+
+    async def start(self) -> None:
+        """Take over routing and leases, then begin; called on another event loop."""
+        self.thread.start()
+        await self.thread.call(self._start())
+
+    async def _start(self) -> None:
+        self._router.wake = self._routing.wake
+        self._deliverer.wake_in = self._delivering.wake_in
+        await self._router.begin()
+        for loop in (self._routing, self._delivering, self._sweeping):
+            await self.thread.run(loop)
+        if self._execution is not None and self._executing is not None:
+            self._execution.wake_in = self._executing.wake_in
+            await self.thread.run(self._executing)
+
+    async def _sweep(self) -> bool:
+        await self._outbox.sweep()
+        return False
+
+    def log_changed(self) -> None:
+        """Look at the log; called on the dispatch thread."""
+        self._routing.wake()
+
+    def configurations_changed(self) -> None:
+        """Read configurations anew and look for deliveries that may go on; called from any thread."""
+        self.thread.loop.call_soon_threadsafe(self._reload)
+
+    def _reload(self) -> None:
+        self._router.stale()
+        self._routing.wake()
+        self._delivering.wake()
+
+    def deliveries_queued(self) -> None:
+        """Look for deliveries that wait; called from any thread."""
+        self.thread.loop.call_soon_threadsafe(self._delivering.wake)
+
+    def alerts_changed(self) -> None:
+        """Look for runs that are due; called from any thread."""
+        if self._executing is not None:
+            self.thread.loop.call_soon_threadsafe(self._executing.wake)
+
+    async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
+        """Send one test message; see `domain.ports.Tester`."""
+        return await self.thread.call(self._deliverer.test(configuration, stored))
+
+    async def stop(self) -> None:
+        """Stop claiming, let attempts finish, end the thread."""
+        await self.thread.call(self._stop())
+        self.thread.stop()
+
+    async def _stop(self) -> None:
+        await self.thread.end_loops()
+        if self._execution is not None:
+            await self._execution.stop()
+        await self._deliverer.stop()
+        await self._close_ways_out()

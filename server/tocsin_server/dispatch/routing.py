@@ -1,0 +1,153 @@
+"""Routing: a fenced tailer of the log that turns events into deliveries.
+
+Deliveries and the cursor move in one transaction. Where nothing matches, the cursor is written a
+moment later, so that an event that nobody wants costs no commit. Routing again after a crash is
+harmless: a delivery is unique by its route key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from tocsin_server.domain.event_log import OWN_SERVICE, Event, Stored
+from tocsin_server.domain.notifications import Delivery, EndpointConfiguration, State
+from tocsin_server.domain.ports import Book, Outbox, Runtime
+from tocsin_server.domain.selection import SelectorIndex
+
+EVENTS_PER_STEP = 256
+IDLE_CURSOR_S = 0.1  # how late the cursor may be written when nothing matched
+
+
+class Router:
+    """Routes events; `book` is what it and the deliverer know of configurations."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        runtime: Runtime,
+        room: Callable[[], int],
+        start: Callable[[Delivery, Event | None], None],
+    ) -> None:
+        self._outbox = outbox
+        self._runtime = runtime
+        self._room = room
+        self._start = start
+        self._index = SelectorIndex()
+        self._cursor = 0  # as it is stored
+        self._position = 0  # as far as it has looked
+        self._flush: asyncio.TimerHandle | None = None
+        self._flushing = False
+        self._stale = False
+        self.book = Book(0, {}, {})
+        self.wake: Callable[[], None] = lambda: None
+
+    async def begin(self) -> None:
+        """Take over the cursor and read the configurations."""
+        self._cursor = self._position = await self._outbox.begin()
+        await self.reload()
+
+    def stale(self) -> None:
+        """Have the configurations read anew before the next step."""
+        self._stale = True
+
+    async def reload(self) -> None:
+        """Read the configurations anew."""
+        self._stale = False
+        self.book = await self._outbox.book()
+        index = SelectorIndex()
+        for configuration in self.book.configurations.values():
+            for selector in configuration.selectors:
+                index.add(configuration.account, configuration.id, selector)
+        self._index = index
+
+    async def step(self) -> bool:
+        """Route the next events; tell whether there may be more."""
+        if self._stale:
+            await self.reload()
+        events = await self._outbox.stored(self._position, EVENTS_PER_STEP)
+        if not events:
+            if self._flushing:
+                await self._commit(self._position, [])
+            return False
+        through = events[-1].position
+        while True:
+            rows, bodies = self._rows(events)
+            if not rows:
+                self._position = through
+                self._flush_later()
+                return True
+            if await self._commit(through, rows, bodies):
+                return True
+            await self.reload()
+
+    def _flush_later(self) -> None:
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(IDLE_CURSOR_S, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush, self._flushing = None, True
+        self.wake()
+
+    async def _commit(self, through: int, rows: Sequence[Delivery], bodies: Sequence[Event | None] = ()) -> bool:
+        """Write deliveries and cursor; False when the configurations have changed meanwhile."""
+        new = await self._outbox.route(self._cursor, through, self.book.generation, rows)
+        if new is None:
+            if rows:
+                return False
+            # Events were passed over by old configurations: look at them again with the new ones.
+            self._position = self._cursor
+            await self.reload()
+            self.wake()
+            return False
+        self._cursor = self._position = through
+        self._flushing = False
+        for row, body, is_new in zip(rows, bodies, new, strict=True):
+            if is_new and row.state is State.SENDING:
+                self._start(row, body)
+        return True
+
+    def _rows(self, events: Sequence[Stored]) -> tuple[list[Delivery], list[Event | None]]:
+        rows: list[Delivery] = []
+        bodies: list[Event | None] = []
+        room = self._room()
+        now = self._runtime.now()
+        for stored in events:
+            event: Event | None = None
+            for configuration in self._receivers(stored):
+                event = event or self._outbox.decode(stored.frame)
+                row = self._row(stored, event, configuration, now, room > 0)
+                room -= row.state is State.SENDING
+                rows.append(row)
+                bodies.append(event)
+        return rows, bodies
+
+    def _receivers(self, stored: Stored) -> list[EndpointConfiguration]:
+        own = stored.head.service == OWN_SERVICE
+        found = [self.book.configurations[key] for key in self._index.matching(stored.position, stored.head)]
+        # An event about a configuration is never routed to it: it would tell a dead one of its death.
+        return [c for c in found if not (own and stored.head.resource_id == c.id)]
+
+    def _row(
+        self, stored: Stored, event: Event, configuration: EndpointConfiguration, now: int, room: bool
+    ) -> Delivery:
+        on = self.book.is_on(configuration)
+        state = (State.SENDING if room else State.PENDING) if on else State.PAUSED
+        return Delivery(
+            account=configuration.account,
+            id=self._runtime.new_id(),
+            route_key=f"event/{stored.position}/{configuration.id}/-",
+            configuration_id=configuration.id,
+            kind=configuration.kind,
+            state=state,
+            reason="" if on else "DISABLED",
+            created_at=now,
+            due_at=now,
+            event_position=stored.position,
+            event_id=stored.id,
+            attempt=1 if state is State.SENDING else 0,
+            subject={"event_id": stored.id, "position": stored.position},
+            correlation_id=event.correlation_id,
+            request_id=event.source["request_id"],
+            traceparent=event.traceparent,
+        )

@@ -1,0 +1,232 @@
+"""Webhooks: a signed POST as Standard Webhooks describes, `webhook-id` = delivery id.
+
+The body is `{type, timestamp, data}` with the whole event in `data`. Source: the Standard Webhooks
+specification 1.0.0.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from tocsin_server import __version__
+from tocsin_server.domain.errors import Violation
+from tocsin_server.domain.event_log import Event
+from tocsin_server.domain.notifications import Message, Outcome, Verdict
+from tocsin_server.endpoints.addresses import BlockedAddress
+from tocsin_server.endpoints.http import Answer, HttpDoor
+
+SECRET_PREFIX = "whsec_"
+SECRET_BYTES = range(24, 65)  # as the specification has it
+TEST_TYPE = "system.notifications.test"
+USER_AGENT = f"tocsin/{__version__}"
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e]{0,1024}")
+# Headers that frame or sign the request, or that belong to the connection: never the user's.
+RESERVED_HEADERS = frozenset(
+    ("host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "te",
+     "trailer", "upgrade", "keep-alive", "expect", "proxy-authorization", "proxy-connection", "cookie",
+     "user-agent", "authorization", "accept-encoding")
+)  # fmt: skip
+RESERVED_PREFIXES = ("webhook-", "svix-", "proxy-", "sec-", "x-forwarded-")
+
+
+def make(door: HttpDoor) -> Webhook:
+    """Make the kind."""
+    return Webhook(door)
+
+
+class Webhook:
+    """A signed HTTP POST; see the module's docstring."""
+
+    kind = "webhook"
+    description = "A signed HTTP POST of the whole event as JSON (Standard Webhooks)."
+    required_fields: tuple[str, ...] = ("url", "secret")
+    secret_fields: tuple[str, ...] = ("secret",)
+    action_params: tuple[str, ...] = ("body", "headers")
+
+    def __init__(self, door: HttpDoor) -> None:
+        self._door = door
+
+    def check(self, connection: Mapping[str, Any]) -> list[Violation]:
+        """Judge URL and secret."""
+        found = [Violation("url", problem)] if (problem := self._url_problem(connection["url"])) else []
+        try:
+            signing_key(connection["secret"])
+        except ValueError as error:
+            found.append(Violation("secret", str(error)))
+        return found
+
+    def _url_problem(self, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+            httpx.URL(url)
+        except (ValueError, httpx.InvalidURL) as error:
+            return f"is not a URL: {error}"
+        if not host:
+            return "has no host"
+        if parts.username is not None or parts.password is not None:
+            return "holds a user name or password: these would be logged by others"
+        try:
+            self._door.egress.vet_literal(host)
+        except BlockedAddress as error:
+            return str(error)
+        return ""
+
+    def check_action(self, params: Mapping[str, Any]) -> list[Violation]:
+        """Judge an action's body and headers."""
+        headers = params.get("headers", {})
+        if not isinstance(headers, dict):
+            return [Violation("headers", "is not an object of names and values")]
+        return [
+            Violation(f"headers.{name}", problem)
+            for name, value in headers.items()
+            if (problem := _header_problem(name, value))
+        ]
+
+    async def send(self, message: Message, connection: Mapping[str, Any]) -> Outcome:
+        """Post once and judge the answer."""
+        body = _body(message)
+        headers = _headers(message, connection["secret"], body)
+        try:
+            answer = await self._door.post(connection["url"], headers, body)
+        except BlockedAddress as error:
+            return Outcome(Verdict.RETRY, error=f"BLOCKED_ADDRESS: {error}")
+        except TimeoutError:
+            return Outcome(Verdict.RETRY, error="TIMEOUT: no complete answer within the deadline")
+        except (OSError, httpx.HTTPError) as error:
+            return Outcome(Verdict.RETRY, error=f"CONNECTION: {error or type(error).__name__}")
+        return judge(answer)
+
+
+def judge(answer: Answer) -> Outcome:
+    """Give the verdict of an HTTP answer."""
+    status, excerpt = answer.status, answer.excerpt
+    if 200 <= status < 300:
+        return Outcome(Verdict.DELIVERED, status, excerpt)
+    if 300 <= status < 400:
+        location = answer.headers.get("location", "")[:256]
+        return Outcome(Verdict.PERMANENT, status, excerpt, f"REDIRECT_NOT_FOLLOWED: {location}")
+    if status == 410:
+        return Outcome(Verdict.GONE, status, excerpt, "the receiver is gone")
+    if status == 429:
+        return Outcome(Verdict.THROTTLED, status, excerpt, "the receiver asks to wait", retry_after(answer))
+    if status in (400, 413, 415, 422):
+        return Outcome(Verdict.PERMANENT, status, excerpt, "the receiver refuses this message")
+    return Outcome(Verdict.RETRY, status, excerpt, f"the receiver answered {status}", retry_after(answer))
+
+
+def retry_after(answer: Answer) -> float | None:
+    """Read Retry-After, seconds or a date; None when it is not there or makes no sense."""
+    text = answer.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 12:
+        return float(text)
+    try:
+        wait: timedelta = parsedate_to_datetime(text) - datetime.now(UTC)
+    except (ValueError, TypeError):
+        return None
+    return max(wait.total_seconds(), 0.0)
+
+
+def signing_key(secret: str) -> bytes:
+    """Read a secret; ValueError says what is wrong with it."""
+    if not secret.startswith(SECRET_PREFIX):
+        raise ValueError(f"has to begin with {SECRET_PREFIX}, then the base64 of 24 to 64 random bytes")
+    try:
+        key = base64.b64decode(secret[len(SECRET_PREFIX) :], validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"is not base64 after {SECRET_PREFIX}") from error
+    if len(key) not in SECRET_BYTES:
+        raise ValueError(f"holds {len(key)} bytes, 24 to 64 are allowed")
+    return key
+
+
+def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """Sign as Standard Webhooks `v1`: HMAC-SHA256 over id, Unix seconds of the attempt, and body."""
+    signed = b".".join((message_id.encode(), str(timestamp).encode(), body))
+    return "v1," + base64.b64encode(hmac.digest(signing_key(secret), signed, "sha256")).decode()
+
+
+def _headers(message: Message, secret: str, body: bytes) -> dict[str, str]:
+    seconds = message.sent_at // 1_000_000
+    own = message.params.get("headers", {})
+    return {
+        **{name: str(value) for name, value in own.items()},
+        "content-type": "application/json" if _is_json(body) else "text/plain; charset=utf-8",
+        "user-agent": USER_AGENT,
+        "accept-encoding": "identity",
+        "webhook-id": message.delivery_id,
+        "webhook-timestamp": str(seconds),
+        "webhook-signature": signature(secret, message.delivery_id, seconds, body),
+    }
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except ValueError:
+        return False
+    return True
+
+
+def _header_problem(name: str, value: object) -> str:
+    lower = name.lower()
+    if HEADER_NAME.fullmatch(name) is None:
+        return "is not a header name"
+    if lower in RESERVED_HEADERS or lower.startswith(RESERVED_PREFIXES):
+        return "is reserved"
+    if not isinstance(value, str) or HEADER_VALUE.fullmatch(value) is None:
+        return "is not one line of printable ASCII"
+    return ""
+
+
+def _body(message: Message) -> bytes:
+    if "body" in message.params:
+        body = message.params["body"]
+        return (body if isinstance(body, str) else json.dumps(body)).encode()
+    if message.event is not None:
+        event = message.event
+        payload = {"type": event.type, "timestamp": iso(event.timestamp), "data": event_data(event)}
+    else:
+        kind = "system.alerting.action" if message.subject.get("alert_id") else TEST_TYPE
+        payload = {"type": kind, "timestamp": iso(message.sent_at), "data": dict(message.subject)}
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def event_data(event: Event) -> dict[str, object]:
+    """Give the whole event as plain JSON data; enum words bare, times as ISO 8601 UTC."""
+    return {
+        "id": event.id,
+        "position": event.position,
+        "account": event.account,
+        "type": event.type,
+        "subtype": event.subtype,
+        "level": event.level.name,
+        "message": event.message,
+        "category": event.category,
+        "details": event.details,
+        "resource": dict(event.resource),
+        "source": dict(event.source),
+        "labels": dict(event.labels),
+        "timestamp": iso(event.timestamp),
+        "created_at": iso(event.created_at),
+        "correlation_id": event.correlation_id,
+        "traceparent": event.traceparent,
+    }
+
+
+def iso(micros: int) -> str:
+    """Give a time as ISO 8601 UTC with microseconds and Z."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,257 @@
+"""Endpoints and endpoint configurations. Secret fields are encrypted before they reach a table.
+
+Every change of a configuration or a switch raises the generation; the router checks it inside its
+own transaction, so no event passes by a selector that was committed before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from tocsin_server.domain.errors import Reason, TocsinError, not_found
+from tocsin_server.domain.notifications import (
+    CONFIGURATIONS_MAX,
+    Attempt,
+    Delivery,
+    EndpointConfiguration,
+    renewed,
+)
+from tocsin_server.domain.ports import Cipher, DeliveryQuery
+from tocsin_server.domain.selection import Selector
+from tocsin_server.store import deliveries, request_keys
+from tocsin_server.store.database import Readers
+from tocsin_server.store.event_log import cursor_position
+from tocsin_server.store.writer import Transaction, Writer
+
+T = TypeVar("T")
+GENERATION = "configurations"  # the cursor that counts changes of configurations and switches
+COLUMNS = "account, id, kind, name, description, enabled, connection, selectors, version, created_at, updated_at"
+CREATE_METHOD = "CreateEndpointConfiguration"
+
+
+class ConfigurationCodec:
+    """Rows to configurations and back; encrypts and decrypts the secret fields of each kind."""
+
+    def __init__(self, cipher: Cipher, secret_fields: Mapping[str, tuple[str, ...]]) -> None:
+        self._cipher = cipher
+        self._secret_fields = secret_fields
+
+    def sealed(self, configuration: EndpointConfiguration) -> str:
+        """Give the connection as JSON, its secrets encrypted for this configuration only."""
+        connection = dict(configuration.connection)
+        for name in self._secret_fields.get(configuration.kind, ()):
+            if connection.get(name):
+                connection[name] = self._cipher.encrypt(connection[name], _place(configuration, name))
+        return json.dumps(connection)
+
+    def read(self, row: tuple[Any, ...]) -> EndpointConfiguration:
+        """Make a configuration of a row, its secrets in the clear."""
+        account, configuration_id, kind, name, description, enabled, connection, selectors, *rest = row
+        bare = EndpointConfiguration(
+            id=configuration_id,
+            account=account,
+            kind=kind,
+            name=name,
+            description=description,
+            enabled=bool(enabled),
+            connection=json.loads(connection),
+            selectors=tuple(Selector(*entry) for entry in json.loads(selectors)),
+            version=rest[0],
+            created_at=rest[1],
+            updated_at=rest[2],
+        )
+        opened = dict(bare.connection)
+        for secret in self._secret_fields.get(kind, ()):
+            if opened.get(secret):
+                opened[secret] = self._cipher.decrypt(opened[secret], _place(bare, secret))
+        return replace(bare, connection=opened)
+
+
+def _place(configuration: EndpointConfiguration, name: str) -> str:
+    return f"{configuration.account}/{configuration.id}/{name}"
+
+
+def _selectors_json(configuration: EndpointConfiguration) -> str:
+    return json.dumps([[*selector.criteria(), selector.after_position] for selector in configuration.selectors])
+
+
+class Notifications:
+    """The store behind `domain.ports.NotificationStore`, and what the loops of delivery read."""
+
+    def __init__(self, writer: Writer, readers: Readers, codec: ConfigurationCodec, paused_max_age_us: int) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._codec = codec
+        self._paused_max_age_us = paused_max_age_us
+        self.changed: Callable[[], None] = lambda: None
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.wrap_future(self._readers.submit(read))
+
+    async def _write(self, unit: Callable[[Transaction], T]) -> T:
+        result = await self._writer.run(unit)
+        self.changed()
+        return result
+
+    async def switches(self) -> dict[str, bool]:
+        """Read the switches that were ever set, by kind."""
+        return await self._read(_switches)
+
+    async def set_switch(self, kind: str, enabled: bool) -> None:
+        """Set a kind's switch; pause or resume what waits."""
+
+        def unit(transaction: Transaction) -> None:
+            transaction.connection.execute(
+                "INSERT INTO endpoints (kind, enabled) VALUES (?, ?)"
+                " ON CONFLICT (kind) DO UPDATE SET enabled = excluded.enabled",
+                (kind, enabled),
+            )
+            if enabled:
+                deliveries.resume(transaction, self._paused_max_age_us, kind=kind)
+            else:
+                deliveries.pause(transaction, kind=kind)
+            _raise_generation(transaction)
+
+        await self._write(unit)
+
+    async def create(self, draft: EndpointConfiguration, request_id: str, digest: bytes) -> EndpointConfiguration:
+        """Store a new configuration, or answer the one that this request id has made."""
+        return await self._write(lambda tx: self._create(tx, draft, request_id, digest))
+
+    def _create(
+        self, transaction: Transaction, draft: EndpointConfiguration, request_id: str, digest: bytes
+    ) -> EndpointConfiguration:
+        known = request_keys.known_answer(transaction, draft.account, CREATE_METHOD, request_id, digest)
+        if known:
+            return self._get(transaction.connection, draft.account, known)
+        (count,) = transaction.connection.execute(
+            "SELECT count(*) FROM endpoint_configurations WHERE account = ?", (draft.account,)
+        ).fetchone()
+        if count >= CONFIGURATIONS_MAX:
+            raise TocsinError(Reason.LIMIT_REACHED, f"an account has at most {CONFIGURATIONS_MAX} configurations")
+        now = transaction.log.created_at
+        new = replace(
+            draft,
+            id=transaction.runtime.new_id(),
+            selectors=renewed((), draft.selectors, transaction.head),
+            version=1,
+            created_at=now,
+            updated_at=now,
+        )
+        marks = ",".join("?" * 11)
+        transaction.connection.execute(
+            f"INSERT INTO endpoint_configurations ({COLUMNS}) VALUES ({marks})",
+            (new.account, new.id, new.kind, new.name, new.description, new.enabled, self._codec.sealed(new),
+             _selectors_json(new), new.version, now, now),
+        )  # fmt: skip
+        request_keys.remember(transaction, new.account, CREATE_METHOD, request_id, digest, new.id)
+        _raise_generation(transaction)
+        return new
+
+    async def get(self, account: str, configuration_id: str) -> EndpointConfiguration:
+        """Read one configuration."""
+        return await self._read(lambda c: self._get(c, account, configuration_id))
+
+    def _get(self, connection: sqlite3.Connection, account: str, configuration_id: str) -> EndpointConfiguration:
+        row = connection.execute(
+            f"SELECT {COLUMNS} FROM endpoint_configurations WHERE account = ? AND id = ?",
+            (account, configuration_id),
+        ).fetchone()
+        if row is None:
+            raise not_found("endpoint configuration", configuration_id)
+        return self._codec.read(row)
+
+    async def page(self, account: str, kind: str, after: str, size: int) -> list[EndpointConfiguration]:
+        """Read configurations with an id after the given one."""
+
+        def read(connection: sqlite3.Connection) -> list[EndpointConfiguration]:
+            rows = connection.execute(
+                f"SELECT {COLUMNS} FROM endpoint_configurations"
+                " WHERE account = ? AND id > ? AND (? = '' OR kind = ?) ORDER BY id LIMIT ?",
+                (account, after, kind, kind, size),
+            )
+            return [self._codec.read(row) for row in rows]
+
+        return await self._read(read)
+
+    async def update(
+        self,
+        account: str,
+        configuration_id: str,
+        change: Callable[[EndpointConfiguration], EndpointConfiguration],
+    ) -> EndpointConfiguration:
+        """Change a configuration in one transaction; pause or resume what waits for it."""
+
+        def unit(transaction: Transaction) -> EndpointConfiguration:
+            old = self._get(transaction.connection, account, configuration_id)
+            wanted = change(old)
+            new = replace(
+                wanted,
+                selectors=renewed(old.selectors, wanted.selectors, transaction.head),
+                version=old.version + 1,
+                updated_at=transaction.log.created_at,
+            )
+            transaction.connection.execute(
+                "UPDATE endpoint_configurations SET name = ?, description = ?, enabled = ?, connection = ?,"
+                " selectors = ?, version = ?, updated_at = ? WHERE account = ? AND id = ?",
+                (new.name, new.description, new.enabled, self._codec.sealed(new), _selectors_json(new),
+                 new.version, new.updated_at, account, configuration_id),
+            )  # fmt: skip
+            if old.enabled and not new.enabled:
+                deliveries.pause(transaction, configuration=(account, configuration_id))
+            elif new.enabled and not old.enabled and _switches(transaction.connection).get(new.kind, True):
+                deliveries.resume(transaction, self._paused_max_age_us, configuration=(account, configuration_id))
+            _raise_generation(transaction)
+            return new
+
+        return await self._write(unit)
+
+    async def delete(self, account: str, configuration_id: str) -> None:
+        """Delete a configuration and cancel what waits for it."""
+
+        def unit(transaction: Transaction) -> None:
+            self._get(transaction.connection, account, configuration_id)
+            transaction.connection.execute(
+                "DELETE FROM endpoint_configurations WHERE account = ? AND id = ?",
+                (account, configuration_id),
+            )
+            deliveries.cancel(transaction, account, configuration_id, "DELETED")
+            _raise_generation(transaction)
+
+        await self._write(unit)
+
+    async def deliveries(self, query: DeliveryQuery, after: tuple[int, str] | None, size: int) -> list[Delivery]:
+        """Read deliveries, newest first."""
+        return await self._read(lambda c: deliveries.page(c, query, after, size))
+
+    async def delivery(self, account: str, delivery_id: str) -> tuple[Delivery, list[Attempt]]:
+        """Read one delivery with every attempt."""
+        return await self._read(lambda c: deliveries.get(c, account, delivery_id))
+
+    async def book(self) -> tuple[int, list[EndpointConfiguration], dict[str, bool]]:
+        """Read the generation, all configurations of all accounts, and the switches."""
+
+        def read(connection: sqlite3.Connection) -> tuple[int, list[EndpointConfiguration], dict[str, bool]]:
+            # The generation is read first: a change that comes between is noticed by the router.
+            generation = cursor_position(connection, GENERATION)
+            rows = connection.execute(f"SELECT {COLUMNS} FROM endpoint_configurations ORDER BY id")
+            return generation, [self._codec.read(row) for row in rows], _switches(connection)
+
+        return await self._read(read)
+
+
+def _switches(connection: sqlite3.Connection) -> dict[str, bool]:
+    return {kind: bool(enabled) for kind, enabled in connection.execute("SELECT kind, enabled FROM endpoints")}
+
+
+def _raise_generation(transaction: Transaction) -> None:
+    transaction.connection.execute(
+        "INSERT INTO cursors (name, position, epoch) VALUES (?, 1, 0)"
+        " ON CONFLICT (name) DO UPDATE SET position = position + 1",
+        (GENERATION,),
+    )

@@ -1,0 +1,1 @@
+"""What tests share: whole servers, and receivers at the outer edge."""
