@@ -151,7 +151,8 @@ def _decoded(decode: Callable[[bytes], Message], raw: bytes) -> Message:
     try:
         return decode(raw)
     except (DecodeError, ValueError) as error:
-        raise TocsinError(Reason.UNDECODABLE, "the request cannot be decoded as a message of its type") from error
+        text = "the request cannot be decoded as a message of its type, or is nested more than 32 levels deep"
+        raise TocsinError(Reason.UNDECODABLE, text) from error
 
 
 def action_of(method: MethodDescriptor) -> str:
