@@ -32,6 +32,7 @@ from tocsin_server.domain.event_log import Level, OwnEvent
 from tocsin_server.domain.execution import Claim
 from tocsin_server.domain.ports import Runtime
 from tocsin_server.domain.schedule import SECOND_US
+from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.variables import Json
 from tocsin_server.store.alerting import Alerts
 from tocsin_server.store.database import Readers, open_store
@@ -512,6 +513,40 @@ async def test_an_alert_never_counts_events_about_itself(house: House) -> None:
     await house.run_due()
     assert house.events() == [("status_changed", alert.id)]
     assert await counted(house, alert) == []
+
+
+async def test_an_old_version_is_not_written_over_a_new_one(house: House) -> None:
+    alert = await house.create(SCRIPTED)
+    first = await house.alerts.update(replace(alert, spec=replace(alert.spec, name="one")), run_now=False)
+    with pytest.raises(TocsinError) as refused:
+        await house.alerts.update(replace(alert, spec=replace(alert.spec, name="two")), run_now=False)
+    assert refused.value.reason is Reason.CONFLICT
+    assert await house.alerts.get("acme", alert.id) == first
+
+
+async def test_an_account_has_so_many_alerts(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tocsin_server.store.alerting.ALERTS_MAX", 2)
+    await house.create(SCRIPTED, account="other")
+    await house.create(SCRIPTED)
+    await house.create(SCRIPTED)
+    with pytest.raises(TocsinError) as refused:
+        await house.create(SCRIPTED)
+    assert refused.value.reason is Reason.LIMIT_REACHED
+
+
+async def test_an_executor_cannot_group_by_anything_else(house: House) -> None:
+    """No word of an executor reaches a statement."""
+
+    def curious(context: RunContext) -> Report:
+        context.events.count(EventFilter(None), created_before=T0, group_by=["body FROM events --"])
+        return Report()
+
+    house.scripted.report = curious
+    alert = await house.create(SCRIPTED)
+    await house.run_due()
+    failed = await house.alerts.get("acme", alert.id)
+    assert failed.error is not None
+    assert "ValueError" in failed.error.message
 
 
 async def test_every_call_keeps_to_the_account(house: House) -> None:

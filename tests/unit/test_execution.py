@@ -22,7 +22,7 @@ from tocsin_server.domain.alerting import (
     RunErrorReason,
 )
 from tocsin_server.domain.event_log import Level
-from tocsin_server.domain.execution import RunOutcome, advance, close, fail, own_event
+from tocsin_server.domain.execution import Claim, Run, RunOutcome, advance, apply, close, fail, own_event
 from tocsin_server.domain.instances import Memory, RunFailure
 from tocsin_server.domain.schedule import SECOND_US
 
@@ -320,6 +320,7 @@ def test_a_message_that_cannot_be_rendered_says_why() -> None:
         ([found("x" * 1025)], RunErrorReason.EXECUTE, "empty or too long"),
         ([found("a", when=float("nan"))], RunErrorReason.EXECUTE, "not JSON"),
         ([found("a", when=object())], RunErrorReason.EXECUTE, "not JSON"),
+        ([InstanceReport("a", "default", state=[])], RunErrorReason.EXECUTE, "not an object"),  # type: ignore[arg-type]
         ([found("a", big="x" * 65_536)], RunErrorReason.LIMIT, "larger than 65536"),
         (
             [InstanceReport("a", "default", state={"x": "x" * 10_000_000})],
@@ -335,6 +336,18 @@ def test_a_report_that_cannot_be_used_fails_the_run(
     with pytest.raises(RunFailure, match=words) as failure:
         Life().run(*reports)
     assert failure.value.error.reason is reason
+
+
+def test_a_run_with_a_report_that_cannot_be_used_keeps_everything() -> None:
+    life = Life()
+    before = life.run(found("a"))
+    claim = Claim("acme", "123", 2, life.at, life.at, 0)
+    run = Run(claim, ALERT, life.memory, T0)
+    outcome = apply(run, TYPE, Report((found("a", "unknown"),)))
+    assert outcome.instances == before.instances
+    assert outcome.error is not None
+    assert outcome.error.reason is RunErrorReason.EXECUTE
+    assert apply(run, TYPE, Report()).status is AlertStatus.OK
 
 
 def test_at_the_limit_nothing_recovers() -> None:

@@ -22,6 +22,12 @@ from tocsin_server.domain.templates import (
 from tocsin_server.domain.variables import Json, Variables, plain, text_of
 
 BOMB_S = 0.05
+DEEP: object = 1
+for _ in range(60):
+    DEEP = {"b": DEEP}
+WIDE: object = 1
+for _ in range(14):
+    WIDE = {"b": [WIDE] * 2}
 
 
 def shown(source: str, values: dict[str, object], escape: Escape = Escape.HTML) -> str:
@@ -176,8 +182,19 @@ def test_reading_a_bomb_takes_no_time(source: str) -> None:
         ("{{a}}" * 2000, {"a": "<" * 64_000}),
         ("{{{a}}}" * 2000, {"a": {"b": "x" * 60_000}}),
         ("{{#a}}" + "x" * 10_000 + "{{/a}}", {"a": list(range(10_000))}),
+        ("{{#a}}{{" + "b." * 60 + "b}}{{/a}}", {"a": list(range(10_000)), "b": DEEP}),
+        ("{{#b}}" * 15 + "{{nothing}}" * 1000 + "{{/b}}" * 15, {"b": [WIDE] * 3}),
     ],
-    ids=["loops", "loops with text", "a long list", "a long text", "objects", "text in a loop"],
+    ids=[
+        "loops",
+        "loops with text",
+        "a long list",
+        "a long text",
+        "objects",
+        "text in a loop",
+        "long names",
+        "misses",
+    ],
 )
 def test_rendering_a_bomb_is_stopped(source: str, values: dict[str, object]) -> None:
     """Trap 14, XE11: the budget of steps or characters stops it within 50 ms."""

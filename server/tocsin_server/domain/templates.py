@@ -1,6 +1,6 @@
 """Mustache templates that users write: read once with care, rendered with a budget.
 
-pystache renders; this module reads the template and hands pystache the nodes. The reading is one
+pystache renders; this module reads the template, gives pystache the nodes and looks names up. The reading is one
 linear scan, because pystache's own takes seconds over a few kilobytes of open braces. A template
 that is refused says where, by line and column. What is rendered is plain JSON only: nothing is ever
 called, no attribute is looked up, no file is opened, and what a value holds is never a template.
@@ -23,7 +23,6 @@ from enum import StrEnum
 from functools import lru_cache
 from urllib.parse import quote
 
-from pystache.context import ContextStack, KeyNotFoundError
 from pystache.parsed import ParsedTemplate
 from pystache.renderengine import RenderEngine
 
@@ -202,12 +201,12 @@ class _Engine(RenderEngine):  # type: ignore[misc]  # pystache has no types
     """pystache's engine with a budget: every node is a step, every piece of text counts."""
 
     def __init__(self, escape: Escape) -> None:
-        super().__init__(escape=_ESCAPES[escape], literal=str, resolve_context=_resolve, to_str=text_of)
+        super().__init__(escape=_ESCAPES[escape], literal=str, resolve_context=_Scope.get, to_str=text_of)
         self.steps_left = RENDER_STEPS_MAX
         self.characters_left = RENDER_CHARACTERS_MAX
 
-    def step(self) -> None:
-        self.steps_left -= 1
+    def step(self, count: int = 1) -> None:
+        self.steps_left -= count
         if self.steps_left < 0:
             raise RenderError(f"more than {RENDER_STEPS_MAX} steps to render")
 
@@ -218,12 +217,38 @@ class _Engine(RenderEngine):  # type: ignore[misc]  # pystache has no types
         return text
 
 
-def _resolve(stack: ContextStack, name: str) -> Json:
-    try:
-        found: Json = stack.get(name)
-    except KeyNotFoundError:
-        return None
-    return found
+class _Scope:
+    """The values that names are looked up in, the innermost last; misses are common and cost little."""
+
+    def __init__(self, values: Json) -> None:
+        self._values: list[Json] = [values]
+
+    def push(self, value: Json) -> None:
+        self._values.append(value)
+
+    def pop(self) -> None:
+        self._values.pop()
+
+    def get(self, name: str) -> Json:
+        """Give what a name stands for: its first part from any scope, the others inside of that."""
+        if name == ".":
+            return self._values[-1]
+        first, *rest = name.split(".")
+        found: Json = None
+        for value in reversed(self._values):
+            if isinstance(value, dict) and first in value:
+                found = value[first]
+                break
+        for part in rest:
+            if not isinstance(found, dict):
+                return None
+            found = found.get(part)
+        return found
+
+
+def _steps(name: str) -> int:
+    """Say what looking a name up costs: each part of it is a step."""
+    return 1 + name.count(".")
 
 
 class _Text:
@@ -232,7 +257,7 @@ class _Text:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def render(self, engine: _Engine, context: ContextStack) -> str:
+    def render(self, engine: _Engine, context: _Scope) -> str:
         engine.step()
         return engine.take(self._text)
 
@@ -243,9 +268,10 @@ class _Variable:
     def __init__(self, name: str, escaped: bool) -> None:
         self._name = name
         self._escaped = escaped
+        self._steps = _steps(name)
 
-    def render(self, engine: _Engine, context: ContextStack) -> str:
-        engine.step()
+    def render(self, engine: _Engine, context: _Scope) -> str:
+        engine.step(self._steps)
         text = engine.fetch_string(context, self._name)
         if len(text) > engine.characters_left:
             return engine.take(text)
@@ -259,15 +285,16 @@ class _Section:
         self._name = name
         self._body = body
         self._inverted = inverted
+        self._steps = _steps(name)
 
-    def render(self, engine: _Engine, context: ContextStack) -> str:
-        engine.step()
+    def render(self, engine: _Engine, context: _Scope) -> str:
+        engine.step(self._steps)
         entries = engine.fetch_section_data(context, self._name)
         if self._inverted:
             return "" if entries else str(self._body.render(engine, context))
         return "".join(self._entry(engine, context, entry) for entry in entries)
 
-    def _entry(self, engine: _Engine, context: ContextStack, entry: Json) -> str:
+    def _entry(self, engine: _Engine, context: _Scope, entry: Json) -> str:
         engine.step()
         context.push(entry)
         rendered = str(self._body.render(engine, context))
@@ -280,7 +307,7 @@ class _Section:
 
 def render(source: str, variables: Variables, escape: Escape = Escape.HTML) -> str:
     """Render one template; RenderError when a budget is used up."""
-    return str(parse(source).parsed.render(_Engine(escape), ContextStack(variables.values)))
+    return str(parse(source).parsed.render(_Engine(escape), _Scope(variables.values)))
 
 
 def render_params(params: Json, variables: Variables, escape: Escape = Escape.HTML) -> Json:
@@ -303,9 +330,9 @@ def _rendered(value: Json, engine: _Engine, variables: Variables) -> Json:
 
 def _rendered_string(source: str, engine: _Engine, variables: Variables) -> Json:
     template = parse(source)
-    context = ContextStack(variables.values)
+    context = _Scope(variables.values)
     if template.only_name is not None:
-        found = _resolve(context, template.only_name)
+        found = context.get(template.only_name)
         if isinstance(found, (list, dict)):
             engine.step()
             engine.take(text_of(found))
