@@ -360,6 +360,26 @@ async def test_pages(api: Api) -> None:
     assert (await refused(find(api, page_token="AAAA"))).reason == "INVALID_PAGE_TOKEN"
 
 
+async def test_a_page_fits_into_a_message(api: Api, hook: WebhookReceiver) -> None:
+    """Small numbers are much larger on the wire than as text: pages are cut by what is sent."""
+    action = pb.Action(id=await webhook(api, hook.url), params=struct({"body": [1] * 5000}))
+    for number in range(4):
+        await create(api, alert(name=f"n{number}", actions=[action] * 15))
+    names: list[str] = []
+    pages = 0
+    request = pb.FindAlertsRequest()
+    while True:
+        page = await api.alerting.FindAlerts(request)
+        assert page.ByteSize() < 4 * 1024 * 1024
+        names += [found.name for found in page.alerts]
+        pages += 1
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    assert names == ["n0", "n1", "n2", "n3"]
+    assert pages > 1
+
+
 async def update(api: Api, changed: pb.Alert, *paths: str) -> pb.Alert:
     request = pb.UpdateAlertRequest(alert=changed, update_mask=FieldMask(paths=paths))
     return (await api.alerting.UpdateAlert(request)).alert

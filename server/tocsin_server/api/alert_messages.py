@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import alerting_pb2 as pb
 
+from tocsin_server.api.structs import plain_object, struct_of
 from tocsin_server.domain.alerting import (
     Action,
     ActionGroup,
@@ -22,7 +20,6 @@ from tocsin_server.domain.alerting import (
 )
 from tocsin_server.domain.execution import AlertState
 from tocsin_server.domain.instances import Instance
-from tocsin_server.domain.variables import plain
 
 STATUSES: Mapping[AlertStatus, pb.AlertStatus.ValueType] = {
     AlertStatus.PENDING: pb.ALERT_STATUS_PENDING,
@@ -49,8 +46,8 @@ def spec_of(sent: pb.Alert) -> AlertSpec:
         throttle=sent.throttle,
         notify_when=_NOTIFY_WHEN_BY_NUMBER[sent.notify_when],
         tags=tuple(sent.tags),
-        params=_object(sent.params),
-        actions=tuple(Action(a.group, a.id, _object(a.params)) for a in sent.actions),
+        params=plain_object(sent.params),
+        actions=tuple(Action(a.group, a.id, plain_object(a.params)) for a in sent.actions),
     )
 
 
@@ -68,8 +65,8 @@ def alert_message(alert: Alert) -> pb.Alert:
         schedule=pb.Schedule(interval=spec.interval),
         throttle=spec.throttle,
         notify_when=NOTIFY_WHENS[spec.notify_when],
-        params=_struct(spec.params),
-        actions=[pb.Action(group=a.group, id=a.configuration_id, params=_struct(a.params)) for a in spec.actions],
+        params=struct_of(spec.params),
+        actions=[pb.Action(group=a.group, id=a.configuration_id, params=struct_of(a.params)) for a in spec.actions],
         created_by=alert.created_by,
         updated_by=alert.updated_by,
         create_time=_timestamp(alert.created_at),
@@ -99,7 +96,7 @@ def type_message(alert_type: AlertType) -> pb.AlertType:
             state=_variables(variables.state),
             params=_variables(variables.params),
         ),
-        params_schema=_struct(alert_type.params_schema),
+        params_schema=struct_of(alert_type.params_schema),
         default_interval=alert_type.default_interval,
         enabled=alert_type.enabled,
     )
@@ -107,7 +104,7 @@ def type_message(alert_type: AlertType) -> pb.AlertType:
 
 def state_message(state: AlertState) -> pb.GetAlertStateResponse:
     """Write what the runs of an alert left behind."""
-    message = pb.GetAlertStateResponse(alert_type_state=_struct(state.memory.state))
+    message = pb.GetAlertStateResponse(alert_type_state=struct_of(state.memory.state))
     for id, instance in state.memory.instances.items():
         message.alert_instances[id].CopyFrom(_instance(instance))
     if state.previous_started_at is not None:
@@ -117,7 +114,7 @@ def state_message(state: AlertState) -> pb.GetAlertStateResponse:
 
 def _instance(instance: Instance) -> pb.AlertInstance:
     message = pb.AlertInstance(
-        state=_struct(instance.state),
+        state=struct_of(instance.state),
         meta=pb.AlertInstance.Meta(),
         started_at=_timestamp(instance.started_at),
         action_group=instance.group,
@@ -135,16 +132,6 @@ def _group(group: ActionGroup) -> pb.ActionGroup:
 
 def _variables(variables: Iterable[ActionVariable]) -> list[pb.ActionVariable]:
     return [pb.ActionVariable(name=v.name, description=v.description) for v in variables]
-
-
-def _object(struct: Struct) -> dict[str, Any]:
-    """Read plain JSON, whole numbers as integers: 80, not 80.0."""
-    copied: Any = plain(json_format.MessageToDict(struct))
-    return dict(copied)
-
-
-def _struct(values: Mapping[str, Any]) -> Struct:
-    return json_format.ParseDict(dict(values), Struct())
 
 
 def _timestamp(micros: int) -> Timestamp:

@@ -15,8 +15,9 @@ from tocsin_server.api.auth import Caller
 from tocsin_server.api.paging import PageTokens, page_size
 from tocsin_server.api.server import Service
 from tocsin_server.domain.alert_checks import checked
-from tocsin_server.domain.alerting import Action, Alert, AlertSearch, AlertSpec, AlertTypes
+from tocsin_server.domain.alerting import Action, Alert, AlertSearch, AlertSpec, AlertTypes, FoundAlert
 from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
+from tocsin_server.domain.event_log import PAGE_BYTES_MAX
 from tocsin_server.domain.ports import AlertStore, EndpointKind
 
 # What UpdateAlert can change, by the name in the mask: the fields of AlertSpec.
@@ -100,10 +101,11 @@ class AlertingService(Service):
             key, alert_id = self._tokens.read(caller.account, request, request.page_token)
             after = (key, str(alert_id))
         page = await self._alerts.find(search, after, page_size(request.page_size))
-        token = self._tokens.make(caller.account, request, page.next_place) if page.next_place else ""
-        return pb.FindAlertsResponse(
-            alerts=map(alert_message, page.alerts), next_page_token=token, total_size=page.total
-        )
+        alerts = _fitting(page.found)
+        token = ""
+        if alerts and (page.more or len(alerts) < len(page.found)):
+            token = self._tokens.make(caller.account, request, page.found[len(alerts) - 1].place)
+        return pb.FindAlertsResponse(alerts=alerts, next_page_token=token, total_size=page.total)
 
     async def update_alert(self, request: pb.UpdateAlertRequest, caller: Caller) -> pb.UpdateAlertResponse:
         """Change the fields of the mask; a changed schedule runs at once."""
@@ -169,6 +171,19 @@ class AlertingService(Service):
             allowed = f"is none of {', '.join(kind.action_params)}, which {name} takes"
             return [Violation(f"{path}.params.{key}", allowed) for key in unknown]
         return [Violation(f"{path}.params.{v.path}", v.description) for v in kind.check_action(action.params)]
+
+
+def _fitting(found: Sequence[FoundAlert]) -> list[pb.Alert]:
+    """Write as many alerts as fit into one answer, at least one."""
+    messages: list[pb.Alert] = []
+    taken = 0
+    for one in found:
+        message = alert_message(one.alert)
+        taken += message.ByteSize()
+        if messages and taken > PAGE_BYTES_MAX:
+            break
+        messages.append(message)
+    return messages
 
 
 def _masked(mask: FieldMask) -> list[str]:

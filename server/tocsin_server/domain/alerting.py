@@ -314,9 +314,17 @@ class AlertSearch:
 
 
 @dataclass(frozen=True, slots=True)
-class AlertPage:
-    """Alerts of one page of a search, where it ends (None when nothing follows), how many match."""
+class FoundAlert:
+    """One alert of a page, and its place in the order of the search."""
 
-    alerts: tuple[Alert, ...]
-    next_place: tuple[str | int, str] | None
+    alert: Alert
+    place: tuple[str | int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPage:
+    """Alerts of one page of a search, whether more follow, how many match in all."""
+
+    found: tuple[FoundAlert, ...]
+    more: bool
     total: int

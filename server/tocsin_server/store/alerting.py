@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from tocsin_server.domain.alerting import ALERTS_MAX, Alert, AlertPage, AlertSearch, AlertStatus
+from tocsin_server.domain.alerting import ALERTS_MAX, Alert, AlertPage, AlertSearch, AlertStatus, FoundAlert
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import PAGE_BYTES_MAX
 from tocsin_server.domain.execution import AlertState, close, own_event
@@ -205,16 +205,15 @@ def _find(
         f" ORDER BY {column} {order}, a.id {order} LIMIT ?",
         [*values, size + 1],
     )
-    alerts: list[Alert] = []
+    found: list[FoundAlert] = []
     taken = 0
-    place: tuple[str | int, str] | None = None
     for key, length, *row in rows:
         taken += length
-        if alerts and (len(alerts) == size or taken > PAGE_BYTES_MAX):
-            return AlertPage(tuple(alerts), place, total)
-        alerts.append(alert_of(tuple(row)))
-        place = (key, alerts[-1].id)
-    return AlertPage(tuple(alerts), None, total)
+        if found and (len(found) == size or taken > PAGE_BYTES_MAX):
+            return AlertPage(tuple(found), True, total)
+        alert = alert_of(tuple(row))
+        found.append(FoundAlert(alert, (key, alert.id)))
+    return AlertPage(tuple(found), False, total)
 
 
 def _searched(search: AlertSearch) -> tuple[str, list[Any]]:
