@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tocsin_server import __version__
-from tocsin_server.app import App
+from tocsin_server.app import App, event_loop_factory
 from tocsin_server.config import ConfigError, Settings, load, variable_of
 from tocsin_server.logs import configure_logs
 from tocsin_server.store.database import StoreError
@@ -90,13 +90,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     if not arguments.dev:
         return _complain("keys arrive with accounts: for now start with `serve --dev`", EXIT_USAGE)
     configure_logs(settings["log.level"], settings["log.format"])
-    try:
-        import uvloop  # noqa: PLC0415 - optional: a quarter off the CPU of each call
-
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    except ImportError:
-        runner = asyncio.Runner()
-    with runner:
+    with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         return runner.run(_run(App(settings)))
 
 

@@ -50,8 +50,8 @@ async def stored(house: House, chance: random.Random) -> list[Stored]:
         transaction.append([event(chance) for _ in range(EVENTS)])
         for index, one in enumerate(transaction.log.stored):
             service = chance.choice([OWN_SERVICE, "scanner", "feeds", ""])
-            head = replace(one.head, service=service, host=chance.choice(["", "h1"]), timestamp=T0 + index)
-            transaction.log.stored[index] = replace(one, head=head, created_at=T0 + index // 2)
+            head = one.head._replace(service=service, host=chance.choice(["", "h1"]), timestamp=T0 + index)
+            transaction.log.stored[index] = one._replace(head=head, created_at=T0 + index // 2)
         return list(transaction.log.stored)
 
     return await house.writer.run(unit)

@@ -164,7 +164,7 @@ async def test_a_list_is_by_time_of_occurrence_and_a_late_event_takes_its_place(
         await api.append("t", id=name, timestamp=at(now - timedelta(minutes=minutes)))
     assert [e.id for e in await listed(api, page_size=2)] == ["d", "c2", "c", "b", "a"]
     assert [e.id for e in await listed(api, page_size=2, newest_first=False)] == ["a", "b", "c", "c2", "d"]
-    window = {"since": at(now - timedelta(minutes=5)), "before": at(now - timedelta(minutes=3))}
+    window: dict[str, Any] = {"since": at(now - timedelta(minutes=5)), "before": at(now - timedelta(minutes=3))}
     assert [e.id for e in await listed(api, **window)] == ["b"]
 
 

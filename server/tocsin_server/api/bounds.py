@@ -292,9 +292,9 @@ def is_suspect(raw: bytes, depth_max: int) -> bool:
     """
     if raw.count(b"\x2a") + raw.count(b"\x32") >= depth_max:
         return True
-    if _NOT_FINITE.search(raw):
+    if (b"\x7f" in raw or b"\xff" in raw) and _NOT_FINITE.search(raw):
         return True
-    return b"\0" in raw and (raw[:1] == b"\x11" or b"\0" in _NUMBER.sub(b"", raw))
+    return b"\0" in raw and b"\0" in _NUMBER.sub(b"", raw)
 
 
 def walk(value: Message, path: str, depth_left: int, report: Report) -> None:

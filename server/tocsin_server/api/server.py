@@ -14,14 +14,14 @@ from typing import Any, NoReturn
 
 import grpc
 import structlog
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from tocsin.v1 import annotations_pb2
 
-from tocsin_server.api import bounds, errors
+from tocsin_server.api import bounds, errors, quick_bounds
 from tocsin_server.api.auth import ECHOED, Caller, caller_of
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.ports import Runtime
@@ -67,21 +67,18 @@ class Guard:
         """Make the gRPC handler of one method."""
         action_of(method)  # the permission is known to exist; a key's permissions come with accounts
         request_class = GetMessageClass(method.input_type)
-        bounds.checks_of(method.input_type)
-        decode: Callable[[bytes], Message] = request_class.FromString
+        read = _reader(request_class.FromString, method.input_type)
         if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method.full_name, decode, implementation))
-        return grpc.unary_unary_rpc_method_handler(self._unary(method.full_name, decode, implementation))
+            return grpc.unary_stream_rpc_method_handler(self._stream(method.full_name, read, implementation))
+        return grpc.unary_unary_rpc_method_handler(self._unary(method.full_name, read, implementation))
 
     def _unary(
-        self, name: str, decode: Callable[[bytes], Message], handle: Unary
+        self, name: str, read: Callable[[bytes], Message], handle: Unary
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def call(raw: bytes, context: Context) -> bytes:
             try:
                 caller = _known(context)
-                request = _decoded(decode, raw)
-                bounds.check(request)
-                answer = await handle(request, caller)
+                answer = await handle(read(raw), caller)
                 return answer if isinstance(answer, bytes) else answer.SerializeToString()
             except BaseException as error:
                 await self._fail(name, context, error)
@@ -89,7 +86,7 @@ class Guard:
         return call
 
     def _stream(
-        self, name: str, decode: Callable[[bytes], Message], handle: Stream
+        self, name: str, read: Callable[[bytes], Message], handle: Stream
     ) -> Callable[[bytes, Context], Awaitable[None]]:
         async def call(raw: bytes, context: Context) -> None:
             if self._streams >= STREAMS_MAX:
@@ -98,9 +95,7 @@ class Guard:
             self._streams += 1
             try:
                 caller = _known(context)
-                request = _decoded(decode, raw)
-                bounds.check(request)
-                await handle(request, caller, lambda message: _send(context, message))
+                await handle(read(raw), caller, lambda message: _send(context, message))
             except BaseException as error:
                 await self._fail(name, context, error)
             finally:
@@ -147,12 +142,22 @@ def _echo(context: Context) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, value in metadata if key in ECHOED and isinstance(value, str))
 
 
-def _decoded(decode: Callable[[bytes], Message], raw: bytes) -> Message:
-    try:
-        return decode(raw)
-    except (DecodeError, ValueError) as error:
-        text = "the request cannot be decoded as a message of its type, or is nested more than 32 levels deep"
-        raise TocsinError(Reason.UNDECODABLE, text) from error
+def _reader(decode: Callable[[bytes], Message], request_type: Descriptor) -> Callable[[bytes], Message]:
+    """Make the function that decodes a request and refuses it when it is outside its bounds."""
+    within = quick_bounds.within(request_type)
+    bounds.checks_of(request_type)
+
+    def read(raw: bytes) -> Message:
+        try:
+            request = decode(raw)
+        except (DecodeError, ValueError) as error:
+            text = "the request cannot be decoded as a message of its type, or is nested more than 32 levels deep"
+            raise TocsinError(Reason.UNDECODABLE, text) from error
+        if not within(request, len(raw)):
+            bounds.check(request)
+        return request
+
+    return read
 
 
 def action_of(method: MethodDescriptor) -> str:

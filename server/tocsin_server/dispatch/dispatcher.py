@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from tocsin_server.dispatch.delivery import Deliverer
@@ -26,8 +27,9 @@ class Dispatcher:
         backstop_s: float,
         ui_url: str = "",
         execution: Execution | None = None,
+        new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
     ) -> None:
-        self.thread = DispatchThread()
+        self.thread = DispatchThread(new_event_loop)
         self._outbox = outbox
         self._close_ways_out = close_ways_out
         self._deliverer = Deliverer(outbox, runtime, kinds, lambda: self._router.book, ui_url)
@@ -56,6 +58,14 @@ class Dispatcher:
     async def _sweep(self) -> bool:
         await self._outbox.sweep()
         return False
+
+    def follows_closely(self) -> bool:
+        """Tell whether anybody waits for events: else the timer is soon enough; called from any thread."""
+        return self._router.has_selectors
+
+    def nudge(self) -> None:
+        """Have the router look now, whether or not anybody waits for events; called from any thread."""
+        self.thread.loop.call_soon_threadsafe(self._routing.wake)
 
     def log_changed(self) -> None:
         """Look at the log; called on the dispatch thread."""

@@ -39,11 +39,10 @@ class Loop:
         """Run until cancelled."""
         self._woken.set()
         while True:
-            try:
-                async with asyncio.timeout(self._backstop_s):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass  # the backstop: a lost wake-up costs latency, never work
+            # The backstop: a lost wake-up costs latency, never work.
+            backstop = asyncio.get_running_loop().call_later(self._backstop_s, self._woken.set)
+            await self._woken.wait()
+            backstop.cancel()
             self._woken.clear()
             try:
                 while await self._step():
@@ -56,8 +55,8 @@ class Loop:
 class DispatchThread:
     """Runs coroutines on a thread with an event loop; started and stopped from elsewhere."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
+        self.loop = new_event_loop()
         self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -39,6 +39,7 @@ class Router:
         self._flush: asyncio.TimerHandle | None = None
         self._flushing = False
         self._stale = False
+        self.has_selectors = True
         self.book = Book(0, {}, {})
         self.wake: Callable[[], None] = lambda: None
 
@@ -54,17 +55,25 @@ class Router:
     async def reload(self) -> None:
         """Read the configurations anew."""
         self._stale = False
+        self.has_selectors = True
         self.book = await self._outbox.book()
         index = SelectorIndex()
         for configuration in self.book.configurations.values():
             for selector in configuration.selectors:
                 index.add(configuration.account, configuration.id, selector)
         self._index = index
+        self.has_selectors = bool(index)
 
     async def step(self) -> bool:
         """Route the next events; tell whether there may be more."""
         if self._stale:
             await self.reload()
+        if not self.has_selectors:
+            # Nobody wants anything: the cursor goes along without a look at the events.
+            self._position = self._outbox.head
+            if self._position > self._cursor:
+                await self._commit(self._position, [])
+            return False
         events = await self._outbox.stored(self._position, EVENTS_PER_STEP)
         if not events:
             if self._flushing:

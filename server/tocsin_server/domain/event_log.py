@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 # Limits, shown by System.GetInfo and quoted in the proto comments.
 EVENT_BYTES_MAX = 256 * 1024  # one message stays readable for every client
@@ -34,8 +35,7 @@ class Level(IntEnum):
     ERROR = 2
 
 
-@dataclass(frozen=True, slots=True)
-class EventHead:
+class EventHead(NamedTuple):
     """What filters and selectors look at."""
 
     account: str
@@ -51,8 +51,7 @@ class EventHead:
     timestamp: int
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An event that is checked and complete but for its position and its time of storage.
 
     `digest` tells repeats from reuse and is None where the server made the id: such an event cannot
@@ -76,8 +75,7 @@ class Append:
     drafts: tuple[Draft, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """Where one event of an append is stored; `frame` only where it was stored just now."""
 
     id: str
@@ -86,8 +84,7 @@ class Appended:
     frame: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A stored event: its place and its framed wire form, ready to be joined into an answer."""
 
     position: int

@@ -207,6 +207,11 @@ class Book:
 class Outbox(Protocol):
     """Routing and deliveries, as the dispatch thread needs them."""
 
+    @property
+    def head(self) -> int:
+        """The newest position of the log."""
+        ...
+
     async def begin(self) -> int:
         """Take over from a process that is gone: fence its router, free its leases; give the cursor."""
         ...

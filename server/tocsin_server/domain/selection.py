@@ -166,6 +166,9 @@ class SelectorIndex:
     def __init__(self) -> None:
         self._roots: dict[tuple[str, str], _Node] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._roots)
+
     def add(self, account: str, configuration_id: str, selector: Selector) -> None:
         """Add one selector of a configuration."""
         root = "" if selector.scope == "global" else account

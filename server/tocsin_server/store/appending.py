@@ -17,6 +17,8 @@ from tocsin_server.domain.errors import Reason, TocsinError, Violation, request_
 from tocsin_server.domain.event_log import Append, Appended, Draft, Stored
 from tocsin_server.store import wire
 
+# Rows go in many at a time: each step of a statement gives the interpreter up and has to get it back.
+ROWS_PER_STATEMENT = 50
 INSERT_EVENT = (
     "INSERT INTO events (position, account, id, type, subtype, level, resource_type, resource_id, user_id,"
     " service, host, labels, timestamp, created_at, deleted_at, crc, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,?,?)"
@@ -129,8 +131,8 @@ class LogAppender:
         """Write the collected rows and the head."""
         connection = self._connection
         if self._flushed < len(self.stored):
-            connection.executemany(INSERT_EVENT, map(_event_row, self.stored[self._flushed :]))
-            connection.executemany(INSERT_KEY, self._keys)
+            insert(connection, INSERT_EVENT, [event_row(event) for event in self.stored[self._flushed :]])
+            insert(connection, INSERT_KEY, self._keys)
             self._flushed = len(self.stored)
             self._keys.clear()
         if self._requests:
@@ -211,7 +213,21 @@ def _judge(append: Append, ids: dict[tuple[str, str], Known]) -> tuple[TocsinErr
     return TocsinError(Reason.ID_REUSED, text, metadata=metadata, violations=violations), known
 
 
-def _event_row(event: Stored) -> tuple[object, ...]:
+def insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert rows by a one-row INSERT statement, many at a time where there are many."""
+    whole = len(rows) - len(rows) % ROWS_PER_STATEMENT
+    if whole:
+        head, _, one = statement.partition(" VALUES ")
+        many = f"{head} VALUES {','.join([one] * ROWS_PER_STATEMENT)}"
+        for start in range(0, whole, ROWS_PER_STATEMENT):
+            part = rows[start : start + ROWS_PER_STATEMENT]
+            connection.execute(many, [value for row in part for value in row])
+    if whole < len(rows):
+        connection.executemany(statement, rows[whole:])
+
+
+def event_row(event: Stored) -> tuple[object, ...]:
+    """Give the columns of an event, in the order of INSERT_EVENT."""
     head = event.head
     return (
         event.position,

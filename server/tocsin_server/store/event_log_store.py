@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from tocsin_server.domain.event_log import Append, Appended, Step
 from tocsin_server.domain.selection import EventFilter
@@ -25,12 +25,18 @@ class LogStore:
         self.count = reads.count
         self.status = reads.status
         self.position_before = reads.position_before
-        self.routed = reads.routed
+        self._reads = reads
+        self.nudge_router: Callable[[], None] = lambda: None
 
     @property
     def head(self) -> int:
         """The newest position of the log."""
         return self.following.head
+
+    async def routed(self, position: int) -> None:
+        """Wait until the router has passed a position."""
+        self.nudge_router()
+        await self._reads.routed(position)
 
     def append(self, append: Append) -> Awaitable[list[Appended]]:
         """Store events, all or none; durable when this returns."""

@@ -137,7 +137,7 @@ class Following:
 
     def start(self) -> None:
         """Begin to listen to the tail; called on the event loop of the followers."""
-        self._tail.listen(asyncio.get_running_loop(), self._woken)
+        self._tail.listen(asyncio.get_running_loop(), self._woken, lambda: bool(self._views))
         self._ticker = asyncio.create_task(self._tick_forever(), name="heartbeats")
 
     async def stop(self) -> None:
@@ -174,7 +174,10 @@ class Following:
         self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float
     ) -> AsyncIterator[Step]:
         """Tell what matches after a position, without end."""
-        view = self._views.get(event_filter) or self._views.setdefault(event_filter, View(self._tail, event_filter))
+        view = self._views.get(event_filter)
+        if view is None:
+            view = self._views[event_filter] = View(self._tail, event_filter)
+            view.advance()  # what was committed while nobody was listening
         view.followers += 1
         try:
             async for step in self._steps(view, event_filter, after, batch_max, heartbeat_s):

@@ -35,6 +35,11 @@ class StoreOutbox:
         self._epoch = 0
         self.decode = wire.decode
 
+    @property
+    def head(self) -> int:
+        """The newest position of the log."""
+        return self._tail.head
+
     async def begin(self) -> int:
         """Take over from a process that is gone."""
 

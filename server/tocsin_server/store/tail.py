@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from tocsin_server.domain.event_log import Stored
 
+Wake = Callable[[Sequence[int]], None]
 RING_EVENTS_MAX = 10_000  # a second or two of the fastest appends
 RING_BYTES_MAX = 32 * 1024 * 1024
 
@@ -25,14 +26,14 @@ class Tail:
         self._lock = threading.Lock()
         self._ring: deque[Stored] = deque()
         self._bytes = 0
-        self._listeners: list[tuple[asyncio.AbstractEventLoop, Callable[[Sequence[int]], None]]] = []
+        self._listeners: list[tuple[asyncio.AbstractEventLoop, Wake, Callable[[], bool]]] = []
         self.head = head
         self.floor = head
 
-    def listen(self, loop: asyncio.AbstractEventLoop, wake: Callable[[Sequence[int]], None]) -> None:
-        """Have `wake(deleted positions)` called on `loop` after each commit that touched the log."""
+    def listen(self, loop: asyncio.AbstractEventLoop, wake: Wake, wants: Callable[[], bool] = lambda: True) -> None:
+        """Have `wake(deleted positions)` called on `loop` after each commit, while `wants()` says so."""
         with self._lock:
-            self._listeners.append((loop, wake))
+            self._listeners.append((loop, wake, wants))
 
     def commit(self, stored: Sequence[Stored], deleted: Sequence[int]) -> None:
         """Take over what a transaction has committed; called on the writer's thread."""
@@ -51,8 +52,8 @@ class Tail:
                 self._bytes -= len(oldest.frame)
                 self.floor = oldest.position
             listeners = list(self._listeners)
-        for loop, wake in listeners:
-            if not loop.is_closed():
+        for loop, wake, wants in listeners:
+            if wants() and not loop.is_closed():
                 loop.call_soon_threadsafe(wake, deleted)
 
     def after(self, position: int, limit: int) -> list[Stored] | None:

@@ -18,8 +18,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import peewee
-
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Append, Appended, OwnEvent, Stored
 from tocsin_server.domain.ports import Runtime
@@ -39,7 +37,6 @@ class Transaction:
     """What a unit of work may do while its transaction is open."""
 
     connection: sqlite3.Connection
-    database: peewee.SqliteDatabase
     runtime: Runtime
     log: appending.LogAppender
 
@@ -91,6 +88,7 @@ class Writer:
         self._on_commit = on_commit
         self._queue: queue.SimpleQueue[_Work[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="writer", daemon=True)
+        self._connection: sqlite3.Connection
         self._last_group = 1
         self._last_commit_s = 0.0
         self.fatal: Callable[[BaseException], None] = lambda error: None
@@ -132,6 +130,7 @@ class Writer:
     def _loop(self) -> None:
         database = self._store.writer
         database.connect(reuse_if_open=True)
+        self._connection = database.connection()
         try:
             while (first := self._queue.get()) is not None:
                 group, ended = self._gather(first)
@@ -179,39 +178,50 @@ class Writer:
         self._answer(group)
 
     def _commit(self, group: list[_Work[Any]]) -> appending.LogAppender:
-        database = self._store.writer
-        began = 0.0
-        with database.atomic():
-            connection = database.connection()
-            log = appending.LogAppender(connection, self._runtime.now())
-            appends = [work for work in group if work.append is not None]
-            outcomes = log.append_all([work.append for work in appends if work.append is not None])
-            for work, outcome in zip(appends, outcomes, strict=True):
-                if isinstance(outcome, TocsinError):
-                    work.error = outcome
-                else:
-                    work.answer = outcome
-            transaction = Transaction(connection, database, self._runtime, log)
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            log = self._run_group(connection, group)
+            began = self._runtime.monotonic()
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        self._last_commit_s = self._runtime.monotonic() - began
+        return log
+
+    def _run_group(self, connection: sqlite3.Connection, group: list[_Work[Any]]) -> appending.LogAppender:
+        log = appending.LogAppender(connection, self._runtime.now())
+        appends = [work for work in group if work.append is not None]
+        outcomes = log.append_all([work.append for work in appends if work.append is not None])
+        for work, outcome in zip(appends, outcomes, strict=True):
+            if isinstance(outcome, TocsinError):
+                work.error = outcome
+            else:
+                work.answer = outcome
+        if len(appends) < len(group):
+            transaction = Transaction(connection, self._runtime, log)
             for work in group:
                 if work.unit is not None:
                     self._run_unit(work, transaction)
-            log.flush()
-            began = self._runtime.monotonic()
-        self._last_commit_s = self._runtime.monotonic() - began
+        log.flush()
         return log
 
     @staticmethod
     def _run_unit(work: _Work[Any], transaction: Transaction) -> None:
         assert work.unit is not None
         mark = transaction.log.mark()
+        transaction.connection.execute("SAVEPOINT unit")
         try:
-            with transaction.database.savepoint():
-                work.answer = work.unit(transaction)
+            work.answer = work.unit(transaction)
         except Exception as error:
             if is_storage_fault(error):
                 raise
+            transaction.connection.execute("ROLLBACK TO unit")
             transaction.log.rewind(mark)
             work.error = error
+        transaction.connection.execute("RELEASE unit")
 
     @staticmethod
     def _answer(group: list[_Work[Any]]) -> None:
@@ -237,9 +247,9 @@ def _events(work: _Work[Any]) -> int:
 
 def is_storage_fault(error: BaseException) -> bool:
     """Tell whether an exception is the disk's or the database's fault, not the unit's."""
-    return isinstance(
-        error, peewee.OperationalError | sqlite3.OperationalError | peewee.DatabaseError
-    ) and not isinstance(error, peewee.IntegrityError)
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.IntegrityError | sqlite3.ProgrammingError
+    )
 
 
 def storage_failure(error: Exception) -> Exception:

@@ -1,0 +1,44 @@
+"""A server process to measure, and its CPU time."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class ServerProcess:
+    """The real server on a free port, for as long as the block runs."""
+
+    def __init__(self, data: Path) -> None:
+        command = [sys.executable, "-m", "tocsin_server", "serve", "--dev", "--port", "0", "--data", str(data)]
+        self._process = subprocess.Popen(
+            [*command, "--log-level", "warning"], stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+        assert self._process.stdout is not None
+        found = re.search(r"listens on (\S+)", self._process.stdout.readline())
+        if found is None:
+            raise RuntimeError("the server did not start")
+        self.address = found.group(1)
+
+    def cpu_s(self) -> float:
+        """Give the CPU time that the server has used, user and system."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(30)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
