@@ -7,7 +7,7 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import grpc
 from aiohttp import web
@@ -19,6 +19,9 @@ from tocsin.v1.notifications_pb2_grpc import NotificationsStub
 from bench.append import sample_event
 from bench.results import Figure, figure
 from bench.server import ServerProcess
+
+if TYPE_CHECKING:
+    from tocsin.v1.event_log_pb2_grpc import EventLogAsyncStub
 
 EVENTS = 600
 RATE = 200.0  # events per second, open loop
@@ -70,7 +73,7 @@ async def _measure(address: str) -> tuple[list[float], list[float]]:
     return acknowledged, [arrived[name] - began for name, began in sent.items()]
 
 
-async def _produce(stub: EventLogStub) -> tuple[dict[str, float], list[float]]:
+async def _produce(stub: EventLogAsyncStub) -> tuple[dict[str, float], list[float]]:
     """Append at a steady rate whatever the answers take."""
     sent: dict[str, float] = {}
     acknowledged: list[float] = []
@@ -79,8 +82,7 @@ async def _produce(stub: EventLogStub) -> tuple[dict[str, float], list[float]]:
         event = sample_event()
         event.id = f"e-{number}"
         sent[event.id] = began = time.perf_counter()
-        call: Any = stub.AppendEvent(log_pb.AppendEventRequest(event=event))
-        await call
+        await stub.AppendEvent(log_pb.AppendEventRequest(event=event))
         acknowledged.append(time.perf_counter() - began)
 
     tasks = []

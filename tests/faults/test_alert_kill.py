@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub
 
 from tests.service.test_alerting import alert, struct
+from tests.support.processes import ServerProcess
 from tests.support.receivers import SECRET, WebhookReceiver
 
 pytestmark = pytest.mark.faults
@@ -32,20 +32,13 @@ SEED = 4
 @asynccontextmanager
 async def process(data: Path) -> AsyncIterator[grpc.aio.Channel]:
     """Run a server in a process of its own, and kill it when the block ends."""
-    command = [sys.executable, "-m", "tocsin_server", "serve", "--dev", "--port", "0", "--data", str(data)]
-    server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    server = ServerProcess(data)
+    await server.start()
     try:
-        assert server.stdout is not None
-        address = ""
-        while not address:
-            line = (await server.stdout.readline()).decode()
-            assert line, "the server ended"
-            address = line.partition(" listens on ")[2].strip()
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with grpc.aio.insecure_channel(server.address) as channel:
             yield channel
     finally:
-        server.kill()
-        await server.communicate()
+        await server.kill()
 
 
 async def begin(channel: grpc.aio.Channel, url: str) -> str:

@@ -65,9 +65,9 @@ def open_store(url: str, new_id: Callable[[], str]) -> Store:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(path)
     try:
+        _check_readable(path)
         writer = SqliteDatabase(str(path), pragmas=PRAGMAS, timeout=BUSY_TIMEOUT_S, lock_type="IMMEDIATE")
         with writer.connection_context():
-            _check_integrity(writer, path)
             _migrate(writer, path)
             _assert_durable(writer)
             _found_log(writer, new_id)
@@ -108,11 +108,14 @@ def _lock(path: Path) -> IO[str]:
     return lock
 
 
-def _check_integrity(database: SqliteDatabase, path: Path) -> None:
+def _check_readable(path: Path) -> None:
+    connection = sqlite3.connect(path)
     try:
-        database.execute_sql("SELECT count(*) FROM sqlite_master").fetchone()
-    except Exception as error:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} is not a readable SQLite database ({error}): restore it from a backup") from error
+    finally:
+        connection.close()
 
 
 def _migrate(database: SqliteDatabase, path: Path) -> None:
