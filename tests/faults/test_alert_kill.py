@@ -19,7 +19,7 @@ from tocsin.v1.alerting_pb2_grpc import AlertingStub
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub
 
-from tests.service.test_alerting import alert, struct
+from tests.support.alerts import alert, struct
 from tests.support.processes import ServerProcess
 from tests.support.receivers import SECRET, WebhookReceiver
 

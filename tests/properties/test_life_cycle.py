@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tocsin_server.domain.alerting import AlertStatus, InstanceReport, NotifyWhen
 from tocsin_server.domain.instances import Instance
 
-from tests.unit.test_execution import MINUTE, Life, found, spec, statuses, told
+from tests.support.lives import MINUTE, Life, found, spec, statuses, told
 
 IDS = ["a", "b", "c"]
 ACTIVITY = st.one_of(st.none(), st.tuples(st.sampled_from(["default", "critical"]), st.sampled_from(["", "x", "y"])))

@@ -5,29 +5,20 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
 from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level, OwnEvent, Stored
 from tocsin_server.domain.execution import RESOURCE_TYPE
 from tocsin_server.domain.selection import EventFilter, sees_own_events
 from tocsin_server.store.event_counts import EventCounts
 from tocsin_server.store.writer import Transaction
 
-from tests.service.test_alert_runs import T0, Clock, House
+from tests.support.alert_house import T0, House
 
 SEED = 11
 EVENTS = 400
 ALERT = "the-alert"
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    running = House(tmp_path / "tocsin.db", Clock())
-    yield running
-    running.close()
 
 
 def event(chance: random.Random) -> OwnEvent:

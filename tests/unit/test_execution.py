@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pytest
 from tocsin_server.domain.alerting import (
     INSTANCES_MAX,
     Action,
-    ActionGroup,
-    Alert,
-    AlertSpec,
     AlertStatus,
-    AlertType,
     InstanceReport,
     NotifyWhen,
     Report,
@@ -22,84 +16,10 @@ from tocsin_server.domain.alerting import (
     RunErrorReason,
 )
 from tocsin_server.domain.event_log import Level
-from tocsin_server.domain.execution import Claim, Run, RunOutcome, advance, apply, close, fail, own_event
-from tocsin_server.domain.instances import Memory, RunFailure
-from tocsin_server.domain.schedule import SECOND_US
+from tocsin_server.domain.execution import Claim, Run, advance, apply, close, own_event
+from tocsin_server.domain.instances import RunFailure
 
-MINUTE = 60 * SECOND_US
-T0 = 1_800_000_000 * SECOND_US
-
-TYPE = AlertType(
-    id="example.cpu",
-    name="CPU",
-    executor=lambda context: Report(),
-    params_schema={},
-    action_groups=(ActionGroup("default", "High"), ActionGroup("critical", "Critical")),
-    default_action_group_id="default",
-)
-ALERT = Alert(
-    account="acme",
-    id="123",
-    version=1,
-    enabled=True,
-    spec=AlertSpec(
-        name="cpu alert",
-        alert_type_id=TYPE.id,
-        consumer="ops",
-        interval="1m",
-        tags=("infra", "cpu"),
-        actions=(
-            Action("default", "mail", {"body": "{{context.server}} {{state.cpuUsage}}"}),
-            Action("critical", "page", {"body": "critical {{context.server}}"}),
-            Action("recovered", "mail", {"body": "{{context.server}} is fine"}),
-        ),
-    ),
-    created_by="u",
-    updated_by="u",
-    created_at=0,
-    updated_at=0,
-)
-
-
-def spec(**changes: Any) -> Alert:
-    return replace(ALERT, spec=replace(ALERT.spec, **changes))
-
-
-def found(id: str, group: str | None = "default", subgroup: str = "", **context: Any) -> InstanceReport:
-    return InstanceReport(id=id, group=group, subgroup=subgroup, context={"server": id} | context)
-
-
-@dataclass
-class Life:
-    """Runs one alert minute by minute, feeding each run what the one before left behind."""
-
-    alert: Alert = ALERT
-    at: int = T0
-    memory: Memory = field(default_factory=Memory)
-
-    def run(self, *reports: InstanceReport, **more: Any) -> RunOutcome:
-        outcome = advance(self.alert, TYPE, self.memory, Report(reports, **more), self.at)
-        return self.keep(outcome)
-
-    def fail(self) -> RunOutcome:
-        return self.keep(fail(self.memory, RunError(RunErrorReason.EXECUTE, "boom")))
-
-    def keep(self, outcome: RunOutcome) -> RunOutcome:
-        self.memory = Memory(outcome.status, outcome.state, {i.id: i for i in outcome.instances})
-        self.at += MINUTE
-        return outcome
-
-
-def sent(outcome: RunOutcome) -> list[tuple[str, str]]:
-    return [(n.instance_id, n.group) for n in outcome.notifications]
-
-
-def told(outcome: RunOutcome) -> list[str]:
-    return [f"{t.kind} {t.details['instance_id']}" for t in outcome.transitions if "instance_id" in t.details]
-
-
-def statuses(outcome: RunOutcome) -> list[tuple[Any, Any]]:
-    return [(t.details["previous_status"], t.details["status"]) for t in outcome.transitions if "status" in t.details]
+from tests.support.lives import ALERT, MINUTE, T0, TYPE, Life, found, sent, spec, statuses, told
 
 
 def test_new_active_recovered() -> None:

@@ -15,7 +15,7 @@ from tocsin_server.domain.instances import Memory
 from tocsin_server.domain.ports import Runtime
 from tocsin_server.domain.schedule import SECOND_US
 
-from tests.unit.test_execution import ALERT, T0, TYPE
+from tests.support.lives import ALERT, T0, TYPE
 
 RUNTIME = Runtime(now=lambda: T0, monotonic=lambda: 0.0, new_id=lambda: "0" * 32, jitter=lambda: 0.5)
 FAILED = TocsinError(Reason.STORAGE_FAILED, "the store did not take the write")
