@@ -1,0 +1,126 @@
+"""Client of tocsin: append and follow events, configure notifications and alerts.
+
+    import tocsin
+
+    with tocsin.connect("127.0.0.1:50051") as client:
+        client.append("image.analysis.failed", level="error", message="no such layer")
+
+`connect` makes a blocking client, `connect_async` one for asyncio. The messages of the contract are in
+`tocsin.v1`; the errors are drawn as a tree in `tocsin.errors`.
+"""
+
+from tocsin.aio import AsyncClient, AsyncSubscription, connect_async
+from tocsin.alerts import RECOVERED, action, alert
+from tocsin.client import Client, connect
+from tocsin.errors import (
+    Aborted,
+    AlertTypeDisabled,
+    AlertTypeNotRegistered,
+    AlreadyExists,
+    Cancelled,
+    Conflict,
+    DataLoss,
+    DeadlineExceeded,
+    EventCorrupt,
+    FailedPrecondition,
+    IdReused,
+    InternalError,
+    InvalidField,
+    InvalidMetadata,
+    InvalidPageToken,
+    InvalidRequest,
+    InvalidTemplate,
+    KeyMissing,
+    LimitReached,
+    LogChanged,
+    NotFound,
+    OutOfRange,
+    PageTokenMismatch,
+    PermissionDenied,
+    PositionAhead,
+    RequestIdReused,
+    ResourceExhausted,
+    ServerDraining,
+    SlowConsumer,
+    StorageFailed,
+    StorageFull,
+    TocsinError,
+    TooManyStreams,
+    Unauthenticated,
+    Unavailable,
+    Undecodable,
+    Unimplemented,
+    Violation,
+)
+from tocsin.events import Appended, draft, event_filter
+from tocsin.following import After, CaughtUp
+from tocsin.receivers import mailbox, new_webhook_secret, selector, webhook
+from tocsin.retries import Backoff
+from tocsin.settings import TLS
+from tocsin.subscription import Subscription
+from tocsin.v1.event_log_pb2 import Event
+from tocsin.values import to_datetime, to_python
+
+__all__ = [
+    "RECOVERED",
+    "TLS",
+    "Aborted",
+    "After",
+    "AlertTypeDisabled",
+    "AlertTypeNotRegistered",
+    "AlreadyExists",
+    "Appended",
+    "AsyncClient",
+    "AsyncSubscription",
+    "Backoff",
+    "Cancelled",
+    "CaughtUp",
+    "Client",
+    "Conflict",
+    "DataLoss",
+    "DeadlineExceeded",
+    "Event",
+    "EventCorrupt",
+    "FailedPrecondition",
+    "IdReused",
+    "InternalError",
+    "InvalidField",
+    "InvalidMetadata",
+    "InvalidPageToken",
+    "InvalidRequest",
+    "InvalidTemplate",
+    "KeyMissing",
+    "LimitReached",
+    "LogChanged",
+    "NotFound",
+    "OutOfRange",
+    "PageTokenMismatch",
+    "PermissionDenied",
+    "PositionAhead",
+    "RequestIdReused",
+    "ResourceExhausted",
+    "ServerDraining",
+    "SlowConsumer",
+    "StorageFailed",
+    "StorageFull",
+    "Subscription",
+    "TocsinError",
+    "TooManyStreams",
+    "Unauthenticated",
+    "Unavailable",
+    "Undecodable",
+    "Unimplemented",
+    "Violation",
+    "action",
+    "alert",
+    "connect",
+    "connect_async",
+    "draft",
+    "event_filter",
+    "mailbox",
+    "new_webhook_secret",
+    "selector",
+    "to_datetime",
+    "to_python",
+    "webhook",
+]

@@ -1,0 +1,6 @@
+"""The asyncio side of the client: the same calls, awaited."""
+
+from tocsin.aio.client import AsyncClient, connect_async
+from tocsin.aio.subscription import AsyncSubscription
+
+__all__ = ["AsyncClient", "AsyncSubscription", "connect_async"]

@@ -1,0 +1,273 @@
+"""The blocking client. `tocsin.aio.client` is its asyncio twin; what both know is in the pure modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Self, Unpack, cast
+from weakref import WeakSet
+
+import grpc
+
+from tocsin import alerts, events, following, receivers
+from tocsin.channel import Channel, Streaming, dial, pages, until
+from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
+from tocsin.subscription import OnDisconnect, Subscription
+from tocsin.v1 import alerting_pb2 as alerting
+from tocsin.v1 import event_log_pb2 as event_log
+from tocsin.v1 import notifications_pb2 as notifications
+from tocsin.v1 import system_pb2 as system
+from tocsin.v1.alerting_pb2_grpc import AlertingStub
+from tocsin.v1.event_log_pb2_grpc import EventLogStub
+from tocsin.v1.notifications_pb2_grpc import NotificationsStub
+from tocsin.v1.system_pb2_grpc import SystemStub
+
+# Deletions of many events go on for as long as they need; this ends one that hangs.
+_DELETION_TIMEOUT_S = 600.0
+_POLL_S = 0.1
+_Follow = Streaming[event_log.SubscribeRequest, event_log.SubscribeResponse]
+
+
+def connect(address: str = DEFAULT_ADDRESS, **options: Unpack[Options]) -> Client:
+    """Make a client; it connects with its first call. Raises ValueError."""
+    settings = Settings.of(address, options)
+    return Client(dial(settings), settings)
+
+
+class Client:
+    """A connection to a server, to be used as a context manager. Threads may share it.
+
+    `event_log`, `notifications`, `alerting` and `system` are the stubs with every RPC of the protos;
+    they too have deadlines, safe retries and the errors of `tocsin.errors`. The methods are the same
+    calls with plain arguments. All raise TocsinError.
+    """
+
+    def __init__(self, channel: grpc.Channel, settings: Settings, *, owner: bool = True) -> None:
+        self._grpc_channel = channel
+        self._settings = settings
+        self._owner = owner
+        self._subscriptions: WeakSet[Subscription] = WeakSet()
+        ours = cast(grpc.Channel, Channel(channel, settings))
+        self.event_log = EventLogStub(ours)
+        self._follow = cast(_Follow, self.event_log.Subscribe)
+        self.notifications = NotificationsStub(ours)
+        self.alerting = AlertingStub(ours)
+        self.system = SystemStub(ours)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the subscriptions and the connection. A client of `in_context` has nothing to close."""
+        if not self._owner:
+            return
+        for subscription in list(self._subscriptions):
+            subscription.close()
+        self._grpc_channel.close()
+
+    def in_context(
+        self,
+        *,
+        request_id: str | None = None,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+        account: str | None = None,
+    ) -> Client:
+        """Answer a client on the same connection whose calls carry these headers.
+
+        What is not given stays as it is here. The server echoes the ids and keeps them on events and
+        deliveries.
+        """
+        given = {
+            "request_id": request_id,
+            "correlation_id": correlation_id,
+            "traceparent": traceparent,
+            "account": account,
+        }
+        settings = self._settings.in_context(**{name: value for name, value in given.items() if value})
+        client = Client(self._grpc_channel, settings, owner=False)
+        client._subscriptions = self._subscriptions
+        return client
+
+    def info(self) -> system.GetInfoResponse:
+        """Answer version, store, log and limits of the server."""
+        return self.system.GetInfo(system.GetInfoRequest())
+
+    # The event log
+
+    def append(
+        self,
+        event: str | event_log.Event,
+        *,
+        request_id: str | None = None,
+        **fields: Unpack[events.EventFields],
+    ) -> events.Appended:
+        """Append an event, given by its type and fields or ready-made. It is durable when this returns.
+
+        Without an id of its own it gets a request id, so that retries store it once.
+        """
+        request = events.append_request(event, request_id, fields)
+        return events.appended(self.event_log.AppendEvent(request))
+
+    def append_many(self, batch: Iterable[event_log.Event], *, request_id: str | None = None) -> list[events.Appended]:
+        """Append up to 1000 events of `draft`, all or none; answers in their order."""
+        request = events.append_many_request(batch, request_id)
+        return events.appended_many(self.event_log.AppendEvents(request))
+
+    def get_event(self, id: str) -> event_log.Event:
+        """Answer one event. Raises NotFound."""
+        return self.event_log.GetEvent(event_log.GetEventRequest(id=id)).event
+
+    def list_events(
+        self,
+        filter: event_log.EventFilter | None = None,
+        *,
+        oldest_first: bool = False,
+        page_size: int = 0,
+        **criteria: Unpack[events.Criteria],
+    ) -> Iterator[event_log.Event]:
+        """Go through all matching events by time of occurrence, page after page."""
+        request = events.list_request(events.one_filter(filter, criteria), oldest_first, page_size)
+        return (event for page in pages(self.event_log.ListEvents, request) for event in page.events)
+
+    def delete_event(self, id: str) -> None:
+        """Delete one event. Raises NotFound."""
+        self.event_log.DeleteEvent(event_log.DeleteEventRequest(id=id))
+
+    def delete_events(
+        self,
+        filter: event_log.EventFilter | None = None,
+        *,
+        all: bool = False,
+        timeout_s: float = _DELETION_TIMEOUT_S,
+        **criteria: Unpack[events.Criteria],
+    ) -> list[str]:
+        """Delete what matches, or everything of the account; answers the ids."""
+        request = events.delete_request(events.one_filter(filter, criteria), all, validate_only=False)
+        steps = self.event_log.DeleteEvents(request, timeout=timeout_s)
+        return [id for step in steps for id in step.progress.ids]
+
+    def preview_deletion(
+        self,
+        filter: event_log.EventFilter | None = None,
+        *,
+        all: bool = False,
+        **criteria: Unpack[events.Criteria],
+    ) -> event_log.DeleteEventsResponse.Preview:
+        """Answer how many events `delete_events` would delete, and up to 100 of them."""
+        request = events.delete_request(events.one_filter(filter, criteria), all, validate_only=True)
+        steps = self.event_log.DeleteEvents(request, timeout=_DELETION_TIMEOUT_S)
+        found = event_log.DeleteEventsResponse.Preview()
+        for step in steps:
+            found.MergeFrom(step.preview)
+        return found
+
+    def subscribe(
+        self,
+        filter: event_log.EventFilter | None = None,
+        *,
+        start: following.Start = "new",
+        batch_max: int = 0,
+        heartbeat_s: float | None = None,
+        stop_when_caught_up: bool = False,
+        on_disconnect: OnDisconnect | None = None,
+        **criteria: Unpack[events.Criteria],
+    ) -> Subscription:
+        """Follow the log. It connects when it is first read, and again after every disconnect."""
+        wanted = events.one_filter(filter, criteria)
+        request = following.subscribe_request(wanted, start, batch_max, heartbeat_s, stop_when_caught_up)
+        progress = following.Progress(request, self._settings.backoff)
+
+        subscription = Subscription(self._follow, progress, on_disconnect)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    # Notifications
+
+    def create_endpoint(
+        self, configuration: notifications.EndpointConfiguration, *, request_id: str | None = None
+    ) -> notifications.EndpointConfiguration:
+        """Create a `webhook(...)` or `mailbox(...)`; its selectors apply to events appended after it."""
+        request = notifications.CreateEndpointConfigurationRequest(
+            configuration=configuration, request_id=request_id or events.fresh_request_id()
+        )
+        return self.notifications.CreateEndpointConfiguration(request).configuration
+
+    def delete_endpoint(self, id: str) -> None:
+        """Delete an endpoint configuration; what waits for it is cancelled. Raises NotFound."""
+        request = notifications.DeleteEndpointConfigurationRequest(id=id)
+        self.notifications.DeleteEndpointConfiguration(request)
+
+    def test_endpoint(
+        self, target: str | notifications.EndpointConfiguration
+    ) -> notifications.TestEndpointConfigurationResponse:
+        """Send a test message through a stored (by id) or an unsaved configuration."""
+        return self.notifications.TestEndpointConfiguration(receivers.test_request(target))
+
+    def list_deliveries(
+        self,
+        states: Iterable[str] = (),
+        *,
+        configuration_id: str = "",
+        event_id: str = "",
+        alert_id: str = "",
+    ) -> Iterator[notifications.Delivery]:
+        """Go through the deliveries, newest first, without their attempts. States are lower case words."""
+        request = receivers.deliveries_request(
+            states, configuration_id=configuration_id, event_id=event_id, alert_id=alert_id
+        )
+        found = pages(self.notifications.ListDeliveries, request)
+        return (delivery for page in found for delivery in page.deliveries)
+
+    def get_delivery(self, id: str) -> notifications.Delivery:
+        """Answer one delivery with every attempt. Raises NotFound."""
+        return self.notifications.GetDelivery(notifications.GetDeliveryRequest(id=id)).delivery
+
+    def wait_for_delivery(
+        self,
+        *,
+        configuration_id: str = "",
+        event_id: str = "",
+        alert_id: str = "",
+        timeout_s: float = 30.0,
+    ) -> notifications.Delivery:
+        """Wait until such a delivery has ended, well or not. Raises TimeoutError."""
+
+        def look() -> notifications.Delivery | None:
+            found = self.list_deliveries(
+                receivers.ENDED, configuration_id=configuration_id, event_id=event_id, alert_id=alert_id
+            )
+            return next(found, None)
+
+        return until(look, "a delivery", timeout_s, _POLL_S)
+
+    # Alerting
+
+    def create_alert(self, alert: alerting.Alert, *, request_id: str | None = None) -> alerting.Alert:
+        """Create an alert of `alert(...)`; its first run is at once."""
+        request = alerting.CreateAlertRequest(alert=alert, request_id=request_id or events.fresh_request_id())
+        return self.alerting.CreateAlert(request).alert
+
+    def get_alert(self, id: str) -> alerting.Alert:
+        """Answer one alert with the status of its newest run. Raises NotFound."""
+        return self.alerting.GetAlert(alerting.GetAlertRequest(id=id)).alert
+
+    def get_alert_state(self, id: str) -> alerting.GetAlertStateResponse:
+        """Answer the state of an alert and its active instances. Raises NotFound."""
+        return self.alerting.GetAlertState(alerting.GetAlertStateRequest(id=id))
+
+    def delete_alert(self, id: str) -> None:
+        """Delete an alert with its instances. Raises NotFound."""
+        self.alerting.DeleteAlert(alerting.DeleteAlertRequest(id=id))
+
+    def wait_for_alert(self, id: str, status: str, *, timeout_s: float = 30.0) -> alerting.Alert:
+        """Wait until a run of the alert ends "ok", "active" or "error". Raises TimeoutError."""
+        wanted = alerts.to_status(status)
+
+        def look() -> alerting.Alert | None:
+            found = self.get_alert(id)
+            return found if found.execution_status.status == wanted else None
+
+        return until(look, f"alert {id} being {status}", timeout_s, _POLL_S)

@@ -1,0 +1,384 @@
+"""What a call can fail with, one class for each reason that a server gives.
+
+Code decides by class (or by `reason`), never by text. A reason that this version does not know falls
+back to the class of its gRPC code, so catching the inner nodes of the tree keeps working::
+
+    TocsinError
+    ├── InvalidRequest            INVALID_ARGUMENT
+    │   ├── InvalidField            INVALID_FIELD
+    │   ├── Undecodable             UNDECODABLE
+    │   ├── InvalidPageToken        INVALID_PAGE_TOKEN
+    │   ├── PageTokenMismatch       PAGE_TOKEN_MISMATCH
+    │   ├── InvalidMetadata         INVALID_METADATA
+    │   ├── InvalidTemplate         INVALID_TEMPLATE
+    │   └── AlertTypeNotRegistered  ALERT_TYPE_NOT_REGISTERED
+    ├── NotFound                  NOT_FOUND
+    ├── AlreadyExists             ALREADY_EXISTS
+    │   ├── IdReused                ID_REUSED
+    │   └── RequestIdReused         REQUEST_ID_REUSED
+    ├── FailedPrecondition        FAILED_PRECONDITION
+    │   ├── LogChanged              LOG_CHANGED
+    │   ├── AlertTypeDisabled       ALERT_TYPE_DISABLED
+    │   └── KeyMissing              KEY_MISSING
+    ├── OutOfRange                OUT_OF_RANGE
+    │   └── PositionAhead           POSITION_AHEAD
+    ├── Unauthenticated           UNAUTHENTICATED
+    ├── PermissionDenied          PERMISSION_DENIED
+    ├── ResourceExhausted         RESOURCE_EXHAUSTED
+    │   ├── TooManyStreams          TOO_MANY_STREAMS
+    │   ├── StorageFull             STORAGE_FULL
+    │   └── LimitReached            LIMIT_REACHED
+    ├── Aborted                   ABORTED
+    │   ├── SlowConsumer            SLOW_CONSUMER
+    │   └── Conflict                CONFLICT
+    ├── Unavailable               UNAVAILABLE
+    │   ├── ServerDraining          SERVER_DRAINING
+    │   └── StorageFailed           STORAGE_FAILED
+    ├── DataLoss                  DATA_LOSS
+    │   └── EventCorrupt            EVENT_CORRUPT
+    ├── DeadlineExceeded          DEADLINE_EXCEEDED
+    ├── InternalError             INTERNAL
+    ├── Cancelled                 CANCELLED
+    └── Unimplemented             UNIMPLEMENTED
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+# Trailer in which a server puts google.rpc.Status.
+_DETAILS_KEY = "grpc-status-details-bin"
+# ErrorInfo of another domain comes from something between us and the server; its reasons are not ours.
+_DOMAIN = "tocsin"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field that was refused: its path in the request, and why."""
+
+    field: str
+    description: str
+
+
+class TocsinError(Exception):
+    """A call failed.
+
+    `code` is the gRPC status, `reason` the name in `tocsin.v1.ErrorReason` without its prefix (empty
+    when the failure did not come from a tocsin server), `metadata` what belongs to the reason,
+    `violations` the refused fields, `retry_after_s` how long the server asked to wait.
+    """
+
+    codes: ClassVar[tuple[grpc.StatusCode, ...]] = ()
+    reasons: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: tuple[Violation, ...] = (),
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.metadata: Mapping[str, str] = dict(metadata or {})
+        self.violations = violations
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        name = f"{self.code.name} {self.reason}".rstrip()
+        fields = "; ".join(f"{violation.field}: {violation.description}" for violation in self.violations)
+        return f"{name}: {self.message}" + (f" ({fields})" if fields else "")
+
+
+class InvalidRequest(TocsinError):
+    """The request is wrong in itself; repeating it cannot help."""
+
+    codes = (grpc.StatusCode.INVALID_ARGUMENT,)
+
+
+class InvalidField(InvalidRequest):
+    """Fields are outside their bounds; `violations` names each one."""
+
+    reasons = ("INVALID_FIELD",)
+
+
+class Undecodable(InvalidRequest):
+    """The bytes were no message of the method's request type."""
+
+    reasons = ("UNDECODABLE",)
+
+
+class InvalidPageToken(InvalidRequest):
+    """The page token is not one of this server, or damaged."""
+
+    reasons = ("INVALID_PAGE_TOKEN",)
+
+
+class PageTokenMismatch(InvalidRequest):
+    """The page token belongs to another filter, order or account."""
+
+    reasons = ("PAGE_TOKEN_MISMATCH",)
+
+
+class InvalidMetadata(InvalidRequest):
+    """A metadata header is malformed."""
+
+    reasons = ("INVALID_METADATA",)
+
+
+class InvalidTemplate(InvalidRequest):
+    """A mustache template cannot be used; `violations` has field, line and column."""
+
+    reasons = ("INVALID_TEMPLATE",)
+
+
+class AlertTypeNotRegistered(InvalidRequest):
+    """The server knows no alert type of this id."""
+
+    reasons = ("ALERT_TYPE_NOT_REGISTERED",)
+
+
+class NotFound(TocsinError):
+    """There is no such object in the caller's account."""
+
+    codes = (grpc.StatusCode.NOT_FOUND,)
+    reasons = ("NOT_FOUND",)
+
+
+class AlreadyExists(TocsinError):
+    """Something else is stored under this name."""
+
+    codes = (grpc.StatusCode.ALREADY_EXISTS,)
+
+
+class IdReused(AlreadyExists):
+    """An event with this id and other content is stored."""
+
+    reasons = ("ID_REUSED",)
+
+
+class RequestIdReused(AlreadyExists):
+    """This request id was used with other content."""
+
+    reasons = ("REQUEST_ID_REUSED",)
+
+
+class FailedPrecondition(TocsinError):
+    """The state of the server forbids the call; repeating it alone cannot help."""
+
+    codes = (grpc.StatusCode.FAILED_PRECONDITION,)
+
+
+class LogChanged(FailedPrecondition):
+    """The position belongs to another log: the store was restored. Start over."""
+
+    reasons = ("LOG_CHANGED",)
+
+
+class AlertTypeDisabled(FailedPrecondition):
+    """The alert type is switched off."""
+
+    reasons = ("ALERT_TYPE_DISABLED",)
+
+
+class KeyMissing(FailedPrecondition):
+    """A secret cannot be decrypted with the server's key."""
+
+    reasons = ("KEY_MISSING",)
+
+
+class OutOfRange(TocsinError):
+    """A position is outside what the log has."""
+
+    codes = (grpc.StatusCode.OUT_OF_RANGE,)
+
+
+class PositionAhead(OutOfRange):
+    """The position is ahead of the log's head: it is from another log."""
+
+    reasons = ("POSITION_AHEAD",)
+
+
+class Unauthenticated(TocsinError):
+    """No API key, or one that is not known."""
+
+    codes = (grpc.StatusCode.UNAUTHENTICATED,)
+    reasons = ("UNAUTHENTICATED",)
+
+
+class PermissionDenied(TocsinError):
+    """The caller may not do this."""
+
+    codes = (grpc.StatusCode.PERMISSION_DENIED,)
+    reasons = ("PERMISSION_DENIED",)
+
+
+class ResourceExhausted(TocsinError):
+    """A limit is reached; `retry_after_s` is set where waiting helps."""
+
+    codes = (grpc.StatusCode.RESOURCE_EXHAUSTED,)
+
+
+class TooManyStreams(ResourceExhausted):
+    """Too many streams are open on the server."""
+
+    reasons = ("TOO_MANY_STREAMS",)
+
+
+class StorageFull(ResourceExhausted):
+    """The store's disk is full; reads and deletes go on."""
+
+    reasons = ("STORAGE_FULL",)
+
+
+class LimitReached(ResourceExhausted):
+    """The account has as many of these objects as it may have."""
+
+    reasons = ("LIMIT_REACHED",)
+
+
+class Aborted(TocsinError):
+    """The call was given up halfway."""
+
+    codes = (grpc.StatusCode.ABORTED,)
+
+
+class SlowConsumer(Aborted):
+    """The subscriber did not read for ten minutes; `metadata` has the position to resume at."""
+
+    reasons = ("SLOW_CONSUMER",)
+
+
+class Conflict(Aborted):
+    """The object changed meanwhile: read it again and repeat."""
+
+    reasons = ("CONFLICT",)
+
+
+class Unavailable(TocsinError):
+    """The server cannot be reached, or not now."""
+
+    codes = (grpc.StatusCode.UNAVAILABLE,)
+
+
+class ServerDraining(Unavailable):
+    """The server is stopping."""
+
+    reasons = ("SERVER_DRAINING",)
+
+
+class StorageFailed(Unavailable):
+    """The store did not take the write; nothing was stored."""
+
+    reasons = ("STORAGE_FAILED",)
+
+
+class DataLoss(TocsinError):
+    """Something stored is damaged."""
+
+    codes = (grpc.StatusCode.DATA_LOSS,)
+
+
+class EventCorrupt(DataLoss):
+    """A stored event does not match its checksum; `metadata` has its position."""
+
+    reasons = ("EVENT_CORRUPT",)
+
+
+class DeadlineExceeded(TocsinError):
+    """No answer came in time; whether the call took effect is not known."""
+
+    codes = (grpc.StatusCode.DEADLINE_EXCEEDED,)
+    reasons = ("DEADLINE_EXCEEDED",)
+
+
+class InternalError(TocsinError):
+    """A fault of the server; `metadata` has the incident id that is in its log."""
+
+    codes = (grpc.StatusCode.INTERNAL,)
+    reasons = ("INTERNAL",)
+
+
+class Cancelled(TocsinError):
+    """The call was cancelled."""
+
+    codes = (grpc.StatusCode.CANCELLED,)
+
+
+class Unimplemented(TocsinError):
+    """The server does not have this method: it is older, or another product."""
+
+    codes = (grpc.StatusCode.UNIMPLEMENTED,)
+
+
+def _tree(root: type[TocsinError]) -> list[type[TocsinError]]:
+    return [root, *(found for child in root.__subclasses__() for found in _tree(child))]
+
+
+BY_REASON = {reason: found for found in _tree(TocsinError) for reason in found.__dict__.get("reasons", ())}
+"""The class of each reason."""
+
+BY_CODE = {code: found for found in _tree(TocsinError) for code in found.__dict__.get("codes", ())}
+"""The class for a code whose reason is missing or not known."""
+
+
+class _FailedCall(Protocol):
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> object: ...
+
+
+def from_rpc(error: grpc.RpcError) -> TocsinError:
+    """Translate what gRPC raised, of the blocking or of the asyncio kind."""
+    call = cast(_FailedCall, error)
+    status = _status(call.trailing_metadata())
+    info = error_details_pb2.ErrorInfo()
+    violations: tuple[Violation, ...] = ()
+    retry_after_s: float | None = None
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            detail.Unpack(info)
+        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+            violations = _violations(detail)
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+    reason = info.reason if info.domain == _DOMAIN else ""
+    code = call.code()
+    kind = BY_REASON.get(reason) or BY_CODE.get(code, TocsinError)
+    return kind(
+        call.details() or code.name,
+        code=code,
+        reason=reason,
+        metadata=info.metadata,
+        violations=violations,
+        retry_after_s=retry_after_s,
+    )
+
+
+def _status(trailers: object) -> status_pb2.Status:
+    for key, value in cast("list[tuple[str, bytes]]", trailers or ()):
+        if key == _DETAILS_KEY:
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:
+                break  # what cannot be read is as good as not sent: the code still tells the kind
+    return status_pb2.Status()
+
+
+def _violations(detail: object) -> tuple[Violation, ...]:
+    refused = error_details_pb2.BadRequest()
+    detail.Unpack(refused)  # type: ignore[attr-defined]
+    return tuple(Violation(found.field, found.description) for found in refused.field_violations)

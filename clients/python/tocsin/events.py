@@ -1,0 +1,211 @@
+"""Requests of the event log, made from plain Python: drafts of events and filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict, Unpack, cast
+from uuid import uuid4
+
+from tocsin.v1.event_log_pb2 import (
+    ORDER_NEWEST_FIRST,
+    ORDER_OLDEST_FIRST,
+    SCOPE_GLOBAL,
+    AppendEventRequest,
+    AppendEventResponse,
+    AppendEventsRequest,
+    AppendEventsResponse,
+    DeleteEventsRequest,
+    Event,
+    EventFilter,
+    EventResource,
+    EventSource,
+    Level,
+    ListEventsRequest,
+)
+from tocsin.values import to_timestamp, to_value
+
+LevelLike = str | int
+"""A level as a word ("info", "error", in any case) or as a number of `tocsin.v1.Level`."""
+
+
+class EventFields(TypedDict, total=False):
+    """What an event can have beside its type; see `tocsin.v1.Event` for the bounds."""
+
+    id: str
+    subtype: str
+    level: LevelLike
+    message: str
+    category: str
+    details: object
+    resource: EventResource | Mapping[str, str]
+    source: EventSource | Mapping[str, str] | str
+    labels: Mapping[str, str]
+    timestamp: datetime
+    correlation_id: str
+    traceparent: str
+
+
+class Criteria(TypedDict, total=False):
+    """What a filter can ask for; an event has to meet each one that is given."""
+
+    types: Iterable[str]
+    subtypes: Iterable[str]
+    levels: Iterable[LevelLike]
+    resource_types: Iterable[str]
+    resource_ids: Iterable[str]
+    user_ids: Iterable[str]
+    services: Iterable[str]
+    hosts: Iterable[str]
+    labels: Mapping[str, str]
+    since: datetime
+    before: datetime
+    all_accounts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where an event is stored. `deleted`: it was stored by an earlier try and deleted since.
+
+    `event` is the whole stored event where the server sent it back (`append`, not `append_many`).
+    """
+
+    id: str
+    position: int
+    log_id: str
+    deleted: bool = False
+    event: Event | None = None
+
+
+_PLAIN_FIELDS = ("id", "subtype", "message", "category", "correlation_id", "traceparent")
+_LIST_CRITERIA = ("types", "subtypes", "resource_types", "resource_ids", "user_ids", "services", "hosts")
+
+
+def to_level(level: LevelLike) -> Level.ValueType:
+    """Read a level. Raises ValueError for what is none."""
+    if isinstance(level, int):
+        return Level.Value(Level.Name(cast(Level.ValueType, level)))
+    return Level.Value(f"LEVEL_{level.upper()}")
+
+
+def draft(type: str, **fields: Unpack[EventFields]) -> Event:
+    """Make an event to append. `source` may be just the name of the service.
+
+    Raises TypeError or ValueError for what cannot be sent; bounds are checked by the server.
+    """
+    given: Mapping[str, Any] = fields
+    _refuse_unknown("an event", given, EventFields)
+    event = Event(type=type, labels=fields.get("labels") or {})
+    for name in _PLAIN_FIELDS:
+        if given.get(name) is not None:
+            setattr(event, name, given[name])
+    if (level := fields.get("level")) is not None:
+        event.level = to_level(level)
+    if "details" in fields:
+        event.details.CopyFrom(to_value(fields["details"]))
+    if (moment := fields.get("timestamp")) is not None:
+        event.timestamp.CopyFrom(to_timestamp(moment))
+    if (resource := fields.get("resource")) is not None:
+        event.resource.CopyFrom(_resource(resource))
+    if (source := fields.get("source")) is not None:
+        event.source.CopyFrom(_source(source))
+    return event
+
+
+def _resource(resource: EventResource | Mapping[str, str]) -> EventResource:
+    return resource if isinstance(resource, EventResource) else EventResource(**dict(resource))
+
+
+def _source(source: EventSource | Mapping[str, str] | str) -> EventSource:
+    if isinstance(source, EventSource):
+        return source
+    return EventSource(service=source) if isinstance(source, str) else EventSource(**dict(source))
+
+
+def event_filter(**criteria: Unpack[Criteria]) -> EventFilter:
+    """Make a filter. Types may be globs, `*` matches any run of characters, dots included.
+
+    `since` and `before` bound the time of occurrence, half-open. Raises TypeError for a string where
+    a list of strings is meant, ValueError for a level that is none.
+    """
+    given: Mapping[str, Any] = criteria
+    _refuse_unknown("a filter", given, Criteria)
+    wanted = EventFilter(labels=criteria.get("labels") or {})
+    for name in _LIST_CRITERIA:
+        values = given.get(name) or ()
+        if isinstance(values, str):
+            raise TypeError(f"{name} is a list of strings")
+        getattr(wanted, name).extend(values)
+    wanted.levels.extend(to_level(level) for level in criteria.get("levels") or ())
+    if (since := criteria.get("since")) is not None:
+        wanted.since.CopyFrom(to_timestamp(since))
+    if (before := criteria.get("before")) is not None:
+        wanted.before.CopyFrom(to_timestamp(before))
+    if criteria.get("all_accounts"):
+        wanted.scope = SCOPE_GLOBAL
+    return wanted
+
+
+def _refuse_unknown(what: str, given: Mapping[str, object], known: Any) -> None:
+    if unknown := given.keys() - known.__annotations__.keys():
+        raise TypeError(f"{what} has no {', '.join(sorted(unknown))}")
+
+
+def one_filter(given: EventFilter | None, criteria: Criteria) -> EventFilter | None:
+    """Settle on the filter of a call: the ready one or the one made from criteria, not both."""
+    if not criteria:
+        return given
+    if given is not None:
+        raise TypeError("give a filter or its criteria, not both")
+    return event_filter(**criteria)
+
+
+def append_request(event: str | Event, request_id: str | None, fields: EventFields) -> AppendEventRequest:
+    """Make an append that is safe to repeat: with the event's id, else under a fresh request id."""
+    if isinstance(event, str):
+        event = draft(event, **fields)
+    elif fields:
+        raise TypeError("give a ready event or its fields, not both")
+    return AppendEventRequest(event=event, request_id=_request_id(request_id, bool(event.id)))
+
+
+def append_many_request(events: Iterable[Event], request_id: str | None) -> AppendEventsRequest:
+    """Make a batch append that is safe to repeat."""
+    batch = list(events)
+    return AppendEventsRequest(events=batch, request_id=_request_id(request_id, all(event.id for event in batch)))
+
+
+def _request_id(given: str | None, has_ids: bool) -> str:
+    if given is not None:
+        return given
+    return "" if has_ids else fresh_request_id()
+
+
+def fresh_request_id() -> str:
+    """Make a request id that nobody has used."""
+    return uuid4().hex
+
+
+def appended(response: AppendEventResponse) -> Appended:
+    """Read the answer of AppendEvent."""
+    event = response.event
+    return Appended(event.id, event.position, response.log_id, response.deleted, event)
+
+
+def appended_many(response: AppendEventsResponse) -> list[Appended]:
+    """Read the answer of AppendEvents, in the order of the request."""
+    return [Appended(result.id, result.position, response.log_id, result.deleted) for result in response.results]
+
+
+def list_request(wanted: EventFilter | None, oldest_first: bool, page_size: int) -> ListEventsRequest:
+    """Ask for the first page of a list."""
+    order = ORDER_OLDEST_FIRST if oldest_first else ORDER_NEWEST_FIRST
+    return ListEventsRequest(filter=wanted, page_size=page_size, order=order)
+
+
+def delete_request(wanted: EventFilter | None, all: bool, validate_only: bool) -> DeleteEventsRequest:
+    """Ask to delete what matches, or (`all`) everything. Raises TypeError unless it is one of both."""
+    if (wanted is None) is not all:
+        raise TypeError("give a filter (or criteria), or all=True")
+    return DeleteEventsRequest(filter=wanted, all=all, validate_only=validate_only)

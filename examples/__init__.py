@@ -1,0 +1,1 @@
+"""Runnable examples of the Python client, each `python -m examples.NAME --server HOST:PORT`."""

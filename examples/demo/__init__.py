@@ -1,0 +1,1 @@
+"""The main job of tocsin, end to end and visibly: `python -m examples.demo`."""
