@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest_asyncio
 
+from tests.support.alert_house import Clock, House
 from tests.support.receivers import Mailbox, WebhookReceiver, mailbox, webhook_receiver
 from tests.support.servers import Api, serving
 
@@ -27,3 +28,12 @@ async def hook() -> AsyncIterator[WebhookReceiver]:
 async def box() -> AsyncIterator[Mailbox]:
     async with mailbox() as running:
         yield running
+
+
+@pytest_asyncio.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    running = House(tmp_path / "tocsin.db", Clock())
+    await running.configure("hook")
+    yield running
+    if not running.store.lock.closed:
+        running.close()

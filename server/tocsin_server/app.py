@@ -17,6 +17,8 @@ from pathlib import Path
 
 import structlog
 
+from tocsin_server.alert_types import discover as discover_alert_types
+from tocsin_server.api.alerting import AlertingService
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_log import EventLogService
 from tocsin_server.api.notifications import NotificationsService
@@ -25,14 +27,17 @@ from tocsin_server.api.server import STREAMS_MAX, ApiServer, Service
 from tocsin_server.api.system import SystemService
 from tocsin_server.config import ConfigError, Settings
 from tocsin_server.dispatch.dispatcher import Dispatcher
-from tocsin_server.domain import event_log
+from tocsin_server.dispatch.execution import THREADS, Execution
+from tocsin_server.domain import alerting, event_log, templates
 from tocsin_server.domain.ports import EndpointKind, Runtime
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
+from tocsin_server.store.alerting import Alerts
 from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
+from tocsin_server.store.execution import Runs
 from tocsin_server.store.following import Following
 from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
@@ -51,6 +56,12 @@ LIMITS = {
     "page_bytes": event_log.PAGE_BYTES_MAX,
     "scan_events": event_log.SCAN_EVENTS_MAX,
     "streams": STREAMS_MAX,
+    "alerts": alerting.ALERTS_MAX,
+    "alert_instances": alerting.INSTANCES_MAX,
+    "alert_instance_bytes": alerting.INSTANCE_BYTES_MAX,
+    "template_characters": templates.TEMPLATE_CHARACTERS_MAX,
+    "template_tags": templates.TEMPLATE_TAGS_MAX,
+    "template_depth": templates.TEMPLATE_DEPTH_MAX,
 }
 
 
@@ -90,6 +101,16 @@ class StoreParts:
     tail: Tail
     writer: Writer
     log: LogStore
+
+
+@dataclass(frozen=True, slots=True)
+class AlertingParts:
+    """The parts of alerting; without `execution` alerts are kept and do not run."""
+
+    types: alerting.AlertTypes
+    alerts: Alerts
+    runs: Runs
+    execution: Execution | None
 
 
 class App:
@@ -136,15 +157,19 @@ class App:
         paused_max_age_us = self.settings["notifications.paused_max_age"] * 1_000_000
         notifications = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
         outbox = StoreOutbox(parts.writer, parts.readers, parts.tail, notifications)
-        dispatcher = await self._start_dispatcher(outbox, kinds, door)
+        alert_parts = self._build_alerting(store, parts)
+        dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts.execution)
         parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed(), dispatcher.follows_closely)
         parts.log.nudge_router = dispatcher.nudge
+        alert_parts.alerts.changed = dispatcher.alerts_changed
+        alert_parts.runs.queued = dispatcher.deliveries_queued
         notifications.changed = dispatcher.configurations_changed
         tokens = PageTokens(key_file.derive("page tokens"))
         digest_key = key_file.derive("digests")
         services: list[Service] = [
             EventLogService(parts.log, Drafts(self.runtime, digest_key), tokens, self.log_id),
             NotificationsService(notifications, dispatcher, kinds, tokens, digest_key),
+            AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
         ]
         await self._serve(services, parts.log.following)
@@ -166,8 +191,19 @@ class App:
         self._cleanups.append(("following", following.stop))
         return StoreParts(readers, tail, writer, LogStore(writer, reads, following))
 
+    def _build_alerting(self, store: Store, parts: StoreParts) -> AlertingParts:
+        readers = Readers(store, THREADS, "alerts")
+        self._cleanups.append(("alert readers", readers.close))
+        types, runs = discover_alert_types(), Runs(parts.writer, readers)
+        execution = Execution(runs, types, self.runtime) if self.settings["alerting.enabled"] else None
+        return AlertingParts(types, Alerts(parts.writer, parts.readers), runs, execution)
+
     async def _start_dispatcher(
-        self, outbox: StoreOutbox, kinds: dict[str, EndpointKind], door: HttpDoor
+        self,
+        outbox: StoreOutbox,
+        kinds: dict[str, EndpointKind],
+        door: HttpDoor,
+        execution: Execution | None,
     ) -> Dispatcher:
         dispatcher = Dispatcher(
             outbox,
@@ -177,6 +213,7 @@ class App:
             self.settings["notifications.cycle_timers.notifications"],
             self.settings["server.ui_url"],
             self.settings["notifications.enabled"],
+            execution,
             event_loop_factory(),
         )
         await dispatcher.start()

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 from tocsin.v1 import event_log_pb2 as log_pb
+from tocsin.v1.alerting_pb2_grpc import AlertingStub
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub
 from tocsin.v1.system_pb2_grpc import SystemStub
@@ -29,6 +30,7 @@ class Api:
         self.channel = channel
         self.events = EventLogStub(channel)
         self.notifications = NotificationsStub(channel)
+        self.alerting = AlertingStub(channel)
         self.system = SystemStub(channel)
 
     async def append(self, event_type: str = "user.test.event", metadata: Metadata = (), **fields: Any) -> log_pb.Event:

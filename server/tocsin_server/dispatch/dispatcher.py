@@ -1,4 +1,4 @@
-"""The dispatch thread put together: routing and delivering, started and stopped as one."""
+"""The dispatch thread put together: routing, delivering and executing, started and stopped as one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from tocsin_server.dispatch.delivery import Deliverer
+from tocsin_server.dispatch.execution import BACKSTOP_S, Execution
 from tocsin_server.dispatch.loop import DispatchThread, Loop
 from tocsin_server.dispatch.routing import Router
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration
@@ -26,6 +27,7 @@ class Dispatcher:
         backstop_s: float,
         ui_url: str = "",
         enabled: bool = True,
+        execution: Execution | None = None,
         new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
     ) -> None:
         self.thread = DispatchThread(new_event_loop)
@@ -36,6 +38,8 @@ class Dispatcher:
         self._routing = Loop("routing", self._router.step, backstop_s)
         self._delivering = Loop("delivering", self._deliverer.step, backstop_s)
         self._sweeping = Loop("sweeping", self._sweep, SWEEP_EVERY_S)
+        self._execution = execution
+        self._executing = Loop("executing", execution.step, BACKSTOP_S) if execution else None
 
     async def start(self) -> None:
         """Take over routing and leases, then begin; called on another event loop."""
@@ -48,6 +52,9 @@ class Dispatcher:
         await self._router.begin()
         for loop in (self._routing, self._delivering, self._sweeping):
             await self.thread.run(loop)
+        if self._execution is not None and self._executing is not None:
+            self._execution.wake_in = self._executing.wake_in
+            await self.thread.run(self._executing)
 
     async def _sweep(self) -> bool:
         await self._outbox.sweep()
@@ -74,6 +81,15 @@ class Dispatcher:
         self._routing.wake()
         self._delivering.wake()
 
+    def deliveries_queued(self) -> None:
+        """Look for deliveries that wait; called from any thread."""
+        self.thread.loop.call_soon_threadsafe(self._delivering.wake)
+
+    def alerts_changed(self) -> None:
+        """Look for runs that are due; called from any thread."""
+        if self._executing is not None:
+            self.thread.loop.call_soon_threadsafe(self._executing.wake)
+
     async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
         """Send one test message; see `domain.ports.Tester`."""
         return await self.thread.call(self._deliverer.test(configuration, stored))
@@ -85,5 +101,7 @@ class Dispatcher:
 
     async def _stop(self) -> None:
         await self.thread.end_loops()
+        if self._execution is not None:
+            await self._execution.stop()
         await self._deliverer.stop()
         await self._close_ways_out()

@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tocsin_server.domain.alerting import Alert, AlertPage, AlertSearch, EventReads
 from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.event_log import Append, Appended, Event, Key, ListPage, LogStatus, Step, Stored
+from tocsin_server.domain.execution import AlertState, Claim, Claims, Run, RunOutcome
 from tocsin_server.domain.notifications import (
     Attempt,
     Delivery,
@@ -256,4 +258,67 @@ class Outbox(Protocol):
 
     async def sweep(self) -> None:
         """Forget what need not be kept any longer; end what has been open for too long."""
+
+
+class AlertStore(Protocol):
+    """Alerts, as the network's way in needs them; every call is within one account."""
+
+    async def create(self, alert: Alert, request_id: str, digest: bytes) -> Alert:
+        """Store an alert; its first run is at once. A known request id answers the alert it made."""
+        ...
+
+    async def get(self, account: str, alert_id: str) -> Alert:
+        """Read one alert."""
+        ...
+
+    async def find(self, search: AlertSearch, after: tuple[str | int, str] | None, size: int) -> AlertPage:
+        """Read a page of what a search finds."""
+        ...
+
+    async def update(self, alert: Alert, *, run_now: bool) -> Alert:
+        """Store a changed alert over the version that it was read as; CONFLICT if there is a newer."""
+        ...
+
+    async def delete(self, account: str, alert_id: str) -> None:
+        """Delete an alert; its instances end."""
+        ...
+
+    async def enable(self, account: str, alert_id: str, user: str) -> Alert:
+        """Let an alert run, at once and with empty state; nothing when it does already."""
+        ...
+
+    async def disable(self, account: str, alert_id: str, user: str) -> Alert:
+        """Stop an alert; its instances end. Nothing when it is stopped already."""
+        ...
+
+    async def state(self, account: str, alert_id: str) -> AlertState:
+        """Read what the runs of an alert left behind."""
+        ...
+
+    async def kinds(self, account: str, configuration_ids: Sequence[str]) -> Mapping[str, str]:
+        """Read the kinds of those endpoint configurations that exist in the account."""
+        ...
+
+
+class AlertRuns(Protocol):
+    """The runs of all alerts, as the loop that executes them needs them."""
+
+    async def release(self) -> None:
+        """Give back what a process that has ended had claimed."""
+        ...
+
+    async def claim(self, limit: int, lease_us: int) -> Claims:
+        """Begin runs that are due; every append stamped before their times is stored when this returns."""
+        ...
+
+    async def load(self, claim: Claim) -> Run | None:
+        """Read what a run needs; None when the claim does not hold any more."""
+        ...
+
+    async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
+        """Run `work` on a thread that can read the log as the alert's owner; TimeoutError when it is over."""
+        ...
+
+    async def settle(self, run: Run, outcome: RunOutcome) -> bool:
+        """Write all that a run leaves behind, or nothing: False when the claim does not hold any more."""
         ...

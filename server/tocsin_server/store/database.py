@@ -147,10 +147,10 @@ def _found_log(database: SqliteDatabase, new_id: Callable[[], str]) -> None:
 class Readers:
     """A few threads that read, each over its own connection."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, threads: int = READER_THREADS, name: str = "reader") -> None:
         self._database = store.reader
         self._connections: list[sqlite3.Connection] = []
-        self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader", initializer=self._connect)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=self._connect)
 
     def _connect(self) -> None:
         self._database.connect(reuse_if_open=True)

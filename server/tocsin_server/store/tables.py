@@ -173,3 +173,71 @@ class AttemptRow(Model):
         table_name = "attempts"
         primary_key = CompositeKey("account", "delivery_id", "number")
         without_rowid = True
+
+
+class AlertRow(Model):
+    """One alert as its user wrote it; `spec` is JSON. What its runs change is in `AlertTaskRow`."""
+
+    account = TextField()
+    id = TextField()
+    version = BigIntegerField()
+    enabled = BooleanField()
+    name = TextField()
+    name_folded = TextField()
+    tags_folded = TextField()
+    alert_type_id = TextField()
+    consumer = TextField()
+    spec = TextField()
+    created_by = TextField()
+    updated_by = TextField()
+    created_at = BigIntegerField()
+    updated_at = BigIntegerField()
+
+    class Meta:
+        table_name = "alerts"
+        primary_key = CompositeKey("account", "id")
+
+
+class AlertTaskRow(Model):
+    """When an alert runs next, and how its newest run went. `run_number` is the fence of its runs.
+
+    `next_run_at` is null for an alert that is disabled; the run that is claimed keeps it until it is
+    settled, so that a crash repeats the run.
+    """
+
+    account = TextField()
+    alert_id = TextField()
+    next_run_at = BigIntegerField(null=True)
+    run_number = BigIntegerField()
+    lease_until = BigIntegerField(default=0)
+    status = TextField()
+    last_execution_at = BigIntegerField(null=True)
+    error_reason = TextField(default="")
+    error_message = TextField(default="")
+    state = TextField(default="{}")
+    previous_started_at = BigIntegerField(null=True)
+    log_position = BigIntegerField(default=0)
+
+    class Meta:
+        table_name = "alert_tasks"
+        primary_key = CompositeKey("account", "alert_id")
+
+
+class AlertInstanceRow(Model):
+    """One active instance of an alert: its group after the newest run, and when it notified last."""
+
+    account = TextField()
+    alert_id = TextField()
+    id = TextField()
+    action_group = TextField()
+    action_subgroup = TextField()
+    started_at = BigIntegerField()
+    context = TextField()
+    state = TextField()
+    notified_group = TextField(default="")
+    notified_subgroup = TextField(default="")
+    notified_at = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "alert_instances"
+        primary_key = CompositeKey("account", "alert_id", "id")

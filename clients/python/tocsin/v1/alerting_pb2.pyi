@@ -432,11 +432,11 @@ class Alert(_message.Message):
     account: _builtins.str
     """The account (space) that owns it."""
     name: _builtins.str
-    """Name for people."""
+    """Name for people. Required on create, and where an update changes it."""
     alert_type_id: _builtins.str
-    """The alert type; cannot change."""
+    """The alert type. Required on create; cannot change."""
     consumer: _builtins.str
-    """Id of the application that the alert belongs to; cannot change."""
+    """Id of the application that the alert belongs to. Required on create; cannot change."""
     enabled: _builtins.bool
     """Whether it runs. Unset on create is true. Changed by EnableAlert and DisableAlert only."""
     throttle: _builtins.str
@@ -737,7 +737,7 @@ class UpdateAlertRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> Global___Alert:
-        """`id` names it; the other fields are the new values."""
+        """`id` names it; of the other fields, those that the mask names are the new values."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:

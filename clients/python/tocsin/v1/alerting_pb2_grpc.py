@@ -121,14 +121,17 @@ class AlertingServicer(object):
 
     def UpdateAlert(self, request, context):
         """Changes schedule, throttle, notify_when, name, tags, params or actions of an alert. A changed
-        schedule runs at once. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, CONFLICT.
+        schedule runs at once. A run under way is dropped and repeated with the changed alert. Reasons:
+        NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED,
+        CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAlert(self, request, context):
-        """Deletes an alert with its instances. Deliveries that it has scheduled go on. Reasons: NOT_FOUND.
+        """Deletes an alert; its instances end with the reason `deleted` and nobody is notified. Deliveries
+        that it has scheduled go on. Reasons: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

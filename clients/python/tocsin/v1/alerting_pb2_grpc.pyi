@@ -52,10 +52,14 @@ class AlertingStub:
     """
     UpdateAlert: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.UpdateAlertRequest, _alerting_pb2.UpdateAlertResponse]
     """Changes schedule, throttle, notify_when, name, tags, params or actions of an alert. A changed
-    schedule runs at once. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, CONFLICT.
+    schedule runs at once. A run under way is dropped and repeated with the changed alert. Reasons:
+    NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED,
+    CONFLICT.
     """
     DeleteAlert: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.DeleteAlertRequest, _alerting_pb2.DeleteAlertResponse]
-    """Deletes an alert with its instances. Deliveries that it has scheduled go on. Reasons: NOT_FOUND."""
+    """Deletes an alert; its instances end with the reason `deleted` and nobody is notified. Deliveries
+    that it has scheduled go on. Reasons: NOT_FOUND.
+    """
     EnableAlert: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.EnableAlertRequest, _alerting_pb2.EnableAlertResponse]
     """Lets an alert run, at once and then on schedule, with empty state. No-op when it is enabled.
     Reasons: NOT_FOUND, ALERT_TYPE_DISABLED, ALERT_TYPE_NOT_REGISTERED.
@@ -91,10 +95,14 @@ class AlertingAsyncStub(AlertingStub):
     """
     UpdateAlert: _aio.UnaryUnaryMultiCallable[_alerting_pb2.UpdateAlertRequest, _alerting_pb2.UpdateAlertResponse]  # type: ignore[assignment]
     """Changes schedule, throttle, notify_when, name, tags, params or actions of an alert. A changed
-    schedule runs at once. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, CONFLICT.
+    schedule runs at once. A run under way is dropped and repeated with the changed alert. Reasons:
+    NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED,
+    CONFLICT.
     """
     DeleteAlert: _aio.UnaryUnaryMultiCallable[_alerting_pb2.DeleteAlertRequest, _alerting_pb2.DeleteAlertResponse]  # type: ignore[assignment]
-    """Deletes an alert with its instances. Deliveries that it has scheduled go on. Reasons: NOT_FOUND."""
+    """Deletes an alert; its instances end with the reason `deleted` and nobody is notified. Deliveries
+    that it has scheduled go on. Reasons: NOT_FOUND.
+    """
     EnableAlert: _aio.UnaryUnaryMultiCallable[_alerting_pb2.EnableAlertRequest, _alerting_pb2.EnableAlertResponse]  # type: ignore[assignment]
     """Lets an alert run, at once and then on schedule, with empty state. No-op when it is enabled.
     Reasons: NOT_FOUND, ALERT_TYPE_DISABLED, ALERT_TYPE_NOT_REGISTERED.
@@ -157,7 +165,9 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_alerting_pb2.UpdateAlertResponse, _abc.Awaitable[_alerting_pb2.UpdateAlertResponse]]:
         """Changes schedule, throttle, notify_when, name, tags, params or actions of an alert. A changed
-        schedule runs at once. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, CONFLICT.
+        schedule runs at once. A run under way is dropped and repeated with the changed alert. Reasons:
+        NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED,
+        CONFLICT.
         """
 
     @_abc_1.abstractmethod
@@ -166,7 +176,9 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         request: _alerting_pb2.DeleteAlertRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alerting_pb2.DeleteAlertResponse, _abc.Awaitable[_alerting_pb2.DeleteAlertResponse]]:
-        """Deletes an alert with its instances. Deliveries that it has scheduled go on. Reasons: NOT_FOUND."""
+        """Deletes an alert; its instances end with the reason `deleted` and nobody is notified. Deliveries
+        that it has scheduled go on. Reasons: NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def EnableAlert(

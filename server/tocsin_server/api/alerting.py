@@ -1,0 +1,201 @@
+"""The service Alerting on the wire: requests to checked alerts, alerts to answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from tocsin.v1 import alerting_pb2 as pb
+
+from tocsin_server.api.alert_messages import alert_message, spec_of, state_message, type_message
+from tocsin_server.api.auth import Caller
+from tocsin_server.api.paging import PageTokens, page_size
+from tocsin_server.api.server import Service
+from tocsin_server.domain.alert_checks import checked
+from tocsin_server.domain.alerting import Action, Alert, AlertSearch, AlertSpec, AlertTypes, FoundAlert
+from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
+from tocsin_server.domain.event_log import PAGE_BYTES_MAX
+from tocsin_server.domain.ports import AlertStore, EndpointKind
+
+# What UpdateAlert can change, by the name in the mask: the fields of AlertSpec.
+UPDATABLE = {
+    "schedule": "interval",
+    "throttle": "throttle",
+    "notify_when": "notify_when",
+    "name": "name",
+    "tags": "tags",
+    "params": "params",
+    "actions": "actions",
+}
+REQUIRED = ("name", "alert_type_id", "consumer")  # on create; an update names what it changes
+MASK_ALIASES = {"schedule.interval": "schedule"}
+UPDATE_TRIES = 3  # another change came between reading and writing; more often it is the caller's to decide
+
+
+class AlertingService(Service):
+    """Alert types, alerts and their state. Runs are not its business: `dispatch` has the clock."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["Alerting"]
+
+    def __init__(
+        self,
+        alerts: AlertStore,
+        types: AlertTypes,
+        kinds: Mapping[str, EndpointKind],
+        tokens: PageTokens,
+        digest_key: bytes,
+    ) -> None:
+        self._alerts = alerts
+        self._types = types
+        self._kinds = kinds
+        self._tokens = tokens
+        self._digest_key = digest_key
+
+    async def list_alert_types(self, request: pb.ListAlertTypesRequest, caller: Caller) -> pb.ListAlertTypesResponse:
+        """Answer every registered type."""
+        return pb.ListAlertTypesResponse(alert_types=map(type_message, self._types))
+
+    async def create_alert(self, request: pb.CreateAlertRequest, caller: Caller) -> pb.CreateAlertResponse:
+        """Store a checked alert; its first run is at once."""
+        if request.alert.id:
+            raise invalid_field("alert.id", "is made by the server: leave it empty")
+        missing = [name for name in REQUIRED if not getattr(request.alert, name)]
+        if missing:
+            raise invalid_fields([Violation(f"alert.{name}", "is required") for name in missing])
+        as_sent = request.SerializeToString(deterministic=True)
+        digest = hashlib.blake2b(as_sent, key=self._digest_key, digest_size=16).digest()
+        spec = await self._checked(caller, spec_of(request.alert))
+        alert = Alert(
+            account=caller.account,
+            id="",
+            version=0,
+            enabled=request.alert.enabled if request.alert.HasField("enabled") else True,
+            spec=spec,
+            created_by=caller.user,
+            updated_by=caller.user,
+            created_at=0,
+            updated_at=0,
+        )
+        created = await self._alerts.create(alert, request.request_id, digest)
+        return pb.CreateAlertResponse(alert=alert_message(created))
+
+    async def get_alert(self, request: pb.GetAlertRequest, caller: Caller) -> pb.GetAlertResponse:
+        """Answer one alert."""
+        return pb.GetAlertResponse(alert=alert_message(await self._alerts.get(caller.account, request.id)))
+
+    async def find_alerts(self, request: pb.FindAlertsRequest, caller: Caller) -> pb.FindAlertsResponse:
+        """Answer a page of the account's alerts."""
+        search = AlertSearch(
+            account=caller.account,
+            words=tuple(request.search.split()),
+            fields=tuple(dict.fromkeys(request.search_fields)) or ("name", "tags"),
+            every_word=request.default_search_operator == pb.SEARCH_OPERATOR_AND,
+            sort_field=request.sort_field or "name",
+            descending=request.sort_order == pb.SORT_ORDER_DESC,
+        )
+        after = None
+        if request.page_token:
+            key, alert_id = self._tokens.read(caller.account, request, request.page_token)
+            after = (key, str(alert_id))
+        page = await self._alerts.find(search, after, page_size(request.page_size))
+        alerts = _fitting(page.found)
+        token = ""
+        if alerts and (page.more or len(alerts) < len(page.found)):
+            token = self._tokens.make(caller.account, request, page.found[len(alerts) - 1].place)
+        return pb.FindAlertsResponse(alerts=alerts, next_page_token=token, total_size=page.total)
+
+    async def update_alert(self, request: pb.UpdateAlertRequest, caller: Caller) -> pb.UpdateAlertResponse:
+        """Change the fields of the mask; a changed schedule runs at once."""
+        if not request.alert.id:
+            raise invalid_field("alert.id", "is required")
+        names = _masked(request.update_mask)
+        for left in range(UPDATE_TRIES - 1, -1, -1):
+            alert = await self._alerts.get(caller.account, request.alert.id)
+            spec = await self._checked(caller, _merged(alert.spec, spec_of(request.alert), names))
+            changed = replace(alert, spec=spec, updated_by=caller.user)
+            try:
+                updated = await self._alerts.update(changed, run_now=spec.interval != alert.spec.interval)
+            except TocsinError as error:
+                if error.reason is not Reason.CONFLICT or not left:
+                    raise
+            else:
+                break
+        return pb.UpdateAlertResponse(alert=alert_message(updated))
+
+    async def delete_alert(self, request: pb.DeleteAlertRequest, caller: Caller) -> pb.DeleteAlertResponse:
+        """Delete an alert with its instances."""
+        await self._alerts.delete(caller.account, request.id)
+        return pb.DeleteAlertResponse(id=request.id)
+
+    async def enable_alert(self, request: pb.EnableAlertRequest, caller: Caller) -> pb.EnableAlertResponse:
+        """Let an alert run."""
+        alert = await self._alerts.get(caller.account, request.id)
+        if not alert.enabled:
+            self._types.usable(alert.spec.alert_type_id)
+        enabled = await self._alerts.enable(caller.account, request.id, caller.user)
+        return pb.EnableAlertResponse(alert=alert_message(enabled))
+
+    async def disable_alert(self, request: pb.DisableAlertRequest, caller: Caller) -> pb.DisableAlertResponse:
+        """Stop an alert."""
+        disabled = await self._alerts.disable(caller.account, request.id, caller.user)
+        return pb.DisableAlertResponse(alert=alert_message(disabled))
+
+    async def get_alert_state(self, request: pb.GetAlertStateRequest, caller: Caller) -> pb.GetAlertStateResponse:
+        """Answer the state of an alert and of its active instances."""
+        return state_message(await self._alerts.state(caller.account, request.id))
+
+    async def _checked(self, caller: Caller, spec: AlertSpec) -> AlertSpec:
+        """Check an alert against its type, and its actions against the configurations they go to."""
+        complete = checked(spec, self._types.usable(spec.alert_type_id))
+        kinds = await self._alerts.kinds(caller.account, [a.configuration_id for a in complete.actions])
+        violations = [
+            violation
+            for index, action in enumerate(complete.actions)
+            for violation in self._action_violations(action, kinds, f"alert.actions[{index}]")
+        ]
+        if violations:
+            raise invalid_fields(violations)
+        return complete
+
+    def _action_violations(self, action: Action, kinds: Mapping[str, str], path: str) -> list[Violation]:
+        name = kinds.get(action.configuration_id)
+        if name is None:
+            missing = f"endpoint configuration {action.configuration_id!r} does not exist"
+            return [Violation(f"{path}.id", missing)]
+        kind = self._kinds[name]
+        unknown = [key for key in action.params if key not in kind.action_params]
+        if unknown:
+            allowed = f"is none of {', '.join(kind.action_params)}, which {name} takes"
+            return [Violation(f"{path}.params.{key}", allowed) for key in unknown]
+        return [Violation(f"{path}.params.{v.path}", v.description) for v in kind.check_action(action.params)]
+
+
+def _fitting(found: Sequence[FoundAlert]) -> list[pb.Alert]:
+    """Write as many alerts as fit into one answer, at least one."""
+    messages: list[pb.Alert] = []
+    taken = 0
+    for one in found:
+        message = alert_message(one.alert)
+        taken += message.ByteSize()
+        if messages and taken > PAGE_BYTES_MAX:
+            break
+        messages.append(message)
+    return messages
+
+
+def _masked(mask: FieldMask) -> list[str]:
+    """Give the fields of AlertSpec that a mask names; an empty one names all that can change."""
+    names = [MASK_ALIASES.get(path, path) for path in mask.paths] or list(UPDATABLE)
+    unknown = [path for path in names if path not in UPDATABLE]
+    if unknown:
+        allowed = ", ".join(UPDATABLE)
+        raise invalid_field("update_mask", f"{unknown[0]!r} cannot be changed: name {allowed}")
+    return [UPDATABLE[name] for name in names]
+
+
+def _merged(old: AlertSpec, sent: AlertSpec, names: Sequence[str]) -> AlertSpec:
+    changes: dict[str, Any] = {name: getattr(sent, name) for name in names}
+    return replace(old, **changes)

@@ -1,0 +1,148 @@
+"""Runs alerts when they are due: the loop, and the step.
+
+    claim    a run that is due gets a number and a lease; `next_run_at` stays where it is
+    load     the alert as it is now, and what its runs left behind
+    perform  the executor and what follows from its report, on a thread that may only read
+    settle   everything the run leaves behind in one transaction, if nobody else has taken over
+
+Whatever happens in between, the run is repeated for the same scheduled time and applied once.
+Nothing is decided here but when; what follows from a report is in `domain/execution.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from tocsin_server.domain.alert_checks import params_violations
+from tocsin_server.domain.alerting import AlertType, AlertTypes, EventReads, RunError, RunErrorReason
+from tocsin_server.domain.errors import TocsinError
+from tocsin_server.domain.execution import Claim, Run, RunOutcome, apply, fail
+from tocsin_server.domain.ports import AlertRuns, Runtime
+
+log = structlog.get_logger("tocsin.alerting")
+
+THREADS = 2  # runs at the same time: they read, and share one interpreter
+CLAIMED_MAX = 64  # runs that one transaction claims; those that wait for a thread are leased too
+LEASE_S = 300.0  # longer than claimed runs wait and take; after it the run is repeated
+BACKSTOP_S = 30.0  # of the loop: the clock may have been set, so it looks now and then
+FITTING_MAX = 100_000  # alerts whose params are known to fit: checking them costs half a run
+SECOND_US = 1_000_000
+
+
+class Execution:
+    """Executes the alerts of all accounts; `step` belongs to a `Loop`, whose `wake_in` it is given."""
+
+    def __init__(self, runs: AlertRuns, types: AlertTypes, runtime: Runtime) -> None:
+        self._runs = runs
+        self._types = types
+        self._runtime = runtime
+        self._released = False
+        self._stopping = False
+        self._waiting: deque[Claim] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._fitting: dict[str, int] = {}  # the version of an alert whose params fit its type
+        self.wake_in: Callable[[float], None] = lambda seconds: None
+
+    async def step(self) -> bool:
+        """Claim what is due and begin it as far as threads are free; tell whether there may be more."""
+        if not self._released:
+            await self._runs.release()
+            self._released = True
+        if self._stopping or not self._room():
+            return False
+        if not self._waiting:
+            claimed = await self._runs.claim(CLAIMED_MAX, int(LEASE_S * SECOND_US))
+            self._waiting.extend(claimed.claims)
+            self._look_again(claimed.next_due_at)
+        while self._waiting and self._room():
+            self._start(self._waiting.popleft())
+        return False
+
+    def _room(self) -> int:
+        return THREADS - len(self._running)
+
+    def _look_again(self, next_due_at: int | None) -> None:
+        if next_due_at is not None:
+            seconds = (next_due_at - self._runtime.now()) / SECOND_US
+            if seconds < BACKSTOP_S:
+                self.wake_in(max(seconds, 0.001))
+
+    def _start(self, claim: Claim) -> None:
+        task = asyncio.create_task(self.execute(claim))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not self._stopping:
+            self.wake_in(0.0)
+
+    async def stop(self) -> None:
+        """Begin no more runs and wait for those under way; what was only claimed is repeated."""
+        self._stopping = True
+        self._waiting.clear()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def execute(self, claim: Claim) -> None:
+        """Execute one claimed run; whatever goes wrong is written down or left to the lease."""
+        told = log.bind(account=claim.account, alert_id=claim.alert_id, run_number=claim.number)
+        if claim.missed:
+            told.info("runs were missed; one run stands in for them", missed=claim.missed)
+        try:
+            run = await self._runs.load(claim)
+            if run is None:
+                return
+            outcome = await self._outcome(run)
+            if not await self._runs.settle(run, outcome):
+                told.info("the alert was changed during its run; the run is dropped")
+        except TocsinError as error:
+            told.warning("a run cannot be written; it is repeated", reason=error.reason)
+        except Exception:
+            told.exception("a run failed in the server; it is repeated when its lease ends")
+
+    async def _outcome(self, run: Run) -> RunOutcome:
+        """Perform a run within its time; a run that cannot be performed is a run that failed."""
+        alert_type = self._types.find(run.alert.spec.alert_type_id)
+        if alert_type is None or not alert_type.enabled:
+            message = f'Alert type "{run.alert.spec.alert_type_id}" is not registered or disabled.'
+            return fail(run.memory, RunError(RunErrorReason.DISABLED, message))
+        usable = alert_type
+
+        def work(claimed: Run, events: EventReads) -> RunOutcome:
+            return self._misfit(claimed, usable) or perform(claimed, usable, events)
+
+        try:
+            return await self._runs.perform(run, work, usable.timeout_s)
+        except TimeoutError:
+            message = f"the run took longer than {usable.timeout_s:g} s"
+            return fail(run.memory, RunError(RunErrorReason.TIMEOUT, message))
+
+    def _misfit(self, run: Run, alert_type: AlertType) -> RunOutcome | None:
+        """Fail a run whose params do not fit the type, as it is in this process, before it sees them."""
+        alert = run.alert
+        if self._fitting.get(alert.id) == alert.version:
+            return None
+        wrong = params_violations(alert_type, alert.spec.params, "params")
+        if wrong:
+            message = "; ".join(f"{v.path}: {v.description}" for v in wrong[:3])
+            return fail(run.memory, RunError(RunErrorReason.PARAMS, message))
+        if len(self._fitting) >= FITTING_MAX:
+            self._fitting.clear()
+        self._fitting[alert.id] = alert.version
+        return None
+
+
+def perform(run: Run, alert_type: AlertType, events: EventReads) -> RunOutcome:
+    """Execute a type for a run, and say what follows; an executor that raises is a run that failed."""
+    try:
+        report = alert_type.executor(run.context(events))
+    except Exception as error:
+        log.exception("an executor raised", account=run.alert.account, alert_id=run.alert.id)
+        # The text may hold anything that the executor has read: it stays in the server's log.
+        message = f"the executor raised {type(error).__name__}; the server's log says more"
+        return fail(run.memory, RunError(RunErrorReason.EXECUTE, message))
+    return apply(run, alert_type, report)

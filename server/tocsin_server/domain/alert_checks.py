@@ -1,0 +1,96 @@
+"""Whether an alert can be saved: its parameters, groups, durations and templates against its type.
+
+Params are checked again before each run, because a type may have changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from tocsin_server.domain.alerting import Action, AlertSpec, AlertType, Params
+from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
+from tocsin_server.domain.schedule import DurationError, duration_us
+from tocsin_server.domain.templates import TemplateError, parse, strings
+
+_DESCRIPTION_MAX = 300  # characters of a violation: it may quote what was sent
+
+
+def checked(spec: AlertSpec, alert_type: AlertType, path: str = "alert") -> AlertSpec:
+    """Check an alert against its type and fill in what it leaves open; TocsinError names each fault."""
+    if not spec.name:
+        raise invalid_field(f"{path}.name", "is required")
+    params = with_defaults(alert_type.params_schema, spec.params)
+    interval = spec.interval or alert_type.default_interval
+    violations = [
+        *_duration_violations(interval, f"{path}.schedule.interval"),
+        *(_duration_violations(spec.throttle, f"{path}.throttle") if spec.throttle else ()),
+        *params_violations(alert_type, params, f"{path}.params"),
+        *_group_violations(spec.actions, alert_type, f"{path}.actions"),
+    ]
+    if violations:
+        raise invalid_fields(violations)
+    _check_templates(spec.actions, f"{path}.actions")
+    actions = tuple(replace(a, group=a.group or alert_type.default_action_group_id) for a in spec.actions)
+    return replace(spec, interval=interval, params=params, actions=actions)
+
+
+def with_defaults(schema: Mapping[str, Any], value: Any) -> Any:
+    """Copy a value with the defaults that a JSON Schema gives to missing properties."""
+    if not isinstance(value, Mapping):
+        return value
+    completed = dict(value)
+    for name, below in schema.get("properties", {}).items():
+        if name not in completed and "default" in below:
+            completed[name] = below["default"]
+        if name in completed:
+            completed[name] = with_defaults(below, completed[name])
+    return completed
+
+
+def params_violations(alert_type: AlertType, params: Params, path: str) -> list[Violation]:
+    """Tell what is wrong with the params of an alert: when it is saved, and before each run."""
+    errors = sorted(
+        Draft202012Validator(alert_type.params_schema).iter_errors(params), key=lambda error: error.json_path
+    )
+    if errors:
+        return [Violation(path + e.json_path[1:], e.message[:_DESCRIPTION_MAX]) for e in errors]
+    return [Violation(f"{path}.{v.path}", v.description) for v in alert_type.check(params)]
+
+
+def _duration_violations(text: str, path: str) -> list[Violation]:
+    try:
+        duration_us(text)
+    except DurationError as error:
+        return [Violation(path, str(error))]
+    return []
+
+
+def _group_violations(actions: Sequence[Action], alert_type: AlertType, path: str) -> list[Violation]:
+    unknown = [(i, a.group) for i, a in enumerate(actions) if a.group and alert_type.group_name(a.group) is None]
+    names = ", ".join(dict.fromkeys(group for _, group in unknown))
+    return [Violation(f"{path}[{i}].group", f"Invalid action groups: {names}") for i, _ in unknown]
+
+
+def _check_templates(actions: Sequence[Action], path: str) -> None:
+    violations = [
+        violation
+        for index, action in enumerate(actions)
+        for where, source in strings(action.params, f"{path}[{index}].params")
+        for violation in _template_violations(source, where)
+    ]
+    if violations:
+        first = violations[0]
+        message = f"{first.path}: {first.description}"
+        raise TocsinError(Reason.INVALID_TEMPLATE, message, violations=violations)
+
+
+def _template_violations(source: str, path: str) -> list[Violation]:
+    try:
+        parse(source)
+    except TemplateError as error:
+        return [Violation(path, str(error))]
+    return []

@@ -1,0 +1,226 @@
+"""The runs of alerts in the store: claim, load, perform, settle.
+
+A claim keeps `next_run_at`: it is moved only by the transaction that writes everything the run
+leaves behind, so a process that dies in between repeats the run for the same scheduled time, and
+nothing of it is written twice. The claim is also a barrier: it goes through the one writer, so every
+append stamped before the run's time is stored when the claim is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Iterable
+
+from tocsin_server.domain.actions import Notification
+from tocsin_server.domain.alerting import Alert, EventReads
+from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, own_event
+from tocsin_server.domain.instances import Instance
+from tocsin_server.domain.notifications import Delivery, State
+from tocsin_server.domain.schedule import Ticks, duration_us
+from tocsin_server.store import deliveries
+from tocsin_server.store.alert_rows import INSTANCE_COLUMNS, instance_row, read_alert, read_memory
+from tocsin_server.store.database import Readers
+from tocsin_server.store.event_counts import EventCounts
+from tocsin_server.store.writer import Transaction, Writer
+
+INSERT_INSTANCE = (
+    f"INSERT OR REPLACE INTO alert_instances (account, alert_id, {INSTANCE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+)
+
+
+class Runs:
+    """The store behind `domain.ports.AlertRuns`. `readers` are its own: a slow type delays no API read."""
+
+    def __init__(self, writer: Writer, readers: Readers) -> None:
+        self._writer = writer
+        self._readers = readers
+        self.queued: Callable[[], None] = lambda: None  # told when deliveries wait to be sent
+
+    async def release(self) -> None:
+        """Give back what a process that has ended had claimed: this one has the store for itself."""
+        await self._writer.run(_release)
+
+    async def claim(self, limit: int, lease_us: int) -> Claims:
+        """Begin runs that are due."""
+        return await self._writer.run(lambda tx: _claim(tx, limit, lease_us))
+
+    async def load(self, claim: Claim) -> Run | None:
+        """Read what a run needs."""
+        return await asyncio.wrap_future(self._readers.submit(lambda c: _load(c, claim)))
+
+    async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
+        """Run `work` on a reader's thread; when its time is over its query is interrupted."""
+        used: list[sqlite3.Connection] = []
+
+        def on_thread(connection: sqlite3.Connection) -> RunOutcome:
+            used.append(connection)
+            return work(run, EventCounts(connection, run.alert.account, run.alert.id))
+
+        future = self._readers.submit(on_thread)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        except TimeoutError:
+            if used and not future.done():
+                used[0].interrupt()
+            raise
+
+    async def settle(self, run: Run, outcome: RunOutcome) -> bool:
+        """Write all that a run leaves behind, or nothing."""
+        written = await self._writer.run(lambda tx: _settle(tx, run, outcome))
+        if written and outcome.notifications:
+            self.queued()
+        return written
+
+
+def _release(transaction: Transaction) -> None:
+    transaction.connection.execute("UPDATE alert_tasks SET lease_until = 0 WHERE lease_until <> 0")
+
+
+def _claim(transaction: Transaction, limit: int, lease_us: int) -> Claims:
+    connection, now = transaction.connection, transaction.log.created_at
+    rows = connection.execute(
+        "SELECT t.account, t.alert_id, t.next_run_at, t.run_number, json_extract(a.spec, '$.interval')"
+        " FROM alert_tasks AS t JOIN alerts AS a ON a.account = t.account AND a.id = t.alert_id"
+        " WHERE t.next_run_at <= ? AND t.lease_until <= ? ORDER BY t.next_run_at LIMIT ?",
+        (now, now, limit),
+    ).fetchall()
+    claims = tuple(_claimed(transaction, row, lease_us) for row in rows)
+    # What is due and leased is under way here: its end is noticed without asking.
+    next_due = connection.execute(
+        "SELECT next_run_at FROM alert_tasks WHERE next_run_at > ? ORDER BY next_run_at LIMIT 1", (now,)
+    ).fetchone()
+    return Claims(claims, now if len(claims) == limit else next_due[0] if next_due else None)
+
+
+def _claimed(transaction: Transaction, row: tuple[str, str, int, int, str], lease_us: int) -> Claim:
+    account, alert_id, next_run_at, run_number, interval = row
+    now = transaction.log.created_at
+    due = _ticks(alert_id, interval).due(next_run_at, now)
+    assert due is not None, "a row that is due has a tick"
+    transaction.connection.execute(
+        "UPDATE alert_tasks SET run_number = ?, lease_until = ?, log_position = ? WHERE account = ? AND alert_id = ?",
+        (run_number + 1, now + lease_us, transaction.head, account, alert_id),
+    )
+    return Claim(
+        account=account,
+        alert_id=alert_id,
+        number=run_number + 1,
+        scheduled_at=due.scheduled_at,
+        started_at=now,
+        log_position=transaction.head,
+        missed=due.missed,
+    )
+
+
+def _ticks(alert_id: str, interval: str) -> Ticks:
+    return Ticks.of(alert_id, duration_us(interval))
+
+
+def _load(connection: sqlite3.Connection, claim: Claim) -> Run | None:
+    try:
+        alert = read_alert(connection, claim.account, claim.alert_id)
+    except TocsinError as error:
+        if error.reason is Reason.NOT_FOUND:
+            return None
+        raise
+    memory, previous_started_at = read_memory(connection, alert)
+    return Run(claim, alert, memory, previous_started_at)
+
+
+def _settle(transaction: Transaction, run: Run, outcome: RunOutcome) -> bool:
+    if not _still_holds(transaction.connection, run):
+        return False
+    alert, claim = run.alert, run.claim
+    _write_task(transaction, run, outcome)
+    _write_instances(transaction.connection, run, outcome.instances)
+    events = [own_event(alert, transition, claim.scheduled_at) for transition in outcome.transitions]
+    transaction.append(events)
+    deliveries.insert(transaction, list(_deliveries(transaction, run, outcome.notifications)))
+    return True
+
+
+def _still_holds(connection: sqlite3.Connection, run: Run) -> bool:
+    row = connection.execute(
+        "SELECT t.run_number, a.version FROM alert_tasks AS t"
+        " JOIN alerts AS a ON a.account = t.account AND a.id = t.alert_id"
+        " WHERE t.account = ? AND t.alert_id = ? AND t.next_run_at IS NOT NULL",
+        (run.alert.account, run.alert.id),
+    ).fetchone()
+    return bool(row == (run.claim.number, run.alert.version))
+
+
+def _write_task(transaction: Transaction, run: Run, outcome: RunOutcome) -> None:
+    alert, claim = run.alert, run.claim
+    error = outcome.error
+    previous = run.previous_started_at if error else claim.started_at
+    next_run_at = _ticks(alert.id, alert.spec.interval).after(claim.scheduled_at)
+    transaction.connection.execute(
+        "UPDATE alert_tasks SET next_run_at = ?, lease_until = 0, status = ?, last_execution_at = ?,"
+        " error_reason = ?, error_message = ?, state = ?, previous_started_at = ?"
+        " WHERE account = ? AND alert_id = ?",
+        (next_run_at, outcome.status, claim.started_at, error.reason if error else "",
+         error.message if error else "", json.dumps(outcome.state), previous, alert.account, alert.id),
+    )  # fmt: skip
+
+
+def _write_instances(connection: sqlite3.Connection, run: Run, instances: Iterable[Instance]) -> None:
+    account, alert_id, known = run.alert.account, run.alert.id, run.memory.instances
+    active = {instance.id: instance for instance in instances}
+    connection.executemany(
+        "DELETE FROM alert_instances WHERE account = ? AND alert_id = ? AND id = ?",
+        [(account, alert_id, gone) for gone in known if gone not in active],
+    )
+    changed = [instance for instance in active.values() if known.get(instance.id) != instance]
+    connection.executemany(INSERT_INSTANCE, [instance_row(account, alert_id, i) for i in changed])
+
+
+def _deliveries(transaction: Transaction, run: Run, notifications: Iterable[Notification]) -> Iterable[Delivery]:
+    waiting = _waiting(transaction.connection, run.alert)
+    for notification in notifications:
+        kind, state, reason = waiting.get(notification.configuration_id, ("", State.CANCELLED, "DELETED"))
+        if notification.error:
+            state, reason = State.EXHAUSTED, "RENDER"
+        yield _delivery(transaction, run, notification, (kind, state, reason))
+
+
+def _waiting(connection: sqlite3.Connection, alert: Alert) -> dict[str, tuple[str, State, str]]:
+    """Say for each configuration of the alert's actions how a delivery to it waits."""
+    ids = sorted({action.configuration_id for action in alert.spec.actions})
+    rows = connection.execute(
+        "SELECT c.id, c.kind, c.enabled AND coalesce(e.enabled, 1) FROM endpoint_configurations AS c"
+        " LEFT JOIN endpoints AS e ON e.kind = c.kind"
+        f" WHERE c.account = ? AND c.id IN ({','.join('?' * len(ids))})",
+        [alert.account, *ids],
+    )
+    return {id: (kind, State.PENDING, "") if on else (kind, State.PAUSED, "DISABLED") for id, kind, on in rows}
+
+
+def _delivery(transaction: Transaction, run: Run, notification: Notification, wait: tuple[str, State, str]) -> Delivery:
+    kind, state, reason = wait
+    now = transaction.log.created_at
+    alert, number = run.alert, run.claim.number
+    place = f"{number}/{notification.instance_id}/{notification.action_index}"
+    subject = {
+        "alert_id": alert.id,
+        "instance_id": notification.instance_id,
+        "action_group": notification.group,
+        "run_number": number,
+    }
+    return Delivery(
+        account=alert.account,
+        id=transaction.runtime.new_id(),
+        route_key=f"alert/{alert.id}/{place}",
+        configuration_id=notification.configuration_id,
+        kind=kind,
+        state=state,
+        reason=reason,
+        created_at=now,
+        due_at=now,
+        ended_at=now if state in (State.CANCELLED, State.EXHAUSTED) else 0,
+        alert_id=alert.id,
+        subject=subject,
+        content=notification.params if isinstance(notification.params, dict) else {},
+    )

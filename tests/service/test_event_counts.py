@@ -1,0 +1,97 @@
+"""Counting in SQL means what the filter means as a predicate."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level, OwnEvent, Stored
+from tocsin_server.domain.execution import RESOURCE_TYPE
+from tocsin_server.domain.selection import EventFilter, sees_own_events
+from tocsin_server.store.event_counts import EventCounts
+from tocsin_server.store.writer import Transaction
+
+from tests.support.alert_house import T0, House
+
+SEED = 11
+EVENTS = 400
+ALERT = "the-alert"
+
+
+def event(chance: random.Random) -> OwnEvent:
+    own = chance.random() < 0.3
+    return OwnEvent(
+        account=chance.choice(["acme", "other"]),
+        type=chance.choice(["system.alerting.new_instance", "system.x", "user.image.failed", "user.image.ok"]),
+        message="",
+        details={},
+        level=chance.choice(list(Level)),
+        resource_type=RESOURCE_TYPE if own else chance.choice(["", "image_tag"]),
+        resource_id=chance.choice([ALERT, "another"]) if own else chance.choice(["", "a", "b/c", "é"]),
+    )
+
+
+async def stored(house: House, chance: random.Random) -> list[Stored]:
+    """Append events, some of them of clients; give all as they are stored."""
+
+    def unit(transaction: Transaction) -> list[Stored]:
+        transaction.append([event(chance) for _ in range(EVENTS)])
+        for index, one in enumerate(transaction.log.stored):
+            service = chance.choice([OWN_SERVICE, "scanner", "feeds", ""])
+            head = one.head._replace(service=service, host=chance.choice(["", "h1"]), timestamp=T0 + index)
+            transaction.log.stored[index] = one._replace(head=head, created_at=T0 + index // 2)
+        return list(transaction.log.stored)
+
+    return await house.writer.run(unit)
+
+
+def filters(chance: random.Random) -> Iterator[EventFilter]:
+    types = ["*", "system.*", "system.alerting.*", "user.*", "user.image.failed", "*.image.*", "system.x"]
+    for _ in range(80):
+        yield EventFilter(
+            account="other",  # whatever it says, the owner's account is read
+            types=tuple(chance.sample(types, chance.randrange(3))),
+            levels=tuple(chance.sample([1, 2], chance.choice([0, 0, 1, 2]))),
+            resource_ids=tuple(chance.sample(["a", "b/c", ALERT], chance.choice([0, 0, 1, 2]))),
+            services=tuple(chance.sample([OWN_SERVICE, "scanner"], chance.choice([0, 0, 1, 2]))),
+            hosts=tuple(chance.sample(["h1", "h2"], chance.choice([0, 0, 1]))),
+            since=T0 + chance.randrange(EVENTS // 2),
+            before=T0 + chance.randrange(EVENTS // 2, EVENTS),
+        )
+
+
+def meant(one: Stored, wanted: EventFilter, created_before: int) -> bool:
+    head: EventHead = one.head
+    if one.created_at >= created_before or not replace(wanted, account="acme").predicate()(head):
+        return False
+    if head.service != OWN_SERVICE:
+        return True
+    own = tuple(pattern for pattern in wanted.types if sees_own_events(pattern))
+    about_itself = (head.resource_type, head.resource_id) == (RESOURCE_TYPE, ALERT)
+    return bool(own) and EventFilter("acme", types=own).predicate()(head) and not about_itself
+
+
+async def test_counts_are_those_of_the_predicate(house: House) -> None:
+    chance = random.Random(SEED)
+    events = await stored(house, chance)
+    seen = 0
+    with sqlite3.connect(house.path) as connection:
+        counts = EventCounts(connection, "acme", ALERT)
+        for wanted in filters(chance):
+            before = T0 + chance.randrange(EVENTS // 4, EVENTS // 2 + 2)
+            fields = chance.sample(["type", "service", "host", "resource_id"], chance.randrange(1, 4))
+            at_least, at_most = chance.choice([(1, None), (2, 5), (3, None)])
+            matching = [one for one in events if meant(one, wanted, before)]
+            (whole,) = counts.count(wanted, created_before=before)
+            assert (whole.values, whole.count) == ((), len(matching))
+            expected = Counter(tuple(getattr(one.head, name) for name in fields) for one in matching)
+            found = counts.count(
+                wanted, created_before=before, group_by=fields, at_least=at_least, at_most=at_most, limit=3
+            )
+            fitting = [(v, n) for v, n in expected.items() if n >= at_least and (at_most is None or n <= at_most)]
+            assert [(g.values, g.count) for g in found] == sorted(fitting, key=lambda g: (-g[1], g[0]))[:3]
+            seen += len(matching)
+    assert seen > EVENTS

@@ -1,0 +1,232 @@
+"""`.event-threshold`: what it asks of the log, and what it reports of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tocsin_server.alert_types import discover
+from tocsin_server.alert_types.event_threshold import ALERT_TYPE, MISSING, instance_id
+from tocsin_server.domain.alert_checks import checked
+from tocsin_server.domain.alerting import AlertSpec, GroupCount, Report, RunContext
+from tocsin_server.domain.errors import TocsinError
+from tocsin_server.domain.event_log import Level
+from tocsin_server.domain.schedule import SECOND_US
+from tocsin_server.domain.selection import EventFilter
+
+T = 1_800_000_000 * SECOND_US
+MINUTE = 60 * SECOND_US
+
+
+@dataclass
+class Log:
+    """Counts that were decided beforehand; remembers what it was asked."""
+
+    counts: list[GroupCount]
+    asked: dict[str, Any] = field(default_factory=dict)
+
+    def count(
+        self,
+        events: EventFilter,
+        *,
+        created_before: int,
+        group_by: Sequence[str] = (),
+        at_least: int = 1,
+        at_most: int | None = None,
+        limit: int = 1000,
+    ) -> list[GroupCount]:
+        self.asked = {
+            "filter": events,
+            "created_before": created_before,
+            "group_by": list(group_by),
+            "bounds": (at_least, at_most),
+            "limit": limit,
+        }
+        return self.counts
+
+
+def saved(params: dict[str, Any]) -> Any:
+    spec = AlertSpec(name="a", alert_type_id=ALERT_TYPE.id, consumer="c", params=params)
+    return checked(spec, ALERT_TYPE).params
+
+
+def run(params: dict[str, Any], *counts: tuple[tuple[str, ...], int]) -> tuple[Report, dict[str, Any]]:
+    log = Log([GroupCount(values, count) for values, count in counts])
+    context = RunContext(
+        alert_id="id",
+        name="a",
+        tags=(),
+        space="acme",
+        namespace="acme",
+        created_by="u",
+        updated_by="u",
+        params=saved(params),
+        state={},
+        instances={},
+        scheduled_at=T,
+        started_at=T + 5,
+        previous_started_at=None,
+        events=log,
+    )
+    return ALERT_TYPE.executor(context), log.asked
+
+
+def test_discovery_finds_it() -> None:
+    assert discover().find(".event-threshold") is ALERT_TYPE
+
+
+def test_the_window_ends_at_the_scheduled_time() -> None:
+    """Half-open, by the events' own time; only what was stored before the run's time."""
+    _, asked = run({"window": "5m", "threshold": 1}, ((), 0))
+    assert asked["filter"] == EventFilter(account="acme", since=T - 5 * MINUTE, before=T)
+    assert asked["created_before"] == T
+
+
+def test_a_query_delay_moves_the_window() -> None:
+    _, asked = run({"window": "5m", "query_delay": "30s", "threshold": 1}, ((), 0))
+    assert (asked["filter"].since, asked["filter"].before) == (
+        T - 5 * MINUTE - 30 * SECOND_US,
+        T - 30 * SECOND_US,
+    )
+    assert asked["created_before"] == T
+
+
+def test_the_source_becomes_a_filter() -> None:
+    source = {
+        "event_types": ["image.*"],
+        "subtypes": ["s"],
+        "levels": ["error"],
+        "resource_types": ["image_tag"],
+        "resource_ids": ["r"],
+        "services": ["v"],
+        "hosts": ["h"],
+    }
+    _, asked = run({"window": "1h", "threshold": 1, "source": source}, ((), 0))
+    chosen = asked["filter"]
+    assert (chosen.types, chosen.subtypes, chosen.levels) == (("image.*",), ("s",), (Level.ERROR,))
+    assert (chosen.resource_types, chosen.resource_ids) == (("image_tag",), ("r",))
+    assert (chosen.services, chosen.hosts) == (("v",), ("h",))
+
+
+@pytest.mark.parametrize(
+    ("comparator", "threshold", "bounds"),
+    [
+        (">", 3, (4, None)),
+        (">", 2.5, (3, None)),
+        (">=", 3, (3, None)),
+        (">=", 2.5, (3, None)),
+        ("<", 3, (0, 2)),
+        ("<", 2.5, (0, 2)),
+        ("<=", 3, (0, 3)),
+        ("<=", 2.5, (0, 2)),
+        ("between", [2, 4], (2, 4)),
+        ("between", [1.5, 4.5], (2, 4)),
+    ],
+)
+def test_comparators_are_bounds_of_a_count(comparator: str, threshold: object, bounds: tuple[int, int | None]) -> None:
+    params = {"window": "1m", "comparator": comparator, "threshold": threshold}
+    low, high = bounds
+    for count in range(7):
+        report, asked = run(params, ((), count))
+        assert asked["bounds"] == bounds
+        assert bool(report.instances) == (low <= count and (high is None or count <= high))
+
+
+def test_one_instance_when_it_is_not_grouped() -> None:
+    report, _ = run({"window": "5m", "threshold": 3}, ((), 4))
+    (instance,) = report.instances
+    assert (instance.id, instance.group) == ("*", "default")
+    assert instance.context == {
+        "value": 4,
+        "count": 4,
+        "threshold": 3,
+        "comparator": ">=",
+        "group": {},
+        "window": {"start": "2027-01-15T07:55:00Z", "end": "2027-01-15T08:00:00Z"},
+        "reason": "4 events in 5m: >= 3",
+    }
+
+
+def test_one_instance_per_group() -> None:
+    params = {"window": "5m", "threshold": 1, "group_by": ["resource_id", "host"]}
+    report, asked = run(params, (("nginx:1", "h1"), 1), (("a/b", ""), 2))
+    assert asked["group_by"] == ["resource_id", "host"]
+    assert [i.id for i in report.instances] == ["nginx%3A1/h1", "a%2Fb/_missing"]
+    assert report.instances[0].context["group"] == {"resource_id": "nginx:1", "host": "h1"}
+    assert report.instances[0].context["reason"] == "1 event in 5m with resource_id nginx:1, host h1: >= 1"
+    assert report.instances[1].context["reason"] == "2 events in 5m with resource_id a/b, host unset: >= 1"
+
+
+def test_instance_ids_never_collide() -> None:
+    """Trap 11: slashes, unicode, empty values, the words of our own, ten kilobytes."""
+    groups = [
+        ("a/b", "c"),
+        ("a", "b/c"),
+        ("", "a"),
+        (MISSING, "a"),
+        ("*", ""),
+        ("é", "%"),
+        ("x" * 10_000, "1"),
+    ]
+    groups += [("x" * 10_000, "2"), ("_missing_", "a")]
+    ids = [instance_id(values) for values in groups]
+    assert len(set(ids)) == len(ids)
+    assert max(len(id) for id in ids) <= 1024
+    assert all(id.isascii() for id in ids)
+    assert instance_id(("*",)) != instance_id(())
+
+
+def test_more_groups_than_allowed_reach_the_limit() -> None:
+    """Trap 8: the report says that it is not whole."""
+    params = {"window": "5m", "threshold": 1, "group_by": ["host"], "max_groups": 2}
+    report, asked = run(params, (("a",), 9), (("b",), 8), (("c",), 7))
+    assert asked["limit"] == 3
+    assert [i.id for i in report.instances] == ["a", "b"]
+    assert report.limit_reached
+    assert not run(params, (("a",), 9), (("b",), 8))[0].limit_reached
+
+
+@pytest.mark.parametrize(
+    ("params", "path"),
+    [
+        ({"threshold": 1}, "alert.params"),
+        ({"window": "5m"}, "alert.params"),
+        ({"window": "0s", "threshold": 1}, "alert.params.window"),
+        ({"window": "32d", "threshold": 1}, "alert.params.window"),
+        ({"window": "5m\n", "threshold": 1}, "alert.params.window"),
+        ({"window": "5m", "threshold": 1, "query_delay": "16m"}, "alert.params.query_delay"),
+        ({"window": "5m", "threshold": 1, "query_delay": "x"}, "alert.params.query_delay"),
+        ({"window": "5m", "threshold": [1, 2]}, "alert.params.threshold"),
+        ({"window": "5m", "threshold": -1}, "alert.params.threshold"),
+        ({"window": "5m", "threshold": 1, "comparator": "between"}, "alert.params.threshold"),
+        ({"window": "5m", "threshold": [3, 2], "comparator": "between"}, "alert.params.threshold"),
+        ({"window": "5m", "threshold": 1, "comparator": "!="}, "alert.params.comparator"),
+        ({"window": "5m", "threshold": 1, "group_by": ["message"]}, "alert.params.group_by[0]"),
+        ({"window": "5m", "threshold": 1, "group_by": ["host", "host"]}, "alert.params.group_by"),
+        (
+            {
+                "window": "5m",
+                "threshold": 1,
+                "group_by": ["host", "type", "service", "subtype", "user_id"],
+            },
+            "alert.params.group_by",
+        ),
+        ({"window": "5m", "threshold": 1, "max_groups": 1001}, "alert.params.max_groups"),
+        ({"window": "5m", "threshold": 1, "max_groups": 0}, "alert.params.max_groups"),
+        ({"window": "5m", "threshold": 1, "colour": "red"}, "alert.params"),
+        (
+            {"window": "5m", "threshold": 1, "source": {"event_types": ["A"]}},
+            "alert.params.source.event_types[0]",
+        ),
+        ({"window": "5m", "threshold": 1, "source": {"levels": ["warn"]}}, "alert.params.source.levels[0]"),
+        ({"window": "5m", "threshold": 1, "source": {"hosts": [""]}}, "alert.params.source.hosts[0]"),
+        ({"window": "5m", "threshold": 1, "source": {"users": []}}, "alert.params.source"),
+        ({"window": "5m", "threshold": 1, "source": {"hosts": ["h"] * 101}}, "alert.params.source.hosts"),
+    ],
+)
+def test_every_bound_of_the_params(params: dict[str, Any], path: str) -> None:
+    with pytest.raises(TocsinError) as refused:
+        saved(params)
+    assert [v.path for v in refused.value.violations] == [path]

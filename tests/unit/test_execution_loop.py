@@ -1,0 +1,152 @@
+"""The loop that executes alerts, over a store that a test writes: when it claims, starts, waits, stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from tocsin_server.dispatch.execution import BACKSTOP_S, CLAIMED_MAX, THREADS, Execution
+from tocsin_server.domain.alerting import AlertStatus, AlertTypes, EventReads
+from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome
+from tocsin_server.domain.instances import Memory
+from tocsin_server.domain.ports import Runtime
+from tocsin_server.domain.schedule import SECOND_US
+
+from tests.support.lives import ALERT, T0, TYPE
+
+RUNTIME = Runtime(now=lambda: T0, monotonic=lambda: 0.0, new_id=lambda: "0" * 32, jitter=lambda: 0.5)
+FAILED = TocsinError(Reason.STORAGE_FAILED, "the store did not take the write")
+OUTCOME = RunOutcome(AlertStatus.OK, None, {}, ())
+
+
+def claim(number: int) -> Claim:
+    return Claim("acme", f"alert-{number}", 1, T0, T0, 0)
+
+
+@dataclass
+class FakeRuns:
+    """`AlertRuns` with claims that are given, and runs that end when the test says so."""
+
+    due: list[Claim] = field(default_factory=list)
+    next_due_at: int | None = None
+    errors: dict[str, Exception] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        error = self.errors.get(name)
+        if error is not None:
+            raise error
+
+    async def release(self) -> None:
+        self._call("release")
+
+    async def claim(self, limit: int, lease_us: int) -> Claims:
+        self._call("claim")
+        claimed, self.due = self.due[:limit], self.due[limit:]
+        return Claims(tuple(claimed), self.next_due_at)
+
+    async def load(self, claim: Claim) -> Run | None:
+        self._call("load")
+        return Run(claim, ALERT, Memory(), None)
+
+    async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
+        self._call("perform")
+        await self.go.wait()
+        return OUTCOME
+
+    async def settle(self, run: Run, outcome: RunOutcome) -> bool:
+        self._call("settle")
+        self.settled.append(run.claim.alert_id)
+        return True
+
+
+@dataclass
+class Bench:
+    """One loop with its store, and the wake-ups that it asked for."""
+
+    runs: FakeRuns
+    wakes: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.execution = Execution(self.runs, AlertTypes([TYPE]), RUNTIME)
+        self.execution.wake_in = self.wakes.append
+
+    async def until_settled(self, count: int) -> None:
+        """Step as the loop would: whenever a run has ended."""
+        async with asyncio.timeout(5):
+            while len(self.runs.settled) < count:
+                await self.execution.step()
+                await asyncio.sleep(0)
+
+
+async def test_leases_are_given_back_once_before_the_first_claim() -> None:
+    bench = Bench(FakeRuns())
+    bench.runs.errors["release"] = FAILED
+    with pytest.raises(TocsinError):
+        await bench.execution.step()
+    del bench.runs.errors["release"]
+    await bench.execution.step()
+    await bench.execution.step()
+    assert bench.runs.calls == ["release", "release", "claim", "claim"]
+
+
+@pytest.mark.parametrize(
+    ("next_due_at", "wakes"),
+    [
+        (None, []),
+        (T0 + 3 * SECOND_US, [3.0]),
+        (T0 - SECOND_US, [0.001]),
+        (T0 + int(BACKSTOP_S) * SECOND_US, []),
+    ],
+)
+async def test_the_next_look_is_when_a_run_is_due(next_due_at: int | None, wakes: list[float]) -> None:
+    """What lies beyond the backstop is found by it: no timers pile up."""
+    bench = Bench(FakeRuns(next_due_at=next_due_at))
+    assert not await bench.execution.step()
+    assert bench.wakes == wakes
+
+
+async def test_no_more_run_at_once_than_there_are_threads() -> None:
+    bench = Bench(FakeRuns([claim(n) for n in range(CLAIMED_MAX + 5)]))
+    await bench.execution.step()
+    await asyncio.sleep(0)
+    assert bench.runs.calls.count("load") == THREADS
+    assert not await bench.execution.step()  # no thread is free: nothing is claimed
+    assert bench.runs.calls.count("claim") == 1
+    bench.runs.go.set()
+    await bench.until_settled(CLAIMED_MAX + 5)
+    assert sorted(bench.runs.settled) == sorted(f"alert-{n}" for n in range(CLAIMED_MAX + 5))
+    assert 0.0 in bench.wakes  # each end of a run has the loop look again
+
+
+async def test_stopping_finishes_what_is_under_way_and_begins_nothing() -> None:
+    bench = Bench(FakeRuns([claim(n) for n in range(THREADS + 3)]))
+    await bench.execution.step()
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(bench.execution.stop())
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    bench.runs.go.set()
+    await stopping
+    assert len(bench.runs.settled) == THREADS
+    assert not await bench.execution.step()
+    assert bench.runs.calls.count("claim") == 1
+
+
+@pytest.mark.parametrize("where", ["load", "settle"])
+@pytest.mark.parametrize("error", [FAILED, RuntimeError("a bug")], ids=["storage", "bug"])
+async def test_a_run_that_cannot_be_written_is_left_to_its_lease(where: str, error: Exception) -> None:
+    """XF: the loop goes on; the run is repeated when its lease ends."""
+    bench = Bench(FakeRuns(errors={where: error}))
+    bench.runs.go.set()
+    await bench.execution.execute(claim(1))
+    assert bench.runs.settled == []
+    bench.runs.errors.clear()
+    await bench.execution.execute(claim(2))
+    assert bench.runs.settled == ["alert-2"]
