@@ -158,11 +158,9 @@ class App:
         notifications = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
         outbox = StoreOutbox(parts.writer, parts.readers, parts.tail, notifications)
         alert_parts = self._build_alerting(store, parts)
-        dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts.execution)
+        dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts)
         parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed(), dispatcher.follows_closely)
         parts.log.nudge_router = dispatcher.nudge
-        alert_parts.alerts.changed = dispatcher.alerts_changed
-        alert_parts.runs.queued = dispatcher.deliveries_queued
         notifications.changed = dispatcher.configurations_changed
         tokens = PageTokens(key_file.derive("page tokens"))
         digest_key = key_file.derive("digests")
@@ -203,7 +201,7 @@ class App:
         outbox: StoreOutbox,
         kinds: dict[str, EndpointKind],
         door: HttpDoor,
-        execution: Execution | None,
+        alert_parts: AlertingParts,
     ) -> Dispatcher:
         dispatcher = Dispatcher(
             outbox,
@@ -213,9 +211,12 @@ class App:
             self.settings["notifications.cycle_timers.notifications"],
             self.settings["server.ui_url"],
             self.settings["notifications.enabled"],
-            execution,
+            alert_parts.execution,
             event_loop_factory(),
         )
+        # Before the first run: what it queues is sent at once.
+        alert_parts.alerts.changed = dispatcher.alerts_changed
+        alert_parts.runs.queued = dispatcher.deliveries_queued
         await dispatcher.start()
         self._cleanups.append(("dispatcher", dispatcher.stop))
         return dispatcher

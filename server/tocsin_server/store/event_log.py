@@ -289,8 +289,10 @@ def sweep(transaction: Transaction, keys_before: int) -> int:
     connection = transaction.connection
     removed = connection.execute(f"DELETE FROM events WHERE deleted_at <> 0 AND NOT {ANY_OPEN_DELIVERY}").rowcount
     connection.execute("DELETE FROM event_keys WHERE deleted_at <> 0 AND deleted_at < ?", (keys_before,))
+    # An append was answered with JSON of its positions, a create with a bare id.
+    positions = "json_each(CASE WHEN json_valid(answer) THEN answer ELSE '[]' END)"
     connection.execute(
-        "DELETE FROM request_keys WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM json_each(answer) AS a"
+        f"DELETE FROM request_keys WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM {positions} AS a"
         " JOIN events AS e ON e.position = json_extract(a.value, '$[1]'))",
         (keys_before,),
     )
