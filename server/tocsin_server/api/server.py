@@ -18,11 +18,11 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDesc
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 from tocsin.v1 import annotations_pb2
 
 from tocsin_server.api import bounds, errors, quick_bounds
 from tocsin_server.api.auth import ECHOED, Caller, caller_of
+from tocsin_server.api.reflection import add_reflection
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.ports import Runtime
 
@@ -188,18 +188,7 @@ class ApiServer:
 
     def _add_health_and_reflection(self) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, self._server)
-        # The package knows v1alpha only; v1 has the same messages under another name.
-        servicer = reflection.aio.ReflectionServicer(names)
-        v1 = grpc.stream_stream_rpc_method_handler(
-            servicer.ServerReflectionInfo,
-            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-        )
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": v1}),)
-        )
+        add_reflection([*self._names, health.SERVICE_NAME], self._server)
 
     async def bind(self, listen: str, port: int) -> None:
         """Take the port, not serving yet; RuntimeError when it is taken."""
