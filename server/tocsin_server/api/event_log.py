@@ -5,6 +5,7 @@ from __future__ import annotations
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
+from tocsin_server.api.encoding import wire_bytes
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_filters import event_filter, micros
 from tocsin_server.api.paging import PageTokens, page_size
@@ -23,6 +24,7 @@ from tocsin_server.domain.selection import EventFilter
 
 DELETE_STEP_EVENTS = 500  # one short transaction, one message of at most 32 KB of ids
 PREVIEW_EVENTS = 100
+BATCH_TAG = b"\x12"  # SubscribeResponse.batch: field 2, length-delimited
 HEARTBEAT_S = 15.0
 
 
@@ -166,16 +168,7 @@ def encoded_step(step: Step) -> bytes:
     """Encode one message of a subscription; the frames of a batch are its field 1 already."""
     if isinstance(step, Batch):
         place = pb.SubscribeResponse.Batch(position=step.position).SerializeToString()
-        return b"\x12" + _length(len(step.frames) + len(place)) + step.frames + place
+        return wire_bytes(BATCH_TAG, step.frames + place)
     if isinstance(step, CaughtUp):
         return pb.SubscribeResponse(caught_up=pb.SubscribeResponse.CaughtUp(position=step.position)).SerializeToString()
     return pb.SubscribeResponse(checkpoint=pb.SubscribeResponse.Checkpoint(position=step.position)).SerializeToString()
-
-
-def _length(size: int) -> bytes:
-    out = bytearray()
-    while size >= 0x80:
-        out.append(size & 0x7F | 0x80)
-        size >>= 7
-    out.append(size)
-    return bytes(out)

@@ -54,7 +54,8 @@ def _field(field: FieldDescriptor, bound: annotations_pb2.Bound, names: Names) -
     elif is_map(field):
         yield f"v = m.{name}"
         yield f"if v and len(v) > {bound.max_items}: return False"
-        yield "for k, x in v.items():"
+        yield "for k in v:"
+        yield "    x = v[k]"
         yield f"    if not 0 < len(k) <= {bound.key_max_len} or len(x) > {bound.value_max_len}: return False"
         yield "    if '\\0' in k or '\\0' in x: return False"
     elif field.is_repeated:

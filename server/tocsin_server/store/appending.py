@@ -27,6 +27,7 @@ INSERT_KEY = "INSERT INTO event_keys (account, id, position, digest, deleted_at)
 INSERT_REQUEST = (
     "INSERT INTO request_keys (account, method, request_id, digest, answer, created_at) VALUES (?,?,?,?,?,?)"
 )
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 IDS_PER_QUERY = 500  # below SQLite's bound of variables in one statement
 
 
@@ -241,7 +242,7 @@ def event_row(event: Stored) -> tuple[object, ...]:
         head.user_id,
         head.service,
         head.host,
-        json.dumps(head.labels) if head.labels else "",
+        _json(head.labels) if head.labels else "",
         head.timestamp,
         event.created_at,
         zlib.crc32(event.frame),
