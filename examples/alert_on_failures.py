@@ -45,9 +45,8 @@ def run(address: str) -> list[str]:
 
 
 def _alert(pager_id: str) -> Alert:
-    # A recovered instance has no context any more, only its id: the resource's, URL-encoded.
     warn = {"text": "{{context.group.resource_id}} failed {{context.count}} times"}
-    relax = {"text": "{{alertInstanceId}} is well again"}
+    relax = {"text": "{{context.group.resource_id}} is well again"}
     return tocsin.alert(
         "an image cannot be analysed",
         ".event-threshold",

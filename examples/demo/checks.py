@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from tocsin import Event
 from tocsin.v1.notifications_pb2 import DELIVERY_STATE_DELIVERED, Delivery, DeliveryState
@@ -39,7 +38,7 @@ def warning_text(count: int) -> str:
     return f"{SICK_IMAGE} failed {count} times in 6s"
 
 
-RECOVERY_TEXT = f"{quote(SICK_IMAGE, safe='')} is well again"
+RECOVERY_TEXT = f"{SICK_IMAGE} is well again"
 
 
 def check_all(ledger: Ledger, facts: Facts) -> list[Check]:

@@ -120,7 +120,7 @@ def _alert(pager_id: str) -> Alert:
         "kind": "warning",
         "text": "{{context.group.resource_id}} failed {{context.count}} times in {{params.window}}",
     }
-    relax = {"kind": "recovery", "text": "{{alertInstanceId}} is well again"}
+    relax = {"kind": "recovery", "text": "{{context.group.resource_id}} is well again"}
     return tocsin.alert(
         "an image cannot be analysed",
         ".event-threshold",

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 
@@ -230,3 +231,33 @@ async def test_scope_global_is_for_the_admin_account_only(api: Api, hook: Webhoo
     await api.append(metadata=acting)
     (posted,) = await hook.until(1)
     assert posted.verified()["data"]["account"] == "acme"
+
+
+async def test_a_mask_changes_only_what_it_names(api: Api, hook: WebhookReceiver, box: Mailbox) -> None:
+    configuration = await created(api, webhook(hook.url))
+    only_enabled = pb.UpdateEndpointConfigurationRequest(
+        configuration=pb.EndpointConfiguration(id=configuration.id, enabled=False),
+        update_mask=FieldMask(paths=["enabled"]),
+    )
+    changed = (await api.notifications.UpdateEndpointConfiguration(only_enabled)).configuration
+    configuration.enabled = False
+    configuration.ClearField("update_time")
+    changed.ClearField("update_time")
+    assert changed == configuration
+    for broken, field in (
+        (pb.EndpointConfiguration(id=configuration.id), "configuration.webhook"),
+        (mail(box, "ops@example.com"), "configuration.email"),
+        (webhook(hook.url, name=""), "configuration.name"),
+    ):
+        broken.id = configuration.id
+        request = pb.UpdateEndpointConfigurationRequest(configuration=broken)
+        assert field in (await refused(api.notifications.UpdateEndpointConfiguration(request))).fields
+    request = pb.UpdateEndpointConfigurationRequest(configuration=changed, update_mask=FieldMask(paths=["kind"]))
+    assert list((await refused(api.notifications.UpdateEndpointConfiguration(request))).fields) == ["update_mask"]
+
+
+async def test_a_configuration_needs_a_name_and_a_connection(api: Api) -> None:
+    request = pb.CreateEndpointConfigurationRequest(configuration=pb.EndpointConfiguration())
+    request.configuration.SetInParent()
+    refusal = await refused(api.notifications.CreateEndpointConfiguration(request))
+    assert set(refusal.fields) == {"configuration.name", "configuration.connection"}

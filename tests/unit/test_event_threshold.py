@@ -144,7 +144,7 @@ def test_one_instance_when_it_is_not_grouped() -> None:
         "threshold": 3,
         "comparator": ">=",
         "group": {},
-        "window": {"start": "2027-01-15T07:55:00Z", "end": "2027-01-15T08:00:00Z"},
+        "window": {"start": "2027-01-15T07:55:00.000000Z", "end": "2027-01-15T08:00:00.000000Z"},
         "reason": "4 events in 5m: >= 3",
     }
 

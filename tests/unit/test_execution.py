@@ -209,7 +209,9 @@ def test_every_variable_of_a_message() -> None:
     life = Life(spec(actions=(Action("default", "m", {"body": body}),), params={"p": 0.5}))
     report = InstanceReport("i", "default", {"server": "s"}, {"n": 80.0}, subgroup="sub")
     (message,) = life.run(report).notifications
-    assert message.params == {"body": "s 80 123 i cpu alert acme infra,cpu, 0.5 2027-01-15T08:00:00Z default High sub"}
+    assert message.params == {
+        "body": "s 80 123 i cpu alert acme infra,cpu, 0.5 2027-01-15T08:00:00.000000Z default High sub"
+    }
 
 
 def test_messages_name_their_action() -> None:
@@ -307,7 +309,7 @@ def test_a_transition_as_an_event() -> None:
         "alert_id": "123",
         "alert_name": "cpu alert",
         "alert_type_id": "example.cpu",
-        "scheduled_at": "2027-01-15T08:00:00Z",
+        "scheduled_at": "2027-01-15T08:00:00.000000Z",
         "instance_id": "a",
         "action_group": "default",
     }

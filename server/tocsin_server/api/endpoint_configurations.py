@@ -28,8 +28,14 @@ MUTABLE = ("name", "description", "enabled", "selectors")
 
 
 def draft(sent: pb.EndpointConfiguration, caller: Caller) -> EndpointConfiguration:
-    """Make a configuration of what a client sent."""
+    """Make a whole configuration of what a client sent."""
     kind = sent.WhichOneof("connection") or ""
+    missing = [Violation(f"{PATH}.name", "is required")] if not sent.name else []
+    if not kind:
+        kinds = ", ".join(field.name for field in sent.DESCRIPTOR.oneofs_by_name["connection"].fields)
+        missing.append(Violation(f"{PATH}.connection", f"set one of {kinds}"))
+    if missing:
+        raise invalid_fields(missing)
     return EndpointConfiguration(
         id=sent.id,
         account=caller.account,
@@ -38,7 +44,7 @@ def draft(sent: pb.EndpointConfiguration, caller: Caller) -> EndpointConfigurati
         description=sent.description,
         enabled=sent.enabled if sent.HasField("enabled") else True,
         connection=_fields(getattr(sent, kind)),
-        selectors=tuple(Selector(*(getattr(s, name) for name in CRITERIA)) for s in sent.selectors),
+        selectors=_selectors(sent),
     )
 
 
@@ -76,20 +82,26 @@ def changed(
         allowed = ", ".join((*MUTABLE, old.kind))
         raise invalid_field("update_mask", f"{', '.join(sorted(unknown))} cannot be changed; these can: {allowed}")
     if old.kind in wanted and kind is None:
-        raise invalid_field(f"{PATH}.{old.kind}", "is required: the mask names it")
-    new = draft(sent, caller) if kind is not None else None
+        raise invalid_field(f"{PATH}.{old.kind}", "is required: name it, or leave it out of update_mask")
     changes: dict[str, Any] = {}
     if "name" in wanted:
+        if not sent.name:
+            raise invalid_field(f"{PATH}.name", "is required: give it, or leave it out of update_mask")
         changes["name"] = sent.name
     if "description" in wanted:
         changes["description"] = sent.description
     if "enabled" in wanted and sent.HasField("enabled"):
         changes["enabled"] = sent.enabled
     if "selectors" in wanted:
-        changes["selectors"] = tuple(Selector(*(getattr(s, name) for name in CRITERIA)) for s in sent.selectors)
-    if new is not None and old.kind in wanted:
+        changes["selectors"] = _selectors(sent)
+    if kind is not None and kind in wanted:
+        new = replace(old, connection=_fields(getattr(sent, kind)))
         changes["connection"] = with_kept_secrets(new, old).connection
     return replace(old, **changes)
+
+
+def _selectors(sent: pb.EndpointConfiguration) -> tuple[Selector, ...]:
+    return tuple(Selector(*(getattr(selector, name) for name in CRITERIA)) for selector in sent.selectors)
 
 
 def answer(configuration: EndpointConfiguration) -> pb.EndpointConfiguration:

@@ -85,9 +85,9 @@ def _place(target: dict[str, Any], path: list[str], entry: Json) -> None:
 
 
 def time_text(time: int) -> str:
-    """Write microseconds since 1970 UTC as RFC 3339."""
+    """Write microseconds since 1970 UTC as RFC 3339, always with six digits."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
-    return moment.isoformat().replace("+00:00", "Z")
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Variables:

@@ -30,9 +30,9 @@ from tocsin_server.domain.notifications import (
     RecipientVerdict,
     Verdict,
 )
+from tocsin_server.domain.variables import time_text
 from tocsin_server.endpoints.addresses import BlockedAddress, Egress
 from tocsin_server.endpoints.http import HttpDoor
-from tocsin_server.endpoints.webhook import iso
 
 CONNECT_DEADLINE_S = 10.0
 SUBJECT_MAX = 200
@@ -229,7 +229,7 @@ def event_text(event: Event) -> tuple[str, str]:
         f"Level:     {event.level.name}",
         f"Resource:  {event.resource['id']} ({event.resource['type'] or 'no type'})" if about else "Resource:  none",
         f"Source:    {event.source['service']} {event.source['host']}".rstrip(),
-        f"Time:      {iso(event.timestamp)}",
+        f"Time:      {time_text(event.timestamp)}",
         f"Event:     {event.id} (position {event.position})",
     ]
     if event.details not in (None, "", {}):

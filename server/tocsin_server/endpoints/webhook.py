@@ -23,6 +23,7 @@ from tocsin_server import __version__
 from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.notifications import Message, Outcome, Verdict
+from tocsin_server.domain.variables import time_text
 from tocsin_server.endpoints.addresses import BlockedAddress
 from tocsin_server.endpoints.http import Answer, HttpDoor
 
@@ -197,10 +198,10 @@ def _body(message: Message) -> bytes:
         return (body if isinstance(body, str) else json.dumps(body)).encode()
     if message.event is not None:
         event = message.event
-        payload = {"type": event.type, "timestamp": iso(event.timestamp), "data": event_data(event)}
+        payload = {"type": event.type, "timestamp": time_text(event.timestamp), "data": event_data(event)}
     else:
         kind = "system.alerting.action" if message.subject.get("alert_id") else TEST_TYPE
-        payload = {"type": kind, "timestamp": iso(message.sent_at), "data": dict(message.subject)}
+        payload = {"type": kind, "timestamp": time_text(message.sent_at), "data": dict(message.subject)}
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -219,14 +220,8 @@ def event_data(event: Event) -> dict[str, object]:
         "resource": dict(event.resource),
         "source": dict(event.source),
         "labels": dict(event.labels),
-        "timestamp": iso(event.timestamp),
-        "created_at": iso(event.created_at),
+        "timestamp": time_text(event.timestamp),
+        "created_at": time_text(event.created_at),
         "correlation_id": event.correlation_id,
         "traceparent": event.traceparent,
     }
-
-
-def iso(micros: int) -> str:
-    """Give a time as ISO 8601 UTC with microseconds and Z."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -29,6 +29,19 @@ GROUP_EVENTS_MAX = 1000  # one transaction stays short
 GROUP_UNITS_MAX = 512
 WINDOW_S = 0.001  # longest wait for company; an append alone never waits
 SLOW_COMMIT_S = 0.0005  # below this a commit is cheaper than waiting for company
+DISK_FAULTS = frozenset(
+    (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
+)
 QUEUE_UNITS_MAX = 20_000  # beyond it the disk does not keep up: refuse rather than grow
 
 
@@ -172,7 +185,7 @@ class Writer:
             failure = storage_failure(error)
             for work in group:
                 work.error = failure
-            if "disk i/o error" in str(error).lower():
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
                 # After a failed fsync the page cache cannot be trusted: reopen the store from disk.
                 self.fatal(error)
         self._answer(group)
@@ -246,16 +259,15 @@ def _events(work: _Work[Any]) -> int:
 
 
 def is_storage_fault(error: BaseException) -> bool:
-    """Tell whether an exception is the disk's or the database's fault, not the unit's."""
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
-        error, sqlite3.IntegrityError | sqlite3.ProgrammingError
-    )
+    """Tell whether an exception is the disk's fault: then the whole transaction is in doubt, not one unit."""
+    # The lower byte is the primary code; a mistake in a statement (SQLITE_ERROR) is the unit's own fault.
+    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DISK_FAULTS
 
 
 def storage_failure(error: Exception) -> Exception:
     """Say in the product's terms that a transaction was not stored; a bug stays what it is."""
     if not is_storage_fault(error):
         return error
-    if "full" in str(error).lower():
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
         return TocsinError(Reason.STORAGE_FULL, "the store's disk is full; nothing was stored", retry_s=5.0)
     return TocsinError(Reason.STORAGE_FAILED, "the store did not take the write; nothing was stored", retry_s=1.0)

@@ -316,7 +316,7 @@ class EndpointConfiguration(_message.Message):
     kind: _builtins.str
     """The kind of its endpoint."""
     name: _builtins.str
-    """Name for people."""
+    """Name for people; needed on create."""
     description: _builtins.str
     """Free text."""
     enabled: _builtins.bool
@@ -957,7 +957,9 @@ class UpdateEndpointConfigurationRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: name, description, enabled, webhook, email, selectors. Unset: all."""
+        """Which fields to change: name, description, enabled, webhook, email, selectors. Unset: all
+        of these.
+        """
 
     def __init__(
         self,
