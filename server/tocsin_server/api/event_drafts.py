@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.encoding import wire_text, wire_timestamp
+from tocsin_server.domain.encoding import wire_text, wire_timestamp
 from tocsin_server.domain.errors import Violation, invalid_fields
 from tocsin_server.domain.event_log import OWN_SERVICE, TIMESTAMP_AHEAD_MAX_US, Append, Draft, EventHead
 from tocsin_server.domain.ports import Runtime

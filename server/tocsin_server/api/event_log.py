@@ -5,11 +5,11 @@ from __future__ import annotations
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.encoding import wire_bytes
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_filters import event_filter, micros
 from tocsin_server.api.paging import PageTokens, page_size
 from tocsin_server.api.server import Send, Service
+from tocsin_server.domain.encoding import wire_bytes
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
 from tocsin_server.domain.event_log import (
     BATCH_BYTES_MAX,

@@ -11,36 +11,17 @@ from google.protobuf import json_format, struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import event_log_pb2 as pb
 
+from tocsin_server.domain.encoding import SECOND_US, varint, wire_timestamp
 from tocsin_server.domain.event_log import OWN_SERVICE, Draft, Event, EventHead, Level, OwnEvent
 
 EVENTS_TAG = b"\x0a"  # field 1, length-delimited: `event` or `events` of every answer
 POSITION_TAG = b"\x10"  # Event.position: field 2, varint
 CREATED_AT_TAG = b"\x72"  # Event.created_at: field 14, length-delimited
-SECOND_US = 1_000_000
-
-
-def varint(number: int) -> bytes:
-    """Encode a number that is not negative."""
-    if number < 0x80:
-        return bytes((number,))
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def encoded_timestamp(micros: int) -> bytes:
-    """Encode a google.protobuf.Timestamp."""
-    seconds, rest = divmod(micros, SECOND_US)
-    return b"\x08" + varint(seconds) + (b"\x10" + varint(rest * 1000) if rest else b"")
 
 
 def created_at_field(micros: int) -> bytes:
     """Encode Event.created_at; the same for every event of a transaction."""
-    timestamp = encoded_timestamp(micros)
-    return CREATED_AT_TAG + varint(len(timestamp)) + timestamp
+    return wire_timestamp(CREATED_AT_TAG, micros)
 
 
 def frame(body: bytes, position: int, created_at: bytes) -> bytes:
