@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
+from tocsin_server.logs import configure_logs
 
 from tests.support.alert_house import Clock, House
 from tests.support.receivers import Mailbox, WebhookReceiver, mailbox, webhook_receiver
 from tests.support.servers import Api, serving
+
+# Servers in the tests' own process log what is wrong, not each delivery.
+configure_logs("error", "json")
 
 
 @pytest_asyncio.fixture
