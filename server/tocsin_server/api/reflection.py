@@ -17,7 +17,7 @@ V1 = "grpc.reflection.v1.ServerReflection"
 
 
 class _MethodPool:
-    """The default pool, which also finds the file of a method (or of a field) by its full name."""
+    """The default pool, which also finds the file of a method by its full name."""
 
     def __init__(self) -> None:
         self._pool: Any = descriptor_pool.Default()
@@ -39,7 +39,7 @@ class _MethodPool:
 
 def add_reflection(names: Sequence[str], server: grpc.aio.Server) -> None:
     """Serve reflection of the named services in both versions."""
-    listed = [*names, reflection.SERVICE_NAME]
+    listed = [*names, V1, reflection.SERVICE_NAME]
     servicer = reflection.aio.ReflectionServicer(listed, pool=_MethodPool())
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
