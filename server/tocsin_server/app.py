@@ -156,7 +156,7 @@ class App:
         server = await self._bind()
         # In a thread: health checks are answered, NOT_SERVING, while a migration takes its time.
         store = await asyncio.to_thread(open_store, self.store_url, self.runtime.new_id)
-        self._cleanups.append(("store", store.close))
+        self._cleanups.append(("store", lambda: _close(store)))
         key_file = KeyFile(Path(self.settings["store.key_file"] or self.data / "tocsin.key"), store)
         parts = self._start_store(store)
         door = HttpDoor(egress)
@@ -238,7 +238,7 @@ class App:
         self.port = await server.bind(listen, port)
         self._cleanups.append(("api", server.stop))
         self.bound.set()
-        log.info("bound", listen=listen, port=self.port)
+        log.debug("bound", listen=listen, port=self.port)
         return server
 
     async def _serve(self, server: ApiServer, services: list[Service], following: Following) -> None:
@@ -269,7 +269,11 @@ class App:
                     await result
             except Exception:
                 log.exception("a part did not stop", part=name)
-        log.info("stopped")
+
+
+def _close(store: Store) -> None:
+    store.close()
+    log.info("stopped")
 
 
 def _tell(failed: asyncio.Future[BaseException], error: BaseException) -> None:
