@@ -12,12 +12,11 @@ from tocsin.v1 import alerting_pb2 as pb
 
 from tocsin_server.api.alert_messages import alert_message, spec_of, state_message, type_message
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.paging import PageTokens, page_size
+from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
 from tocsin_server.domain.alert_checks import checked
-from tocsin_server.domain.alerting import Action, Alert, AlertSearch, AlertSpec, AlertTypes, FoundAlert
+from tocsin_server.domain.alerting import Action, Alert, AlertSearch, AlertSpec, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
-from tocsin_server.domain.event_log import PAGE_BYTES_MAX
 from tocsin_server.domain.ports import AlertStore, EndpointKind
 
 # What UpdateAlert can change, by the name in the mask: the fields of AlertSpec.
@@ -101,7 +100,7 @@ class AlertingService(Service):
             key, alert_id = self._tokens.read(caller.account, request, request.page_token)
             after = (key, str(alert_id))
         page = await self._alerts.find(search, after, page_size(request.page_size))
-        alerts = _fitting(page.found)
+        alerts = fitting(alert_message(one.alert) for one in page.found)
         token = ""
         if alerts and (page.more or len(alerts) < len(page.found)):
             token = self._tokens.make(caller.account, request, page.found[len(alerts) - 1].place)
@@ -171,19 +170,6 @@ class AlertingService(Service):
             allowed = f"is none of {', '.join(kind.action_params)}, which {name} takes"
             return [Violation(f"{path}.params.{key}", allowed) for key in unknown]
         return [Violation(f"{path}.params.{v.path}", v.description) for v in kind.check_action(action.params)]
-
-
-def _fitting(found: Sequence[FoundAlert]) -> list[pb.Alert]:
-    """Write as many alerts as fit into one answer, at least one."""
-    messages: list[pb.Alert] = []
-    taken = 0
-    for one in found:
-        message = alert_message(one.alert)
-        taken += message.ByteSize()
-        if messages and taken > PAGE_BYTES_MAX:
-            break
-        messages.append(message)
-    return messages
 
 
 def _masked(mask: FieldMask) -> list[str]:

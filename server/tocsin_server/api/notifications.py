@@ -11,7 +11,7 @@ from tocsin.v1 import notifications_pb2 as pb
 from tocsin_server.api import endpoint_configurations as configurations
 from tocsin_server.api.auth import Caller
 from tocsin_server.api.endpoint_configurations import timestamp
-from tocsin_server.api.paging import PageTokens, page_size
+from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field, not_found
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, RecipientVerdict
@@ -105,10 +105,9 @@ class NotificationsService(Service):
             after = str(place)
         size = page_size(request.page_size)
         found = await self._store.page(caller.account, request.kind, after, size + 1)
-        token = self._tokens.make(caller.account, request, [found[size - 1].id]) if len(found) > size else ""
-        return pb.ListEndpointConfigurationsResponse(
-            configurations=[configurations.answer(c) for c in found[:size]], next_page_token=token
-        )
+        shown = fitting(configurations.answer(c) for c in found[:size])
+        token = self._tokens.make(caller.account, request, [shown[-1].id]) if len(found) > len(shown) else ""
+        return pb.ListEndpointConfigurationsResponse(configurations=shown, next_page_token=token)
 
     async def update_endpoint_configuration(
         self, request: pb.UpdateEndpointConfigurationRequest, caller: Caller
@@ -169,11 +168,12 @@ class NotificationsService(Service):
         query = DeliveryQuery(caller.account, states, request.configuration_id, request.event_id, request.alert_id)
         size = page_size(request.page_size)
         found = await self._store.deliveries(query, after, size + 1)
+        shown = fitting(_delivery(d) for d in found[:size])
         token = ""
-        if len(found) > size:
-            last = found[size - 1]
+        if len(found) > len(shown):
+            last = found[len(shown) - 1]
             token = self._tokens.make(caller.account, request, [last.created_at, last.id])
-        return pb.ListDeliveriesResponse(deliveries=[_delivery(d) for d in found[:size]], next_page_token=token)
+        return pb.ListDeliveriesResponse(deliveries=shown, next_page_token=token)
 
     async def get_delivery(self, request: pb.GetDeliveryRequest, caller: Caller) -> pb.GetDeliveryResponse:
         """Answer one delivery with every attempt."""

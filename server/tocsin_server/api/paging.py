@@ -6,13 +6,15 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.domain.event_log import PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX
+from tocsin_server.domain.event_log import PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX
 
+M = TypeVar("M", bound=Message)
 SIGNATURE_BYTES = 16
 QUERY_BYTES = 8
 
@@ -20,6 +22,18 @@ QUERY_BYTES = 8
 def page_size(asked: int) -> int:
     """Give the entries of a page: 0 is the default, too many is the most."""
     return min(asked or PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX)
+
+
+def fitting(messages: Iterable[M]) -> list[M]:
+    """Take as many messages as fit into one answer, at least one."""
+    taken: list[M] = []
+    size = 0
+    for message in messages:
+        size += message.ByteSize()
+        if taken and size > PAGE_BYTES_MAX:
+            break
+        taken.append(message)
+    return taken
 
 
 class PageTokens:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -36,6 +36,7 @@ ANY_OPEN_DELIVERY = "position IN (SELECT event_position FROM deliveries WHERE en
 
 
 log = structlog.get_logger("tocsin.store")
+SWEEP_KEYS_MAX = 1000  # request ids that one sweep looks at: a few milliseconds
 ROUTED_MAX_S = 30.0  # the router is stuck: the caller is told rather than left to wait
 ROUTED_POLL_S = 0.01  # the router is a few milliseconds behind; nobody else waits on this
 
@@ -154,21 +155,21 @@ def _list(
     rows = connection.execute(
         f"SELECT timestamp, position, crc, body FROM {table} WHERE {sql} AND deleted_at = 0 {ordered} LIMIT ?",
         [*values, size + 1],
-    ).fetchall()
+    )
     return _page(rows, size, Key(*boundary) if boundary is not None else None)
 
 
-def _page(rows: Sequence[tuple[int, int, int, bytes]], size: int, boundary: Key | None) -> ListPage:
+def _page(rows: Iterable[tuple[int, int, int, bytes]], size: int, boundary: Key | None) -> ListPage:
+    """Take rows until the page is full; bodies beyond it are not read."""
     frames: list[bytes] = []
     taken = 0
-    for timestamp, position, crc, body in rows[:size]:
-        if frames and taken + len(body) > PAGE_BYTES_MAX:
-            break
+    last: Key | None = None
+    for timestamp, position, crc, body in rows:
+        if len(frames) == size or (frames and taken + len(body) > PAGE_BYTES_MAX):
+            return ListPage(frames, last)
         frames.append(checked(position, crc, body))
         taken += len(body)
         last = Key(timestamp, position)
-    if len(frames) < len(rows):
-        return ListPage(frames, last)
     return ListPage(frames, boundary)
 
 
@@ -298,16 +299,26 @@ def _delete(transaction: Transaction, rows: Sequence[tuple[int, str, str]]) -> N
     transaction.log.deleted.extend(position for _, position in positions)
 
 
-def sweep(transaction: Transaction, keys_before: int) -> int:
-    """Forget hidden bodies whose deliveries have ended, and keys that have been kept long enough."""
+def sweep(transaction: Transaction, keys_before: int, place: int = 0) -> int:
+    """Forget hidden bodies whose deliveries have ended, and keys that have been kept long enough.
+
+    Request ids of events that stand are kept and looked at in turn, some at each sweep: `place` is where
+    this one begins, and the next one's place is the answer. A sweep is one short transaction.
+    """
     connection = transaction.connection
-    removed = connection.execute(f"DELETE FROM events WHERE deleted_at <> 0 AND NOT {ANY_OPEN_DELIVERY}").rowcount
+    connection.execute(f"DELETE FROM events WHERE deleted_at <> 0 AND NOT {ANY_OPEN_DELIVERY}")
     connection.execute("DELETE FROM event_keys WHERE deleted_at <> 0 AND deleted_at < ?", (keys_before,))
+    last = connection.execute(
+        "SELECT created_at FROM request_keys WHERE created_at > ? AND created_at < ? ORDER BY created_at"
+        f" LIMIT 1 OFFSET {SWEEP_KEYS_MAX - 1}",
+        (place, keys_before),
+    ).fetchone()
+    upto = last[0] if last is not None else keys_before - 1
     # An append was answered with JSON of its positions, a create with a bare id.
     positions = "json_each(CASE WHEN json_valid(answer) THEN answer ELSE '[]' END)"
     connection.execute(
-        f"DELETE FROM request_keys WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM {positions} AS a"
-        " JOIN events AS e ON e.position = json_extract(a.value, '$[1]'))",
-        (keys_before,),
+        f"DELETE FROM request_keys WHERE created_at > ? AND created_at <= ? AND NOT EXISTS (SELECT 1 FROM {positions}"
+        " AS a JOIN events AS e ON e.position = json_extract(a.value, '$[1]'))",
+        (place, upto),
     )
-    return int(removed)
+    return int(upto) if last is not None else 0

@@ -33,6 +33,7 @@ class StoreOutbox:
         self._reads = EventReads(readers)
         self._notifications = notifications
         self._epoch = 0
+        self._sweep_place = 0
         self.decode = wire.decode
 
     @property
@@ -112,7 +113,8 @@ class StoreOutbox:
 
         def unit(transaction: Transaction) -> None:
             deliveries.expire(transaction)
-            event_log.sweep(transaction, transaction.log.created_at - KEY_KEPT_US)
+            kept_until = transaction.log.created_at - KEY_KEPT_US
+            self._sweep_place = event_log.sweep(transaction, kept_until, self._sweep_place)
 
         await self._writer.run(unit)
 
