@@ -70,6 +70,8 @@ async def test_an_alert_fires_notifies_once_and_recovers(api: Api, hook: Webhook
     assert kinds == ["status_changed", "new_instance", "status_changed", "recovered_instance", "status_changed"]
     assert {event.resource.id for event in seen.events} == {created.id}
     assert {event.source.service for event in seen.events} == {"tocsin"}
+    told = f"Alert {created.name!r}: instance nginx:latest is active (Threshold met): "
+    assert seen.events[1].message == told + "2 events in 2s with resource_id nginx:latest: >= 2"
     details = json_format.MessageToDict(seen.events[3].details)
     assert details["instance_id"] == "nginx:latest"
     deliveries = await api.notifications.ListDeliveries(notifications_pb.ListDeliveriesRequest(alert_id=created.id))
