@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 
-from tests.service.test_bounds import VALID, methods
 from tests.service.test_notifications import created, webhook
+from tests.support.bounds import VALID, methods
 from tests.support.receivers import WebhookReceiver
 from tests.support.servers import Api, Subscriber, refused
 

@@ -289,9 +289,10 @@ def is_suspect(raw: bytes, depth_max: int) -> bool:
     """Tell from the encoded form of dynamic data whether it has to be walked.
 
     Clears the usual data without decoding it: every level needs a tag of a struct or a list (`*` or
-    `2`), every number that is not finite its exponent, every NUL a zero outside a number.
+    `2`), but for the outermost of a Struct; every number that is not finite its exponent, every NUL a
+    zero outside a number.
     """
-    if raw.count(b"\x2a") + raw.count(b"\x32") >= depth_max:
+    if raw.count(b"\x2a") + raw.count(b"\x32") >= depth_max - 1:
         return True
     if (b"\x7f" in raw or b"\xff" in raw) and _NOT_FINITE.search(raw):
         return True
