@@ -96,9 +96,11 @@ class TocsinError(Exception):
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
-        name = f"{self.code.name} {self.reason}".rstrip()
-        fields = "; ".join(f"{violation.field}: {violation.description}" for violation in self.violations)
-        return f"{name}: {self.message}" + (f" ({fields})" if fields else "")
+        name = self.code.name if self.reason in ("", self.code.name) else f"{self.code.name} {self.reason}"
+        # The server's message quotes the first fields itself.
+        fields = [f"{violation.field}: {violation.description}" for violation in self.violations]
+        more = "; ".join(field for field in fields if field not in self.message)
+        return f"{name}: {self.message}" + (f" ({more})" if more else "")
 
 
 class InvalidRequest(TocsinError):
