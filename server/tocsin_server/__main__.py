@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
+import ipaddress
 import os
 import signal
 import sys
@@ -18,6 +20,8 @@ from tocsin_server.store.database import StoreError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+DESCRIPTION = """Remembers what happened, decides who should know, and makes sure that they are told: a
+durable event log with subscriptions, notifications and alerts over gRPC."""
 LOOPBACK = ["127.0.0.0/8", "::1/128"]
 
 
@@ -27,6 +31,9 @@ def main() -> None:
     try:
         settings = _settings(arguments)
         sys.exit(arguments.run(arguments, settings))
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ConfigError as error:
         sys.exit(_complain(str(error), EXIT_USAGE))
     except StoreError as error:
@@ -39,7 +46,7 @@ def _complain(message: str, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tocsin-server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tocsin-server", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"tocsin-server {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run the server until SIGTERM or Ctrl-C")
@@ -57,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, help="TOML file with settings (TOCSIN_CONFIG)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings (TOCSIN_CONFIG)")
     for flag, name, kind, text in (
         ("--listen", "server.listen", str, "address to listen on"),
         ("--port", "server.port", int, "port to listen on, 0 for a free one"),
@@ -66,17 +73,17 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         ("--log-level", "log.level", str, "debug, info, warning or error"),
         ("--log-format", "log.format", str, "console, json or auto"),
     ):
-        parser.add_argument(flag, dest=name, type=kind, help=f"{text} ({variable_of(name)})")
+        metavar = name.rpartition(".")[2].upper()
+        parser.add_argument(flag, dest=name, type=kind, metavar=metavar, help=f"{text} ({variable_of(name)})")
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     given = {name: value for name, value in vars(arguments).items() if "." in name}
     flags: dict[str, Any] = dict(given)
-    config_file = arguments.config or (Path(os.environ["TOCSIN_CONFIG"]) if "TOCSIN_CONFIG" in os.environ else None)
-    if arguments.dev:
-        flags["server.require_auth"] = False
-        flags["egress.allow"] = LOOPBACK
-    return load(config_file, flags=flags)
+    if not arguments.dev:
+        return load(arguments.config, flags=flags)
+    flags["server.require_auth"] = False
+    return load(arguments.config, flags=flags, additions={"egress.allow": LOOPBACK})
 
 
 def _show(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -89,6 +96,11 @@ def _show(arguments: argparse.Namespace, settings: Settings) -> int:
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     if not arguments.dev:
         return _complain("keys arrive with accounts: for now start with `serve --dev`", EXIT_USAGE)
+    listen = settings["server.listen"]
+    if not _is_loopback(listen):
+        return _complain(f"--dev needs no key, so it listens on this machine only, not on {listen}", EXIT_USAGE)
+    os.umask(0o077)  # the store holds events and secrets: its files are the owner's
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC would say, we say in our own words
     configure_logs(settings["log.level"], settings["log.format"])
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         return runner.run(_run(App(settings)))
@@ -101,10 +113,10 @@ async def _run(app: App) -> int:
     listen, port = app.settings["server.listen"], app.settings["server.port"]
     try:
         await app.start()
-    except RuntimeError as error:
-        if "bind" not in str(error).lower():
-            raise
-        return _complain(f"{listen}:{port} is taken: stop what listens there, or give another --port", EXIT_FAILED)
+    except OSError as error:
+        text = f"cannot listen on {listen}:{port}: {error.strerror}"
+        taken = ": stop what listens there, or give another --port" if error.errno == errno.EADDRINUSE else ""
+        return _complain(text + taken, EXIT_FAILED)
     _greet(app)
     assert app.failed is not None
     app.failed.add_done_callback(lambda _: stopping.set())
@@ -114,6 +126,13 @@ async def _run(app: App) -> int:
     if failed:
         return _complain(f"the store failed ({app.failed.result()}): start again", EXIT_FAILED)
     return 0
+
+
+def _is_loopback(listen: str) -> bool:
+    try:
+        return listen == "localhost" or ipaddress.ip_address(listen).is_loopback
+    except ValueError:
+        return False
 
 
 def _greet(app: App) -> None:

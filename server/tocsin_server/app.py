@@ -28,7 +28,7 @@ from tocsin_server.api.system import SystemService
 from tocsin_server.config import ConfigError, Settings
 from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.dispatch.execution import THREADS, Execution
-from tocsin_server.domain import alerting, event_log, templates
+from tocsin_server.domain import alerting, event_log, notifications, templates
 from tocsin_server.domain.ports import EndpointKind, Runtime
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
@@ -46,6 +46,7 @@ from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Writer
 
 log = structlog.get_logger("tocsin.app")
+SERVICES: tuple[type[Service], ...] = (EventLogService, NotificationsService, AlertingService, SystemService)
 SWITCH_INTERVAL_S = 0.0005  # the writer's thread gets the interpreter back sooner: 16-20 % on batches
 
 LIMITS = {
@@ -55,6 +56,11 @@ LIMITS = {
     "page_size": event_log.PAGE_EVENTS_MAX,
     "page_bytes": event_log.PAGE_BYTES_MAX,
     "scan_events": event_log.SCAN_EVENTS_MAX,
+    "subscribe_batch_events": event_log.SUBSCRIBE_BATCH_EVENTS,
+    "subscribe_batch_bytes": event_log.SUBSCRIBE_BATCH_BYTES,
+    "endpoint_configurations": notifications.CONFIGURATIONS_MAX,
+    "response_excerpt_bytes": notifications.EXCERPT_BYTES_MAX,
+    "attempts_shown": notifications.ATTEMPTS_SHOWN_MAX,
     "streams": STREAMS_MAX,
     "alerts": alerting.ALERTS_MAX,
     "alert_instances": alerting.INSTANCES_MAX,
@@ -120,6 +126,7 @@ class App:
         self.settings = settings
         self.runtime = runtime or system_runtime()
         self.port = 0
+        self.bound = asyncio.Event()
         self.log_id = ""
         self.failed: asyncio.Future[BaseException] | None = None
         self._cleanups: list[tuple[str, Callable[[], Awaitable[None] | None]]] = []
@@ -145,32 +152,35 @@ class App:
     async def _start(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.failed = asyncio.get_running_loop().create_future()
-        store = open_store(self.store_url, self.runtime.new_id)
-        self._cleanups.append(("store", store.close))
-        key_file = KeyFile(Path(self.settings["store.key_file"] or self.data / "tocsin.key"))
+        egress = _egress(self.settings["egress.allow"])
+        server = await self._bind()
+        # In a thread: health checks are answered, NOT_SERVING, while a migration takes its time.
+        store = await asyncio.to_thread(open_store, self.store_url, self.runtime.new_id)
+        self._cleanups.append(("store", lambda: _close(store)))
+        key_file = KeyFile(Path(self.settings["store.key_file"] or self.data / "tocsin.key"), store)
         parts = self._start_store(store)
-        door = HttpDoor(_egress(self.settings["egress.allow"]))
+        door = HttpDoor(egress)
         kinds = discover(door)
         codec = ConfigurationCodec(
             SecretCipher(key_file.derive("secret fields")), {name: kind.secret_fields for name, kind in kinds.items()}
         )
         paused_max_age_us = self.settings["notifications.paused_max_age"] * 1_000_000
-        notifications = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
-        outbox = StoreOutbox(parts.writer, parts.readers, parts.tail, notifications)
+        store_of_notifications = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
+        outbox = StoreOutbox(parts.writer, parts.readers, parts.tail, store_of_notifications)
         alert_parts = self._build_alerting(store, parts)
         dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts)
         parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed(), dispatcher.follows_closely)
         parts.log.nudge_router = dispatcher.nudge
-        notifications.changed = dispatcher.configurations_changed
+        store_of_notifications.changed = dispatcher.configurations_changed
         tokens = PageTokens(key_file.derive("page tokens"))
         digest_key = key_file.derive("digests")
         services: list[Service] = [
             EventLogService(parts.log, Drafts(self.runtime, digest_key), tokens, self.log_id),
-            NotificationsService(notifications, dispatcher, kinds, tokens, digest_key),
+            NotificationsService(store_of_notifications, dispatcher, kinds, tokens, digest_key),
             AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
         ]
-        await self._serve(services, parts.log.following)
+        await self._serve(server, services, parts.log.following)
         gc.freeze()  # what was built at start never becomes garbage: collections look at less
 
     def _start_store(self, store: Store) -> StoreParts:
@@ -221,18 +231,27 @@ class App:
         self._cleanups.append(("dispatcher", dispatcher.stop))
         return dispatcher
 
-    async def _serve(self, services: list[Service], following: Following) -> None:
-        server = ApiServer(self.runtime, services)
-        await server.bind(self.settings["server.listen"], self.settings["server.port"])
-        await server.start()
-        self.port = server.port
+    async def _bind(self) -> ApiServer:
+        """Take the port before anything is touched: a taken one leaves nothing behind."""
+        listen, port = self.settings["server.listen"], self.settings["server.port"]
+        server = ApiServer(self.runtime, SERVICES)
+        self.port = await server.bind(listen, port)
+        self._cleanups.append(("api", server.stop))
+        self.bound.set()
+        log.debug("bound", listen=listen, port=self.port)
+        return server
+
+    async def _serve(self, server: ApiServer, services: list[Service], following: Following) -> None:
+        await server.serve(services)
+        log.info("serving", port=self.port, data=str(self.data), log_id=self.log_id)
 
         async def drain() -> None:
+            log.info("draining")
             await server.set_serving(False)
             following.drain()
             await server.stop()
 
-        self._cleanups.append(("api", drain))
+        self._cleanups.append(("drain", drain))
 
     def _storage_failed(self, error: BaseException) -> None:
         """Have the process end: after a failed write the store has to be opened anew."""
@@ -250,6 +269,11 @@ class App:
                     await result
             except Exception:
                 log.exception("a part did not stop", part=name)
+
+
+def _close(store: Store) -> None:
+    store.close()
+    log.info("stopped")
 
 
 def _tell(failed: asyncio.Future[BaseException], error: BaseException) -> None:

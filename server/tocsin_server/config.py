@@ -16,6 +16,12 @@ from typing import Any
 
 DEFAULTS = Path(__file__).with_name("config.default.toml")
 ENVIRONMENT_PREFIX = "TOCSIN_"
+CONFIG_VARIABLE = "TOCSIN_CONFIG"
+RANGES = {
+    "server.port": (0, 65_535),
+    "notifications.cycle_timers.notifications": (1, 3600),
+    "notifications.paused_max_age": (0, 7 * 86_400),
+}
 SECRET_NAMES = ("secret", "password", "token")  # no value of such a setting is ever shown
 
 
@@ -56,8 +62,10 @@ def load(
     config_file: Path | None = None,
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
+    additions: Mapping[str, list[str]] | None = None,
 ) -> Settings:
-    """Load the settings; `flags` are by dotted name, those that are None were not given."""
+    """Load the settings. Flags that are None were not given; `additions` go behind the values of lists."""
+    given = os.environ if environment is None else environment
     defaults = _flatten(tomllib.loads(DEFAULTS.read_text(encoding="utf-8")))
     settings = {name: Setting(name, value, "default") for name, value in defaults.items()}
 
@@ -66,18 +74,29 @@ def load(
             raise ConfigError(f"{origin}: there is no setting {name!r}")
         settings[name] = Setting(name, _typed(name, value, defaults[name], origin), origin)
 
-    if config_file is not None:
-        for name, value in _flatten(_read(config_file)).items():
-            take(name, value, str(config_file))
-    for name in defaults:
-        variable = variable_of(name)
-        given = (os.environ if environment is None else environment).get(variable)
-        if given is not None:
-            take(name, _parsed(given, defaults[name]), variable)
+    file = config_file or (Path(given[CONFIG_VARIABLE]) if given.get(CONFIG_VARIABLE) else None)
+    if file is not None:
+        for name, value in _flatten(_read(file)).items():
+            take(name, value, str(file))
+    for name, text in _variables(given, defaults).items():
+        take(name, _parsed(text, defaults[name]), variable_of(name))
     for name, value in (flags or {}).items():
         if value is not None:
             take(name, value, "flag")
+    for name, more in (additions or {}).items():
+        old = settings[name]
+        settings[name] = Setting(name, [*old.value, *more], f"{old.origin} and --dev")
     return Settings(settings)
+
+
+def _variables(environment: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, str]:
+    """Find the settings among the variables; one of a known section that is no setting is an error."""
+    names = {variable_of(name): name for name in defaults}
+    sections = tuple({f"{ENVIRONMENT_PREFIX}{name.partition('.')[0].upper()}_" for name in defaults})
+    for variable in environment:
+        if variable.startswith(sections) and variable not in names:
+            raise ConfigError(f"{variable}: there is no such setting")
+    return {name: environment[variable] for variable, name in names.items() if variable in environment}
 
 
 def variable_of(name: str) -> str:
@@ -119,4 +138,7 @@ def _typed(name: str, value: Any, default: Any, origin: str) -> Any:
     if type(value) is not type(default):
         wanted = {bool: "true or false", int: "a whole number", str: "a text", list: "a list"}[type(default)]
         raise ConfigError(f"{origin}: {name} = {value!r} is not {wanted}")
+    if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
+        least, most = RANGES[name]
+        raise ConfigError(f"{origin}: {name} = {value} is outside {least} to {most}")
     return value

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
+import time
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tocsin_server.domain.event_log import OWN_SERVICE, EventHead
-from tocsin_server.domain.selection import EventFilter, Selector, SelectorIndex
+from tocsin_server.domain.selection import EventFilter, Selector, SelectorIndex, glob
 from tocsin_server.store import selection
 
 WORDS = ["a", "b", "user", "user_x", "system"]
@@ -131,3 +133,16 @@ def test_events_of_tocsin_itself_match_only_a_pattern_that_begins_with_system() 
     assert not Selector("account", "*", "*", "*").matches("admin", 1, head)
     assert not Selector("account", "*", "*.alerting.*", "*").matches("admin", 1, head)
     assert Selector("account", "*", "system.*", "*").matches("admin", 1, head)
+
+
+@given(PATTERNS, TYPES)
+def test_a_glob_is_any_run_of_characters(pattern: str, text: str) -> None:
+    as_regular_expression = ".*".join(re.escape(part) for part in pattern.split("*"))
+    assert glob(pattern)(text) == (re.fullmatch(as_regular_expression, text) is not None)
+
+
+def test_a_glob_takes_no_time_however_it_is_made() -> None:
+    """XE13: a regular expression would not end."""
+    began = time.perf_counter()
+    assert not glob("*a*a*a*a*a*a*a*b")("a" * 256)
+    assert time.perf_counter() - began < 0.01

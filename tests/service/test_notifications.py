@@ -261,3 +261,34 @@ async def test_a_configuration_needs_a_name_and_a_connection(api: Api) -> None:
     request.configuration.SetInParent()
     refusal = await refused(api.notifications.CreateEndpointConfiguration(request))
     assert set(refusal.fields) == {"configuration.name", "configuration.connection"}
+
+
+async def test_a_shown_password_is_not_sent_to_another_host(api: Api, box: Mailbox) -> None:
+    configuration = mail(box, "ops@example.com")
+    configuration.email.security = pb.EMAIL_SECURITY_STARTTLS
+    configuration.email.username, configuration.email.password = "user", "a long enough password"
+    stored = await created(api, configuration)
+    assert stored.email.password == "****word"
+    stored.email.host = "127.0.0.2"
+    update = pb.UpdateEndpointConfigurationRequest(configuration=stored)
+    test = pb.TestEndpointConfigurationRequest(configuration=stored)
+    for call in (
+        api.notifications.UpdateEndpointConfiguration(update),
+        api.notifications.TestEndpointConfiguration(test),
+    ):
+        assert list((await refused(call)).fields) == ["configuration.email.password"]
+    create = pb.CreateEndpointConfigurationRequest(configuration=stored)
+    create.configuration.id = ""
+    refusal = await refused(api.notifications.CreateEndpointConfiguration(create))
+    assert "is the mask of a secret" in refusal.fields["configuration.email.password"]
+
+
+async def test_a_kind_that_is_switched_off_is_not_tested_either(api: Api, hook: WebhookReceiver) -> None:
+    configuration = await created(api, webhook(hook.url))
+    await api.notifications.UpdateEndpoint(
+        pb.UpdateEndpointRequest(endpoint=pb.Endpoint(kind="webhook", enabled=False))
+    )
+    request = pb.TestEndpointConfigurationRequest(id=configuration.id)
+    refusal = await refused(api.notifications.TestEndpointConfiguration(request))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ENDPOINT_DISABLED")
+    assert not hook.posted

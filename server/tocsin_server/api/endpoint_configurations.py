@@ -6,6 +6,7 @@ A new kind needs no line in this file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,13 +17,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import notifications_pb2 as pb
 
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.redaction import mask, secret_fields
+from tocsin_server.api.redaction import mask
 from tocsin_server.domain.errors import Violation, invalid_field, invalid_fields
-from tocsin_server.domain.notifications import EndpointConfiguration, kept
+from tocsin_server.domain.notifications import EndpointConfiguration, kept, masked
 from tocsin_server.domain.ports import EndpointKind
 from tocsin_server.domain.selection import Selector
 
 PATH = "configuration"
+MASK = re.compile(r"\*{4}.{0,4}")
 CRITERIA = ("scope", "level", "type", "resource_type", "subtype", "service")
 MUTABLE = ("name", "description", "enabled", "selectors")
 
@@ -53,24 +55,39 @@ def judge(configuration: EndpointConfiguration, kinds: Mapping[str, EndpointKind
     for index, selector in enumerate(configuration.selectors):
         if selector.scope == "global":
             caller.require_admin(f"{PATH}.selectors[{index}].scope global")
-    found = kinds[configuration.kind].check(configuration.connection)
+    kind = kinds[configuration.kind]
+    found = kind.check(configuration.connection)
+    found += [
+        Violation(name, "is the mask of a secret: write the secret itself")
+        for name in kind.secret_fields
+        if MASK.fullmatch(configuration.connection.get(name, ""))
+    ]
     if found:
         prefix = f"{PATH}.{configuration.kind}."
         raise invalid_fields([Violation(prefix + v.path, v.description) for v in found])
 
 
-def with_kept_secrets(new: EndpointConfiguration, old: EndpointConfiguration) -> EndpointConfiguration:
-    """Keep the secrets that were written back as they were shown."""
+def with_kept_secrets(
+    new: EndpointConfiguration, old: EndpointConfiguration, kinds: Mapping[str, EndpointKind]
+) -> EndpointConfiguration:
+    """Keep the secrets that were written back as they were shown, unless they would now go elsewhere."""
     connection = dict(new.connection)
-    message = pb.EndpointConfiguration.DESCRIPTOR.fields_by_name[new.kind].message_type
-    assert message is not None
-    for name in secret_fields(message):
-        connection[name] = kept(connection.get(name, ""), old.connection.get(name, ""))
+    kind = kinds[new.kind]
+    for name in kind.secret_fields:
+        given, known = connection.get(name, ""), old.connection.get(name, "")
+        connection[name] = kept(given, known)
+        moved = [f for f in kind.secrets_bound_to if connection.get(f) != old.connection.get(f)]
+        if known and given == masked(known) and moved:
+            text = f"write it anew: {', '.join(moved)} changed, and it would be sent there"
+            raise invalid_field(f"{PATH}.{new.kind}.{name}", text)
     return replace(new, connection=connection)
 
 
 def changed(
-    old: EndpointConfiguration, sent: pb.EndpointConfiguration, paths: Sequence[str], caller: Caller
+    old: EndpointConfiguration,
+    sent: pb.EndpointConfiguration,
+    paths: Sequence[str],
+    kinds: Mapping[str, EndpointKind],
 ) -> EndpointConfiguration:
     """Give the configuration after an update of the fields that the mask names; none names all."""
     kind = sent.WhichOneof("connection")
@@ -96,7 +113,7 @@ def changed(
         changes["selectors"] = _selectors(sent)
     if kind is not None and kind in wanted:
         new = replace(old, connection=_fields(getattr(sent, kind)))
-        changes["connection"] = with_kept_secrets(new, old).connection
+        changes["connection"] = with_kept_secrets(new, old, kinds).connection
     return replace(old, **changes)
 
 

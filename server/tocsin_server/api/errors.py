@@ -34,6 +34,8 @@ STATUS: Mapping[Reason, grpc.StatusCode] = {
     Reason.LOG_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.ALERT_TYPE_DISABLED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.KEY_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.ENDPOINT_DISABLED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.SERVER_STARTING: grpc.StatusCode.UNAVAILABLE,
     Reason.POSITION_AHEAD: grpc.StatusCode.OUT_OF_RANGE,
     Reason.SERVER_DRAINING: grpc.StatusCode.UNAVAILABLE,
     Reason.STORAGE_FAILED: grpc.StatusCode.UNAVAILABLE,

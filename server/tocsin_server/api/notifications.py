@@ -13,7 +13,7 @@ from tocsin_server.api.auth import Caller
 from tocsin_server.api.endpoint_configurations import timestamp
 from tocsin_server.api.paging import PageTokens, page_size
 from tocsin_server.api.server import Service
-from tocsin_server.domain.errors import invalid_field, not_found
+from tocsin_server.domain.errors import Reason, TocsinError, invalid_field, not_found
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, RecipientVerdict
 from tocsin_server.domain.ports import DeliveryQuery, EndpointKind, NotificationStore, Tester
 
@@ -119,7 +119,7 @@ class NotificationsService(Service):
             raise invalid_field("configuration.id", "is required")
 
         def change(old: EndpointConfiguration) -> EndpointConfiguration:
-            new = configurations.changed(old, sent, request.update_mask.paths, caller)
+            new = configurations.changed(old, sent, request.update_mask.paths, self._kinds)
             configurations.judge(new, self._kinds, caller)
             return new
 
@@ -146,8 +146,11 @@ class NotificationsService(Service):
             configuration = configurations.draft(request.configuration, caller)
             if request.configuration.id:
                 old = await self._store.get(caller.account, request.configuration.id)
-                configuration = configurations.with_kept_secrets(configuration, old)
+                configuration = configurations.with_kept_secrets(configuration, old, self._kinds)
             configurations.judge(configuration, self._kinds, caller)
+        if not (await self._store.switches()).get(configuration.kind, True):
+            text = f"endpoint {configuration.kind!r} is switched off for all accounts: nothing of this kind is sent"
+            raise TocsinError(Reason.ENDPOINT_DISABLED, text, metadata={"kind": configuration.kind})
         delivery, attempt = await self._tester.test(configuration, stored)
         return pb.TestEndpointConfigurationResponse(
             delivered=attempt.verdict == "DELIVERED",

@@ -9,15 +9,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 V1 = "grpc.reflection.v1.ServerReflection"
 
 
+def _describe_v1() -> None:
+    """Add the descriptors of v1 to the pool: those of v1alpha under the other package's name."""
+    pool = descriptor_pool.Default()
+    text = text_format.MessageToString(
+        descriptor_pb2.FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
+    )
+    proto = text_format.Parse(text.replace("v1alpha", "v1"), descriptor_pb2.FileDescriptorProto())
+    pool.Add(proto)  # the same bytes again, in a process with several servers, are no change
+
+
 class _MethodPool:
-    """The default pool, which also finds the file of a method (or of a field) by its full name."""
+    """The default pool, which also finds the file of a method by its full name."""
 
     def __init__(self) -> None:
         self._pool: Any = descriptor_pool.Default()
@@ -39,7 +49,8 @@ class _MethodPool:
 
 def add_reflection(names: Sequence[str], server: grpc.aio.Server) -> None:
     """Serve reflection of the named services in both versions."""
-    listed = [*names, reflection.SERVICE_NAME]
+    _describe_v1()
+    listed = [*names, V1, reflection.SERVICE_NAME]
     servicer = reflection.aio.ReflectionServicer(listed, pool=_MethodPool())
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

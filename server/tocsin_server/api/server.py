@@ -8,7 +8,10 @@ reason. It re-raises a true cancellation and answers a stray one.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
@@ -112,7 +115,8 @@ class Guard:
             raise error
         if not isinstance(error, TocsinError):
             incident = self._runtime.new_id()
-            log.error("internal error", method=name, incident_id=incident, exc_info=error)
+            ids = {key: value for key, value in _echo(context)}
+            log.error("internal error", method=name, incident_id=incident, exc_info=error, **ids)
             error = errors.internal(incident)
         await context.abort(
             errors.STATUS[error.reason],
@@ -174,31 +178,49 @@ def snake_case(name: str) -> str:
 
 
 class ApiServer:
-    """The bound server; `address` is where it listens."""
+    """The bound server. It answers health and reflection at once, its services when they are there."""
 
-    def __init__(self, runtime: Runtime, services: Sequence[Service]) -> None:
+    def __init__(self, runtime: Runtime, services: Sequence[type[Service]]) -> None:
         self._server = grpc.aio.server(options=list(OPTIONS))
         self._health = health.aio.HealthServicer()
         self._names = [service.descriptor.full_name for service in services]
-        self.port = 0
+        self._services: dict[str, Service] = {}
         guard = Guard(runtime)
         for service in services:
-            self._server.add_generic_rpc_handlers((_generic(service, guard),))
-        self._add_health_and_reflection()
-
-    def _add_health_and_reflection(self) -> None:
+            handlers = {m.name: guard.handler(m, self._late(m)) for m in service.descriptor.methods}
+            generic = grpc.method_handlers_generic_handler(service.descriptor.full_name, handlers)
+            self._server.add_generic_rpc_handlers((generic,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection([*self._names, health.SERVICE_NAME], self._server)
 
-    async def bind(self, listen: str, port: int) -> None:
-        """Take the port, not serving yet; RuntimeError when it is taken."""
-        await self.set_serving(False)
-        host = f"[{listen}]" if ":" in listen else listen
-        self.port = self._server.add_insecure_port(f"{host}:{port}")
+    def _late(self, method: MethodDescriptor) -> Callable[..., Any]:
+        """Find a method's implementation when it is called: the port is bound before the store is open."""
+        assert method.containing_service is not None
+        service, name = method.containing_service.full_name, snake_case(method.name)
 
-    async def start(self) -> None:
-        """Begin to answer."""
+        def call(*arguments: Any) -> Any:
+            implementation = self._services.get(service)
+            if implementation is None:
+                raise TocsinError(Reason.SERVER_STARTING, "the server opens its store; try again", retry_s=0.2)
+            return getattr(implementation, name)(*arguments)
+
+        return call
+
+    async def bind(self, listen: str, port: int) -> int:
+        """Take the port and answer that nothing is served yet; OSError when the address cannot be had."""
+        await self.set_serving(False)
+        await probe(listen, port)
+        host = f"[{listen}]" if ":" in listen else listen
+        try:
+            bound = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from error
         await self._server.start()
+        return bound
+
+    async def serve(self, services: Sequence[Service]) -> None:
+        """Begin to answer calls."""
+        self._services = {service.descriptor.full_name: service for service in services}
         await self.set_serving(True)
 
     async def set_serving(self, serving: bool) -> None:
@@ -212,9 +234,10 @@ class ApiServer:
         await self._server.stop(DRAIN_GRACE_S)
 
 
-def _generic(service: Service, guard: Guard) -> grpc.GenericRpcHandler:
-    handlers: dict[str, Any] = {
-        method.name: guard.handler(method, getattr(service, snake_case(method.name)))
-        for method in service.descriptor.methods
-    }
-    return grpc.method_handlers_generic_handler(service.descriptor.full_name, handlers)
+async def probe(listen: str, port: int) -> None:
+    """Try an address with a plain socket, whose error says what is wrong; gRPC's says only that it failed."""
+    loop = asyncio.get_running_loop()
+    for family, kind, protocol, _, address in await loop.getaddrinfo(listen, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)

@@ -95,16 +95,17 @@ class Deliverer:
             await self._outbox.settle(row, Outcome(Verdict.GONE, error="the configuration is deleted"), gone, 0)
             return
         outcome, duration_us = await self._send(row, configuration, event)
-        settlement = settle(outcome, row.scheduled, self._runtime.now(), self._runtime.jitter())
+        settlement = settle(outcome, row.scheduled, row.attempt, self._runtime.now(), self._runtime.jitter())
         state = await self._outbox.settle(row, outcome, settlement, duration_us)
         if state is None:
             log.warning("stale attempt", delivery_id=row.id, attempt=row.attempt)
         elif state is State.RETRYING:
             self.wake_in((settlement.due_at - self._runtime.now()) / 1e6)
-        log.info(
-            "delivery", delivery_id=row.id, account=row.account, kind=row.kind, attempt=row.attempt,
-            verdict=str(outcome.verdict), status_code=outcome.status_code, state=str(state),
-            correlation_id=row.correlation_id, request_id=row.request_id,
+        record = log.info if outcome.verdict is Verdict.DELIVERED else log.warning
+        record(
+            "delivery", delivery_id=row.id, account=row.account, configuration_id=row.configuration_id,
+            kind=row.kind, attempt=row.attempt, verdict=str(outcome.verdict), status_code=outcome.status_code,
+            error=outcome.error, state=str(state), correlation_id=row.correlation_id, request_id=row.request_id,
         )  # fmt: skip
 
     async def _send(
@@ -151,7 +152,7 @@ class Deliverer:
         if stored:
             await self._outbox.insert(row)
         outcome, duration_us = await self._send(row, configuration, None)
-        ended = settle(outcome, 0, self._runtime.now(), 0.5)
+        ended = settle(outcome, 0, 1, self._runtime.now(), 0.5)
         if ended.state is State.RETRYING:  # a test is tried once
             ended = Settlement(State.EXHAUSTED, "ATTEMPTS", self._runtime.now(), 1)
         if stored:

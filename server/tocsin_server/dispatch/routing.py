@@ -132,6 +132,8 @@ class Router:
         return rows, bodies
 
     def _receivers(self, stored: Stored) -> list[EndpointConfiguration]:
+        if not stored.frame:
+            return []  # damaged: it cannot be told
         own = stored.head.service == OWN_SERVICE
         found = [self.book.configurations[key] for key in self._index.matching(stored.position, stored.head)]
         # An event about a configuration is never routed to it: it would tell a dead one of its death.

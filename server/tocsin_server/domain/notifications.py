@@ -24,6 +24,8 @@ SECOND_US = 1_000_000
 RETRY_SCHEDULE_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 RETRY_JITTER = 0.2  # so that what failed together does not come back together
 THROTTLE_DEFAULT_S = 60.0  # a receiver that asks to wait and does not say how long
+THROTTLE_FLOOR_MAX_S = 600.0  # bounds the attempts of a delivery whose receiver never stops asking to wait
+ATTEMPTS_SHOWN_MAX = 100  # newest attempts in one answer: 4 KiB each stay far below a message's limit
 THROTTLE_MAX_S = 24 * 3600.0  # nobody may hold a delivery longer than this at a time
 LEASE_S = 45.0  # longer than any attempt may take: a lease that ended means a dead sender
 SEND_DEADLINE_S = 15.0  # of one attempt, from the name's look-up to the last byte
@@ -172,8 +174,11 @@ class Settlement:
     scheduled: int
 
 
-def settle(outcome: Outcome, scheduled: int, now: int, jitter: float) -> Settlement:
-    """Decide what follows an attempt; `scheduled` is how many attempts of the schedule are used."""
+def settle(outcome: Outcome, scheduled: int, attempt: int, now: int, jitter: float) -> Settlement:
+    """Decide what follows an attempt; `scheduled` is how many attempts of the schedule are used, `attempt` its number.
+
+    A receiver that asks to wait again and again is asked less and less often, whatever it says.
+    """
     if outcome.verdict is Verdict.DELIVERED:
         return Settlement(State.DELIVERED, "", now, scheduled + 1)
     if outcome.verdict is Verdict.PERMANENT:
@@ -182,7 +187,8 @@ def settle(outcome: Outcome, scheduled: int, now: int, jitter: float) -> Settlem
         return Settlement(State.CANCELLED, "GONE", now, scheduled + 1)
     if outcome.verdict is Verdict.THROTTLED:
         wait = outcome.retry_after_s if outcome.retry_after_s is not None else THROTTLE_DEFAULT_S
-        wait = min(max(wait, 1.0), THROTTLE_MAX_S)
+        least = min(2.0 ** min(max(attempt - scheduled - 1, 0), 16), THROTTLE_FLOOR_MAX_S)
+        wait = min(max(wait, least), THROTTLE_MAX_S)
         return Settlement(State.RETRYING, "", now + int(wait * SECOND_US), scheduled)
     if scheduled >= len(RETRY_SCHEDULE_S):
         return Settlement(State.EXHAUSTED, "ATTEMPTS", now, scheduled + 1)

@@ -112,6 +112,7 @@ class EndpointKind(Protocol):
     description: str
     required_fields: tuple[str, ...]
     secret_fields: tuple[str, ...]
+    secrets_bound_to: tuple[str, ...]  # fields that say where a secret is sent
     action_params: tuple[str, ...]
 
     def check(self, connection: Mapping[str, Any]) -> list[Violation]:

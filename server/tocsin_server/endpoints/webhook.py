@@ -54,6 +54,7 @@ class Webhook:
     description = "A signed HTTP POST of the whole event as JSON (Standard Webhooks)."
     required_fields: tuple[str, ...] = ("url", "secret")
     secret_fields: tuple[str, ...] = ("secret",)
+    secrets_bound_to: tuple[str, ...] = ()  # it signs and is never sent
     action_params: tuple[str, ...] = ("body", "headers")
 
     def __init__(self, door: HttpDoor) -> None:
@@ -107,8 +108,19 @@ class Webhook:
         except TimeoutError:
             return Outcome(Verdict.RETRY, error="TIMEOUT: no complete answer within the deadline")
         except (OSError, httpx.HTTPError) as error:
-            return Outcome(Verdict.RETRY, error=f"CONNECTION: {error or type(error).__name__}")
+            return Outcome(Verdict.RETRY, error=f"CONNECTION: {_plainly(error)}")
         return judge(answer)
+
+
+def _plainly(error: Exception) -> str:
+    """Say why there was no connection: the system's words where there are some, not the library's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            found = re.search(r"\[(.*)\]", cause.strerror)
+            return found[1] if found else cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
 
 
 def judge(answer: Answer) -> Outcome:

@@ -62,8 +62,12 @@ class Store:
 def open_store(url: str, new_id: Callable[[], str]) -> Store:
     """Lock, open, migrate and check the store at `url` (`sqlite:///path`)."""
     path = path_of(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _lock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(f"{path}.lock", "a+", encoding="utf-8")  # noqa: SIM115 - held for the life of the process
+    except OSError as error:
+        raise StoreError(f"the store {path} cannot be opened: {error.strerror} ({error.filename})") from error
+    _take(lock, path)
     try:
         _check_readable(path)
         writer = SqliteDatabase(str(path), pragmas=PRAGMAS, timeout=BUSY_TIMEOUT_S, lock_type="IMMEDIATE")
@@ -91,8 +95,7 @@ def path_of(url: str) -> Path:
     return Path(rest).absolute()
 
 
-def _lock(path: Path) -> IO[str]:
-    lock = open(f"{path}.lock", "a+", encoding="utf-8")  # noqa: SIM115 - held for the life of the process
+def _take(lock: IO[str], path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -105,7 +108,6 @@ def _lock(path: Path) -> IO[str]:
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
-    return lock
 
 
 def _check_readable(path: Path) -> None:

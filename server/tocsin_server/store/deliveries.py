@@ -13,6 +13,7 @@ from typing import Any
 
 from tocsin_server.domain.errors import not_found
 from tocsin_server.domain.notifications import (
+    ATTEMPTS_SHOWN_MAX,
     FINAL,
     LEASE_S,
     OPEN_MAX_US,
@@ -253,7 +254,7 @@ def page(
 
 
 def get(connection: sqlite3.Connection, account: str, delivery_id: str) -> tuple[Delivery, list[Attempt]]:
-    """Read one delivery with every attempt."""
+    """Read one delivery with its newest attempts, oldest of them first."""
     row = connection.execute(
         f"SELECT {COLUMNS} FROM deliveries WHERE account = ? AND id = ?", (account, delivery_id)
     ).fetchone()
@@ -261,10 +262,10 @@ def get(connection: sqlite3.Connection, account: str, delivery_id: str) -> tuple
         raise not_found("delivery", delivery_id)
     attempts = connection.execute(
         "SELECT number, started_at, duration_us, verdict, status_code, response_excerpt, error, next_attempt_at"
-        " FROM attempts WHERE account = ? AND delivery_id = ? ORDER BY number",
-        (account, delivery_id),
-    )
-    return _delivery(row), [Attempt(*attempt) for attempt in attempts]
+        " FROM attempts WHERE account = ? AND delivery_id = ? ORDER BY number DESC LIMIT ?",
+        (account, delivery_id, ATTEMPTS_SHOWN_MAX),
+    ).fetchall()
+    return _delivery(row), [Attempt(*attempt) for attempt in reversed(attempts)]
 
 
 def _delivery(row: tuple[Any, ...]) -> Delivery:

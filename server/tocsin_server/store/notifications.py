@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import structlog
+
 from tocsin_server.domain.errors import Reason, TocsinError, not_found
 from tocsin_server.domain.notifications import (
     CONFIGURATIONS_MAX,
@@ -28,6 +30,7 @@ from tocsin_server.store.database import Readers
 from tocsin_server.store.event_log import cursor_position
 from tocsin_server.store.writer import Transaction, Writer
 
+log = structlog.get_logger("tocsin.store")
 T = TypeVar("T")
 GENERATION = "configurations"  # the cursor that counts changes of configurations and switches
 COLUMNS = "account, id, kind, name, description, enabled, connection, selectors, version, created_at, updated_at"
@@ -233,6 +236,14 @@ class Notifications:
         """Read one delivery with every attempt."""
         return await self._read(lambda c: deliveries.get(c, account, delivery_id))
 
+    def _readable(self, row: tuple[Any, ...]) -> EndpointConfiguration | None:
+        """Read a configuration; one whose secret cannot be decrypted is left out and holds up nobody else."""
+        try:
+            return self._codec.read(row)
+        except TocsinError as error:
+            log.error("a configuration cannot be used", account=row[0], configuration_id=row[1], error=error.message)
+            return None
+
     async def book(self) -> tuple[int, list[EndpointConfiguration], dict[str, bool]]:
         """Read the generation, all configurations of all accounts, and the switches."""
 
@@ -240,7 +251,7 @@ class Notifications:
             # The generation is read first: a change that comes between is noticed by the router.
             generation = cursor_position(connection, GENERATION)
             rows = connection.execute(f"SELECT {COLUMNS} FROM endpoint_configurations ORDER BY id")
-            return generation, [self._codec.read(row) for row in rows], _switches(connection)
+            return generation, [c for row in rows if (c := self._readable(row)) is not None], _switches(connection)
 
         return await self._read(read)
 

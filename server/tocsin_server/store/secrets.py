@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.store.database import StoreError
+from tocsin_server.store.database import Store, StoreError
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -25,9 +25,12 @@ VERSION = "v1:"
 
 
 class KeyFile:
-    """The master key, readable by its owner only; made when it does not exist."""
+    """The master key of a store, readable by its owner only; made together with the store, never later."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, store: Store) -> None:
+        known = _key_check(store)
+        if known and not path.exists():
+            raise StoreError(f"the key file {path} of the store {store.path} is missing: put it back from your backup")
         try:
             self._key = path.read_bytes() if path.exists() else _create(path)
         except OSError as error:
@@ -36,10 +39,24 @@ class KeyFile:
             raise StoreError(f"the key file {path} has {len(self._key)} bytes instead of {KEY_BYTES}")
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise StoreError(f"the key file {path} can be read by others: chmod 600 it")
+        check = self.derive("key check").hex()
+        if known and known != check:
+            raise StoreError(f"the key file {path} is not that of the store {store.path}: put the right one back")
+        _remember_key_check(store, check)
 
     def derive(self, purpose: str) -> bytes:
         """Derive a key for one purpose; the same every time."""
         return hmac.digest(self._key, purpose.encode(), "sha256")
+
+
+def _key_check(store: Store) -> str:
+    with store.writer.connection_context():
+        return str(store.writer.execute_sql("SELECT key_check FROM log_head").fetchone()[0])
+
+
+def _remember_key_check(store: Store, check: str) -> None:
+    with store.writer.connection_context():
+        store.writer.execute_sql("UPDATE log_head SET key_check = ? WHERE key_check = ''", (check,))
 
 
 def _create(path: Path) -> bytes:

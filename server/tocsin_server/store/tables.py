@@ -10,12 +10,16 @@ from peewee import BigIntegerField, BlobField, BooleanField, CompositeKey, Integ
 
 
 class LogHead(Model):
-    """One row: the newest position. The lock on it orders all appends."""
+    """One row: the newest position. The lock on it orders all appends.
+
+    `key_check` tells the key that the secrets of this store are encrypted with.
+    """
 
     id = IntegerField(primary_key=True)
     log_id = TextField()
     head = BigIntegerField()
     created_at = BigIntegerField()
+    key_check = TextField(default="")
 
     class Meta:
         table_name = "log_head"

@@ -81,6 +81,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED: the server gave up before the call was done."""
     ERROR_REASON_LIMIT_REACHED: _ErrorReason.ValueType  # 26
     """RESOURCE_EXHAUSTED: more of these objects than an account may have."""
+    ERROR_REASON_ENDPOINT_DISABLED: _ErrorReason.ValueType  # 27
+    """FAILED_PRECONDITION: the kind of endpoint is switched off for all accounts."""
+    ERROR_REASON_SERVER_STARTING: _ErrorReason.ValueType  # 28
+    """UNAVAILABLE: the server has not opened its store yet; the call can be repeated."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -141,6 +145,10 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 25
 """DEADLINE_EXCEEDED: the server gave up before the call was done."""
 ERROR_REASON_LIMIT_REACHED: ErrorReason.ValueType  # 26
 """RESOURCE_EXHAUSTED: more of these objects than an account may have."""
+ERROR_REASON_ENDPOINT_DISABLED: ErrorReason.ValueType  # 27
+"""FAILED_PRECONDITION: the kind of endpoint is switched off for all accounts."""
+ERROR_REASON_SERVER_STARTING: ErrorReason.ValueType  # 28
+"""UNAVAILABLE: the server has not opened its store yet; the call can be repeated."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -598,7 +598,7 @@ class Delivery(_message.Message):
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
-        """Every attempt, oldest first. Only in GetDelivery."""
+        """The newest 100 attempts, oldest first. Only in GetDelivery."""
 
     @_builtins.property
     def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipientVerdict]:

@@ -163,8 +163,9 @@ class NotificationsServicer(object):
 
     def TestEndpointConfiguration(self, request, context):
         """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
-        A test of a stored one is a delivery of its own; a test is never retried. Reasons: NOT_FOUND,
-        INVALID_FIELD.
+        A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
+        off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
+        ENDPOINT_DISABLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

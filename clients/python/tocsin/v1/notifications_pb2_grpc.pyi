@@ -63,8 +63,9 @@ class NotificationsStub:
     """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
     TestEndpointConfiguration: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
-    A test of a stored one is a delivery of its own; a test is never retried. Reasons: NOT_FOUND,
-    INVALID_FIELD.
+    A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
+    off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
+    ENDPOINT_DISABLED.
     """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ListDeliveriesRequest, _notifications_pb2.ListDeliveriesResponse]
     """Lists the account's deliveries, newest first, without their attempts. Reasons:
@@ -108,8 +109,9 @@ class NotificationsAsyncStub(NotificationsStub):
     """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
     TestEndpointConfiguration: _aio.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]  # type: ignore[assignment]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
-    A test of a stored one is a delivery of its own; a test is never retried. Reasons: NOT_FOUND,
-    INVALID_FIELD.
+    A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
+    off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
+    ENDPOINT_DISABLED.
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ListDeliveriesRequest, _notifications_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists the account's deliveries, newest first, without their attempts. Reasons:
@@ -204,8 +206,9 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_notifications_pb2.TestEndpointConfigurationResponse, _abc.Awaitable[_notifications_pb2.TestEndpointConfigurationResponse]]:
         """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
-        A test of a stored one is a delivery of its own; a test is never retried. Reasons: NOT_FOUND,
-        INVALID_FIELD.
+        A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
+        off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
+        ENDPOINT_DISABLED.
         """
 
     @_abc_1.abstractmethod

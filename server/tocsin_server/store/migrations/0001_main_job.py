@@ -28,6 +28,7 @@ class LogHead(Model):
     log_id = TextField()
     head = BigIntegerField()
     created_at = BigIntegerField()
+    key_check = TextField(default="")
 
     class Meta:
         table_name = "log_head"
