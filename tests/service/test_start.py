@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tocsin.v1 import event_log_pb2 as log_pb
+from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin_server.app import App
 from tocsin_server.config import ConfigError, load
@@ -133,6 +134,14 @@ async def test_a_configuration_that_cannot_be_decrypted_holds_up_nobody_else(
         await api.append()
         (posted,) = await hook.until(1)
         posted.verified()
+        # Its owner sees it, and can write the secret anew.
+        read = await api.notifications.GetEndpointConfiguration(pb.GetEndpointConfigurationRequest(id=broken.id))
+        assert read.configuration.webhook.secret == ""
+        again = pb.UpdateEndpointConfigurationRequest(configuration=webhook(hook.url, name="repaired"))
+        again.configuration.id = broken.id
+        await api.notifications.UpdateEndpointConfiguration(again)
+        await api.append()
+        await hook.until(3)
 
 
 async def test_a_damaged_event_is_passed_over_by_routing(tmp_path: Path, hook: WebhookReceiver) -> None:

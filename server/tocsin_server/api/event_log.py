@@ -80,8 +80,9 @@ class EventLogService(Service):
 
     async def delete_event(self, request: pb.DeleteEventRequest, caller: Caller) -> pb.DeleteEventResponse:
         """Delete one event, once the router has seen it."""
-        await self._log.routed(self._log.head)
-        await self._log.delete(caller.account, request.id)
+        head = self._log.head
+        await self._log.routed(head)
+        await self._log.delete(caller.account, request.id, head)
         return pb.DeleteEventResponse(id=request.id)
 
     async def delete_events(self, request: pb.DeleteEventsRequest, caller: Caller, send: Send) -> None:

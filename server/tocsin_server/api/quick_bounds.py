@@ -25,6 +25,7 @@ from tocsin_server.api.bounds import (
     is_suspect,
 )
 
+REENCODING_BYTES = 256  # map entries without a value grow by two bytes each, and there are at most 64
 Within = Callable[[Message, int], bool]
 Names = dict[str, Any]
 
@@ -112,10 +113,10 @@ def _value(x: str, field: FieldDescriptor, bound: annotations_pb2.Bound, names: 
 
 def _message(x: str, message: Descriptor, bound: annotations_pb2.Bound, names: Names) -> Iterator[str]:
     if bound.max_bytes:
-        # No part of a request is larger than the whole.
-        yield f"if size > {bound.max_bytes} and {x}.ByteSize() > {bound.max_bytes}: return False"
+        # No part of a request is larger than the whole, but for what encoding it anew can add.
+        yield f"if size + {REENCODING_BYTES} > {bound.max_bytes} and {x}.ByteSize() > {bound.max_bytes}: return False"
     if message.full_name in DYNAMIC:
-        yield f"if is_suspect({x}.SerializeToString(), {bound.max_depth}): return False"
+        yield f"if is_suspect({x}, {bound.max_depth}): return False"
     elif message.full_name == TIMESTAMP:
         yield f"if not 0 <= {x}.seconds < {TIMESTAMP_SECONDS_MAX} or not 0 <= {x}.nanos < 1000000000: return False"
     elif message.full_name.startswith("google.protobuf."):

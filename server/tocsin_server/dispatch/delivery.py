@@ -7,6 +7,7 @@ claimed here when it is due. An attempt is recorded as started before anything i
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -15,11 +16,13 @@ import structlog
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.notifications import (
+    IN_FLIGHT_MAX,
     Attempt,
     Delivery,
     EndpointConfiguration,
     Message,
     Outcome,
+    Room,
     Settlement,
     State,
     Verdict,
@@ -28,8 +31,7 @@ from tocsin_server.domain.notifications import (
 from tocsin_server.domain.ports import Book, EndpointKind, Outbox, Runtime
 
 log = structlog.get_logger("tocsin.delivery")
-IN_FLIGHT_MAX = 64
-CLAIM_MAX = 64
+UNKNOWN_WAIT_US = 500_000  # until the configurations are read anew
 STOP_GRACE_S = 20.0  # attempts under way may finish before their leases are given back
 IDLE_S = 30.0
 
@@ -53,11 +55,14 @@ class Deliverer:
         self._ui_url = ui_url
         self._sending: dict[asyncio.Task[None], Delivery] = {}
         self._stopping = not enabled
+        self._waiting = False  # something is due that had no place
+        self.reload_book: Callable[[], None] = lambda: None
         self.wake_in: Callable[[float], None] = lambda seconds: None
 
-    def room(self) -> int:
-        """Tell how many more deliveries may be sent now."""
-        return 0 if self._stopping else IN_FLIGHT_MAX - len(self._sending)
+    def room(self) -> Room:
+        """Tell how many more deliveries may be sent now, in all and to each configuration."""
+        left = 0 if self._stopping else IN_FLIGHT_MAX - len(self._sending)
+        return Room(left, Counter((row.account, row.configuration_id) for row in self._sending.values()))
 
     def start(self, row: Delivery, event: Event | None = None) -> None:
         """Begin to send a claimed delivery."""
@@ -66,17 +71,17 @@ class Deliverer:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        was_full = self.room() <= 0
         self._sending.pop(task, None)
-        if was_full:
+        if self._waiting:
             self.wake_in(0.0)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a delivery could not be settled; its lease will end", exc_info=error)
 
     async def step(self) -> bool:
         """Claim what is due and begin to send it; tell whether there may be more."""
-        room = min(self.room(), CLAIM_MAX)
-        if room <= 0:
+        room = self.room()
+        self._waiting = room.left <= 0
+        if self._waiting:
             return False
         due = await self._outbox.next_due()
         if due is None or due > self._runtime.now():
@@ -86,13 +91,14 @@ class Deliverer:
         claimed = await self._outbox.claim(room)
         for row in claimed:
             self.start(row)
-        return len(claimed) == room
+        # Something is due: either it is claimed now, or it waits until a place is free.
+        self._waiting = True
+        return bool(claimed)
 
     async def _deliver(self, row: Delivery, event: Event | None) -> None:
         configuration = self._book().configurations.get((row.account, row.configuration_id))
         if configuration is None:
-            gone = Settlement(State.CANCELLED, "DELETED", self._runtime.now(), row.scheduled)
-            await self._outbox.settle(row, Outcome(Verdict.GONE, error="the configuration is deleted"), gone, 0)
+            await self._unknown(row)
             return
         outcome, duration_us = await self._send(row, configuration, event)
         settlement = settle(outcome, row.scheduled, row.attempt, self._runtime.now(), self._runtime.jitter())
@@ -107,6 +113,14 @@ class Deliverer:
             kind=row.kind, attempt=row.attempt, verdict=str(outcome.verdict), status_code=outcome.status_code,
             error=outcome.error, state=str(state), correlation_id=row.correlation_id, request_id=row.request_id,
         )  # fmt: skip
+
+    async def _unknown(self, row: Delivery) -> None:
+        """Put a delivery back whose configuration is not known here: the store says whether it is deleted or new."""
+        self.reload_book()
+        again = Settlement(State.RETRYING, "", self._runtime.now() + UNKNOWN_WAIT_US, row.scheduled)
+        state = await self._outbox.settle(row, Outcome(Verdict.RETRY, error="the configuration is not known"), again, 0)
+        if state is State.RETRYING:
+            self.wake_in(UNKNOWN_WAIT_US / 1e6)
 
     async def _send(
         self, row: Delivery, configuration: EndpointConfiguration, event: Event | None
@@ -126,11 +140,11 @@ class Deliverer:
                 ui_url=self._ui_url,
             )
             outcome = await self._kinds[configuration.kind].send(message, configuration.connection)
-        except TocsinError as error:
+        except TocsinError as error:  # the event is damaged or gone: no repeat brings it back
             outcome = Outcome(Verdict.PERMANENT, error=f"RENDER: {error.message}", reason="RENDER")
         except Exception as error:
-            log.exception("a message could not be made", delivery_id=row.id)
-            outcome = Outcome(Verdict.PERMANENT, error=f"RENDER: {type(error).__name__}", reason="RENDER")
+            log.exception("an attempt failed in a way that no kind of endpoint foresaw", delivery_id=row.id)
+            outcome = Outcome(Verdict.RETRY, error=f"INTERNAL: {type(error).__name__}")
         return outcome, int((self._runtime.monotonic() - began) * 1e6)
 
     async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:

@@ -48,6 +48,8 @@ class Dispatcher:
 
     async def _start(self) -> None:
         self._router.wake = self._routing.wake
+        self._router.queued = self._delivering.wake
+        self._deliverer.reload_book = self._reload
         self._deliverer.wake_in = self._delivering.wake_in
         await self._router.begin()
         for loop in (self._routing, self._delivering, self._sweeping):

@@ -26,14 +26,24 @@ class Loop:
         self._step = step
         self._backstop_s = backstop_s
         self._woken = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
         """Have the loop look again; called on its event loop."""
         self._woken.set()
 
     def wake_in(self, seconds: float) -> None:
-        """Have the loop look again after a while."""
-        asyncio.get_running_loop().call_later(max(seconds, 0.0), self._woken.set)
+        """Have the loop look again after a while, or sooner if that was asked before: there is one timer."""
+        due = asyncio.get_running_loop().time() + max(seconds, 0.0)
+        if self._timer is not None and not self._timer.cancelled() and self._timer.when() <= due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._woken.set()
 
     async def run(self) -> None:
         """Run until cancelled."""

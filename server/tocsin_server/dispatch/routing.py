@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from tocsin_server.domain.event_log import OWN_SERVICE, Event, Stored
-from tocsin_server.domain.notifications import Delivery, EndpointConfiguration, State
+from tocsin_server.domain.notifications import Delivery, EndpointConfiguration, Room, State
 from tocsin_server.domain.ports import Book, Outbox, Runtime
 from tocsin_server.domain.selection import SelectorIndex
 
@@ -26,7 +26,7 @@ class Router:
         self,
         outbox: Outbox,
         runtime: Runtime,
-        room: Callable[[], int],
+        room: Callable[[], Room],
         start: Callable[[Delivery, Event | None], None],
     ) -> None:
         self._outbox = outbox
@@ -42,6 +42,7 @@ class Router:
         self.has_selectors = True
         self.book = Book(0, {}, {})
         self.wake: Callable[[], None] = lambda: None
+        self.queued: Callable[[], None] = lambda: None  # told when deliveries wait for room
 
     async def begin(self) -> None:
         """Take over the cursor and read the configurations."""
@@ -53,8 +54,9 @@ class Router:
         self._stale = True
 
     async def reload(self) -> None:
-        """Read the configurations anew."""
+        """Read the configurations anew, and look again at what the old ones have passed over."""
         self._stale = False
+        self._position = self._cursor
         self.has_selectors = True
         self.book = await self._outbox.book()
         index = SelectorIndex()
@@ -74,21 +76,23 @@ class Router:
             if self._position > self._cursor:
                 await self._commit(self._position, [])
             return False
+        head = self._outbox.head
         events = await self._outbox.stored(self._position, EVENTS_PER_STEP)
         if not events:
+            if head > self._position:  # what stood up to there is deleted
+                self._position = head
+                self._flush_later()
             if self._flushing:
                 await self._commit(self._position, [])
             return False
         through = events[-1].position
-        while True:
-            rows, bodies = self._rows(events)
-            if not rows:
-                self._position = through
-                self._flush_later()
-                return True
-            if await self._commit(through, rows, bodies):
-                return True
-            await self.reload()
+        rows, bodies = self._rows(events)
+        if rows:
+            await self._commit(through, rows, bodies)
+        else:
+            self._position = through
+            self._flush_later()
+        return True
 
     def _flush_later(self) -> None:
         if self._flush is None:
@@ -98,23 +102,20 @@ class Router:
         self._flush, self._flushing = None, True
         self.wake()
 
-    async def _commit(self, through: int, rows: Sequence[Delivery], bodies: Sequence[Event | None] = ()) -> bool:
-        """Write deliveries and cursor; False when the configurations have changed meanwhile."""
+    async def _commit(self, through: int, rows: Sequence[Delivery], bodies: Sequence[Event | None] = ()) -> None:
+        """Write deliveries and cursor; when the configurations have changed meanwhile, begin anew with them."""
         new = await self._outbox.route(self._cursor, through, self.book.generation, rows)
         if new is None:
-            if rows:
-                return False
-            # Events were passed over by old configurations: look at them again with the new ones.
-            self._position = self._cursor
             await self.reload()
             self.wake()
-            return False
+            return
         self._cursor = self._position = through
         self._flushing = False
         for row, body, is_new in zip(rows, bodies, new, strict=True):
             if is_new and row.state is State.SENDING:
                 self._start(row, body)
-        return True
+        if any(row.state is State.PENDING for row in rows):
+            self.queued()
 
     def _rows(self, events: Sequence[Stored]) -> tuple[list[Delivery], list[Event | None]]:
         rows: list[Delivery] = []
@@ -125,8 +126,7 @@ class Router:
             event: Event | None = None
             for configuration in self._receivers(stored):
                 event = event or self._outbox.decode(stored.frame)
-                row = self._row(stored, event, configuration, now, room > 0)
-                room -= row.state is State.SENDING
+                row = self._row(stored, event, configuration, now, room)
                 rows.append(row)
                 bodies.append(event)
         return rows, bodies
@@ -140,10 +140,13 @@ class Router:
         return [c for c in found if not (own and stored.head.resource_id == c.id)]
 
     def _row(
-        self, stored: Stored, event: Event, configuration: EndpointConfiguration, now: int, room: bool
+        self, stored: Stored, event: Event, configuration: EndpointConfiguration, now: int, room: Room
     ) -> Delivery:
         on = self.book.is_on(configuration)
-        state = (State.SENDING if room else State.PENDING) if on else State.PAUSED
+        state = State.PAUSED
+        if on:
+            key = (configuration.account, configuration.id)
+            state = State.SENDING if room.take(key) else State.PENDING
         return Delivery(
             account=configuration.account,
             id=self._runtime.new_id(),

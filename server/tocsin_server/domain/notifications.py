@@ -11,6 +11,7 @@ pure: the caller gives the time and the chance.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -27,6 +28,8 @@ THROTTLE_DEFAULT_S = 60.0  # a receiver that asks to wait and does not say how l
 THROTTLE_FLOOR_MAX_S = 600.0  # bounds the attempts of a delivery whose receiver never stops asking to wait
 ATTEMPTS_SHOWN_MAX = 100  # newest attempts in one answer: 4 KiB each stay far below a message's limit
 THROTTLE_MAX_S = 24 * 3600.0  # nobody may hold a delivery longer than this at a time
+IN_FLIGHT_MAX = 64
+IN_FLIGHT_PER_CONFIGURATION = 8  # a receiver that hangs for the whole deadline leaves the others room
 LEASE_S = 45.0  # longer than any attempt may take: a lease that ended means a dead sender
 SEND_DEADLINE_S = 15.0  # of one attempt, from the name's look-up to the last byte
 OPEN_MAX_US = 7 * 24 * 3600 * SECOND_US  # an open delivery ends 7 days after it was routed
@@ -172,6 +175,29 @@ class Settlement:
     reason: str
     due_at: int
     scheduled: int
+
+
+@dataclass(slots=True)
+class Room:
+    """How many more deliveries may be sent now: in all, and to each configuration.
+
+    A receiver that hangs takes its own places and nobody else's.
+    """
+
+    left: int
+    taken: Counter[tuple[str, str]]
+
+    def take(self, configuration: tuple[str, str]) -> bool:
+        """Take a place for a configuration (account, id) if there is one."""
+        if self.left <= 0 or self.taken[configuration] >= IN_FLIGHT_PER_CONFIGURATION:
+            return False
+        self.left -= 1
+        self.taken[configuration] += 1
+        return True
+
+    def full(self) -> list[tuple[str, str]]:
+        """Give the configurations that have no place left."""
+        return [key for key, count in self.taken.items() if count >= IN_FLIGHT_PER_CONFIGURATION]
 
 
 def settle(outcome: Outcome, scheduled: int, attempt: int, now: int, jitter: float) -> Settlement:

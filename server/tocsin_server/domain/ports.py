@@ -20,6 +20,7 @@ from tocsin_server.domain.notifications import (
     EndpointConfiguration,
     Message,
     Outcome,
+    Room,
     Settlement,
     State,
 )
@@ -92,8 +93,8 @@ class EventLogStore(Protocol):
         """Tell what matches after a position, without end."""
         ...
 
-    async def delete(self, account: str, event_id: str) -> None:
-        """Delete one event; it has vanished from every read when this returns."""
+    async def delete(self, account: str, event_id: str, upto: int) -> None:
+        """Delete one event that stood when the head was `upto`; it has vanished from every read when this returns."""
         ...
 
     async def delete_step(self, event_filter: EventFilter, after: int, upto: int, limit: int) -> tuple[list[str], int]:
@@ -241,8 +242,8 @@ class Outbox(Protocol):
         """Insert one delivery that is not routed: a test."""
         ...
 
-    async def claim(self, limit: int) -> list[Delivery]:
-        """Lease due deliveries and record their attempts as started."""
+    async def claim(self, room: Room) -> list[Delivery]:
+        """Lease due deliveries that have a place, and record their attempts as started."""
         ...
 
     async def settle(self, row: Delivery, outcome: Outcome, settlement: Settlement, duration_us: int) -> State | None:

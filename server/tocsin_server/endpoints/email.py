@@ -73,6 +73,11 @@ class Email:
         if connection.get("password") and not connection.get("username"):
             found.append(Violation("username", "is required with a password"))
         recipients = connection["recipients"]
+        found += [
+            Violation(f"recipients[{index}]", "has characters that are not ASCII")
+            for index, recipient in enumerate(recipients)
+            if not recipient.isascii()
+        ]
         if len(set(recipients)) < len(recipients):
             found.append(Violation("recipients", "names an address twice"))
         return found
@@ -85,7 +90,7 @@ class Email:
             if name in params and not isinstance(params[name], str)
         ]
         found += [
-            Violation(name, "is neither a text nor a list of texts")
+            Violation(name, "is neither one address nor a list of addresses")
             for name in ("to", "cc", "bcc")
             if name in params and not _is_addresses(params[name])
         ]
@@ -245,13 +250,15 @@ def _one_line(text: str) -> str:
 
 
 def _addresses(value: object) -> list[str]:
+    # One text is one address: what an event brings into a template cannot add receivers.
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return [value.strip()] if value.strip() else []
     return [str(part) for part in value] if isinstance(value, list) else []
 
 
 def _is_addresses(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(part, str) for part in value))
+    parts = value if isinstance(value, list) else [value]
+    return all(isinstance(part, str) and "," not in part for part in parts)
 
 
 def _address(text: str) -> str:

@@ -8,6 +8,7 @@ look up, are vetted before. No proxy or other setting of the environment has a s
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,18 +87,19 @@ class HttpDoor:
         return self._transport
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Post once; raises OSError, TimeoutError or httpx.TransportError when there is no answer."""
+        """Post once; raises OSError or TimeoutError when there is no answer."""
         self.egress.vet_literal(httpx.URL(url).host)
         request = httpx.Request("POST", url, headers=headers, content=body)
         request.extensions = {"timeout": {"connect": CONNECT_DEADLINE_S}}
         async with asyncio.timeout(SEND_DEADLINE_S):
             try:
                 response = await self._open().handle_async_request(request)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, aiohttp.ClientError, ValueError) as error:
+                # The transport lets answers that are no HTTP, and names that are no names, through as they are.
                 blocked = _blocked(error)
                 if blocked is not None:
                     raise blocked from error
-                raise
+                raise OSError(_plainly(error)) from error
             try:
                 excerpt = await _beginning(response)
             finally:
@@ -119,9 +121,22 @@ async def _beginning(response: httpx.Response) -> bytes:
             read += chunk
             if len(read) >= BODY_BYTES_MAX:
                 break
-    except httpx.TransportError:
+    except (httpx.TransportError, aiohttp.ClientError, ValueError):
         pass  # the connection broke after the headers: what was read is what there is
     return read[:BODY_BYTES_MAX]
+
+
+def _plainly(error: BaseException) -> str:
+    """Say why there was no answer: in the system's words where there are some, not the library's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            found = re.search(r"\[(.*)\]", cause.strerror)
+            return found[1] if found else cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"the answer is no HTTP: {error.message}"[:500]
+    return str(error)[:500] or type(error).__name__
 
 
 def _blocked(error: BaseException) -> BlockedAddress | None:

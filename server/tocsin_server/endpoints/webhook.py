@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ SECRET_PREFIX = "whsec_"
 SECRET_BYTES = range(24, 65)  # as the specification has it
 TEST_TYPE = "system.notifications.test"
 USER_AGENT = f"tocsin/{__version__}"
+# What some resolvers read as an address: 2130706433, 0x7f.1, 127.1.
+NUMERIC_HOST = re.compile(r"(0[xX][0-9a-fA-F]*|[0-9]+)(\.(0[xX][0-9a-fA-F]*|[0-9]+))*\.?")
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e]{0,1024}")
 # Headers that frame or sign the request, or that belong to the connection: never the user's.
@@ -74,10 +77,13 @@ class Webhook:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
             httpx.URL(url)
+            (host or "").encode("idna")
         except (ValueError, httpx.InvalidURL) as error:
             return f"is not a URL: {error}"
         if not host:
             return "has no host"
+        if NUMERIC_HOST.fullmatch(host) and not _is_address(host):
+            return f"the host {host!r} is neither a name nor an address in its usual form"
         if parts.username is not None or parts.password is not None:
             return "holds a user name or password: these would be logged by others"
         try:
@@ -107,20 +113,17 @@ class Webhook:
             return Outcome(Verdict.RETRY, error=f"BLOCKED_ADDRESS: {error}")
         except TimeoutError:
             return Outcome(Verdict.RETRY, error="TIMEOUT: no complete answer within the deadline")
-        except (OSError, httpx.HTTPError) as error:
-            return Outcome(Verdict.RETRY, error=f"CONNECTION: {_plainly(error)}")
+        except OSError as error:
+            return Outcome(Verdict.RETRY, error=f"CONNECTION: {error}")
         return judge(answer)
 
 
-def _plainly(error: Exception) -> str:
-    """Say why there was no connection: the system's words where there are some, not the library's."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            found = re.search(r"\[(.*)\]", cause.strerror)
-            return found[1] if found else cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def judge(answer: Answer) -> Outcome:

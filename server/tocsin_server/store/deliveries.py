@@ -21,6 +21,7 @@ from tocsin_server.domain.notifications import (
     Delivery,
     Outcome,
     RecipientVerdict,
+    Room,
     Settlement,
     State,
     Verdict,
@@ -34,6 +35,7 @@ COLUMNS = (
     " reason, attempt, scheduled, due_at, recipients, correlation_id, request_id, traceparent, created_at, ended_at"
 )
 LEASE_US = int(LEASE_S * 1_000_000)
+CLAIM_WINDOW = 256  # due deliveries that one claim looks at
 INTERRUPTED = "interrupted: the outcome is not known"
 
 
@@ -65,25 +67,22 @@ def _start(transaction: Transaction, account: str, delivery_id: str, number: int
     )
 
 
-def claim(transaction: Transaction, limit: int) -> list[Delivery]:
-    """Lease due deliveries and record their attempts as started, before anything is sent."""
+def claim(transaction: Transaction, room: Room) -> list[Delivery]:
+    """Lease due deliveries that have a place and record their attempts as started, before anything is sent."""
     now = transaction.log.created_at
+    _take_ended_leases(transaction, now)
+    full = room.full()
+    others = f" AND (account, configuration_id) NOT IN (VALUES {','.join(['(?,?)'] * len(full))})" if full else ""
     due = transaction.connection.execute(
-        f"SELECT {COLUMNS} FROM deliveries WHERE state IN ('PENDING', 'RETRYING') AND due_at <= ?"
+        f"SELECT {COLUMNS} FROM deliveries WHERE state IN ('PENDING', 'RETRYING') AND due_at <= ?{others}"
         " ORDER BY due_at LIMIT ?",
-        (now, limit),
+        (now, *(part for key in full for part in key), CLAIM_WINDOW),
     ).fetchall()
-    room = limit - len(due)
-    if room > 0:
-        due += transaction.connection.execute(
-            f"SELECT {COLUMNS} FROM deliveries WHERE state = 'SENDING' AND lease_until < ? LIMIT ?",
-            (now, room),
-        ).fetchall()
     claimed: list[Delivery] = []
     for row in map(_delivery, due):
+        if not room.take((row.account, row.configuration_id)):
+            continue
         number = row.attempt + 1
-        if row.state is State.SENDING:
-            _note_interrupted(transaction, row)
         transaction.connection.execute(
             "UPDATE deliveries SET state = 'SENDING', attempt = ?, lease_until = ? WHERE account = ? AND id = ?",
             (number, now + LEASE_US, row.account, row.id),
@@ -93,6 +92,14 @@ def claim(transaction: Transaction, limit: int) -> list[Delivery]:
     return claimed
 
 
+def _take_ended_leases(transaction: Transaction, now: int) -> None:
+    """Let deliveries go on whose sender has not settled them in time."""
+    rows = transaction.connection.execute(
+        f"SELECT {COLUMNS} FROM deliveries WHERE state = 'SENDING' AND lease_until < ? LIMIT ?", (now, CLAIM_WINDOW)
+    ).fetchall()
+    release(transaction, [_delivery(row) for row in rows])
+
+
 def _note_interrupted(transaction: Transaction, row: Delivery) -> None:
     transaction.connection.execute(
         "UPDATE attempts SET error = ? WHERE account = ? AND delivery_id = ? AND number = ? AND duration_us IS NULL",
@@ -100,30 +107,57 @@ def _note_interrupted(transaction: Transaction, row: Delivery) -> None:
     )
 
 
-def release_all(transaction: Transaction) -> int:
+def release_all(transaction: Transaction) -> None:
     """Take back every lease: the process that held them is gone. Its attempts are in doubt."""
+    now = transaction.log.created_at
     transaction.connection.execute(
         "UPDATE attempts SET error = ? WHERE duration_us IS NULL AND error = ''"
         " AND EXISTS (SELECT 1 FROM deliveries AS d WHERE d.account = attempts.account"
         " AND d.id = attempts.delivery_id AND d.state = 'SENDING')",
         (INTERRUPTED,),
     )
-    cursor = transaction.connection.execute(
-        "UPDATE deliveries SET state = 'RETRYING', due_at = ?, lease_until = 0 WHERE state = 'SENDING'",
-        (transaction.log.created_at,),
+    # A test is tried once, and whoever asked for it is gone.
+    transaction.connection.execute(
+        "UPDATE deliveries SET state = 'EXHAUSTED', reason = 'ATTEMPTS', lease_until = 0, ended_at = ?"
+        " WHERE state = 'SENDING' AND route_key GLOB 'test/*'",
+        (now,),
     )
-    return int(cursor.rowcount)
+    transaction.connection.execute(
+        "UPDATE deliveries SET state = 'RETRYING', due_at = ?, lease_until = 0 WHERE state = 'SENDING'", (now,)
+    )
+    _hold(transaction, "state = 'RETRYING' AND due_at = ?", now)
 
 
 def release(transaction: Transaction, rows: Sequence[Delivery]) -> None:
-    """Take back the leases of attempts that a stop has broken off; they use up nothing."""
+    """Take back the leases of attempts that were broken off; they use up nothing."""
+    now = transaction.log.created_at
     for row in rows:
         _note_interrupted(transaction, row)
         transaction.connection.execute(
             "UPDATE deliveries SET state = 'RETRYING', due_at = ?, lease_until = 0"
             " WHERE account = ? AND id = ? AND attempt = ? AND state = 'SENDING'",
-            (transaction.log.created_at, row.account, row.id, row.attempt),
+            (now, row.account, row.id, row.attempt),
         )
+    if rows:
+        _hold(transaction, "state = 'RETRYING' AND due_at = ?", now)
+
+
+def _hold(transaction: Transaction, which: str, *values: object) -> None:
+    """End what waits for a deleted configuration, pause what waits for one that is off."""
+    owner = (
+        "SELECT {what} FROM endpoint_configurations AS c LEFT JOIN endpoints AS e ON e.kind = c.kind"
+        " WHERE c.account = deliveries.account AND c.id = deliveries.configuration_id"
+    )
+    transaction.connection.execute(
+        "UPDATE deliveries SET state = 'CANCELLED', reason = 'DELETED', ended_at = ?"
+        f" WHERE {which} AND NOT EXISTS ({owner.format(what='1')})",
+        (transaction.log.created_at, *values),
+    )
+    transaction.connection.execute(
+        "UPDATE deliveries SET state = 'PAUSED', reason = 'DISABLED'"
+        f" WHERE {which} AND NOT ({owner.format(what='c.enabled AND coalesce(e.enabled, 1)')})",
+        values,
+    )
 
 
 def settle(
@@ -164,8 +198,11 @@ def _held(connection: sqlite3.Connection, row: Delivery) -> tuple[State, str]:
 
 
 def next_due(connection: sqlite3.Connection) -> int | None:
-    """Read when the next delivery is due."""
-    row = connection.execute("SELECT min(due_at) FROM deliveries WHERE state IN ('PENDING', 'RETRYING')").fetchone()
+    """Read when the next delivery is due, or the next lease ends."""
+    row = connection.execute(
+        "SELECT min(t) FROM (SELECT min(due_at) AS t FROM deliveries WHERE state IN ('PENDING', 'RETRYING')"
+        " UNION ALL SELECT min(lease_until) FROM deliveries WHERE state = 'SENDING')"
+    ).fetchone()
     return int(row[0]) if row[0] is not None else None
 
 

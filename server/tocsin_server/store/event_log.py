@@ -252,10 +252,11 @@ def _position_before(connection: sqlite3.Connection, created_at: int) -> int:
     return low
 
 
-def delete_one(transaction: Transaction, account: str, event_id: str) -> str:
-    """Delete one event, in a transaction of its own."""
+def delete_one(transaction: Transaction, account: str, event_id: str, upto: int) -> str:
+    """Delete one event; one that came after `upto` was not there when the call began."""
     row = transaction.connection.execute(
-        "SELECT position FROM event_keys WHERE account = ? AND id = ? AND deleted_at = 0", (account, event_id)
+        "SELECT position FROM event_keys WHERE account = ? AND id = ? AND deleted_at = 0 AND position <= ?",
+        (account, event_id, upto),
     ).fetchone()
     if row is None:
         raise not_found("event", event_id)

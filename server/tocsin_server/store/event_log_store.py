@@ -46,9 +46,9 @@ class LogStore:
         """Tell what matches after a position, without end."""
         return self.following.follow(event_filter, after, batch_max, heartbeat_s)
 
-    async def delete(self, account: str, event_id: str) -> None:
-        """Delete one event."""
-        await self._writer.run(lambda tx: event_log.delete_one(tx, account, event_id))
+    async def delete(self, account: str, event_id: str, upto: int) -> None:
+        """Delete one event that stood at a position."""
+        await self._writer.run(lambda tx: event_log.delete_one(tx, account, event_id, upto))
 
     async def delete_step(self, event_filter: EventFilter, after: int, upto: int, limit: int) -> tuple[list[str], int]:
         """Delete some of the matching events."""

@@ -48,8 +48,7 @@ class View:
         self._joined: tuple[tuple[int, int, int], Batch] | None = None
         self.waiters: list[_Waiter] = []
         self.followers = 0
-        self.floor = tail.head
-        self.scanned = tail.head
+        self.floor = self.scanned = tail.head  # one read: the writer's thread moves it
 
     def advance(self) -> None:
         """Look through what came, and wake followers that have something to read."""

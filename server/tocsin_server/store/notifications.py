@@ -52,8 +52,12 @@ class ConfigurationCodec:
                 connection[name] = self._cipher.encrypt(connection[name], _place(configuration, name))
         return json.dumps(connection)
 
-    def read(self, row: tuple[Any, ...]) -> EndpointConfiguration:
-        """Make a configuration of a row, its secrets in the clear."""
+    def read(self, row: tuple[Any, ...], strict: bool = False) -> EndpointConfiguration:
+        """Make a configuration of a row, its secrets in the clear.
+
+        One that cannot be decrypted is empty, so that its owner can see the configuration, write the
+        secret anew or delete it; when `strict`, TocsinError KEY_MISSING instead: nothing is sent unsigned.
+        """
         account, configuration_id, kind, name, description, enabled, connection, selectors, *rest = row
         bare = EndpointConfiguration(
             id=configuration_id,
@@ -71,7 +75,12 @@ class ConfigurationCodec:
         opened = dict(bare.connection)
         for secret in self._secret_fields.get(kind, ()):
             if opened.get(secret):
-                opened[secret] = self._cipher.decrypt(opened[secret], _place(bare, secret))
+                try:
+                    opened[secret] = self._cipher.decrypt(opened[secret], _place(bare, secret))
+                except TocsinError:
+                    if strict:
+                        raise
+                    opened[secret] = ""
         return replace(bare, connection=opened)
 
 
@@ -239,7 +248,7 @@ class Notifications:
     def _readable(self, row: tuple[Any, ...]) -> EndpointConfiguration | None:
         """Read a configuration; one whose secret cannot be decrypted is left out and holds up nobody else."""
         try:
-            return self._codec.read(row)
+            return self._codec.read(row, strict=True)
         except TocsinError as error:
             log.error("a configuration cannot be used", account=row[0], configuration_id=row[1], error=error.message)
             return None

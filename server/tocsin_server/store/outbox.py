@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from tocsin_server.domain.event_log import KEY_KEPT_US, Event, Stored
-from tocsin_server.domain.notifications import Delivery, Outcome, Settlement, State
+from tocsin_server.domain.notifications import Delivery, Outcome, Room, Settlement, State
 from tocsin_server.domain.ports import Book
 from tocsin_server.store import deliveries, event_log, wire
 from tocsin_server.store.database import Readers
@@ -91,9 +91,9 @@ class StoreOutbox:
         """Insert one delivery that is not routed."""
         await self._writer.run(lambda tx: deliveries.insert(tx, [row]))
 
-    async def claim(self, limit: int) -> list[Delivery]:
-        """Lease due deliveries."""
-        return await self._writer.run(lambda tx: deliveries.claim(tx, limit))
+    async def claim(self, room: Room) -> list[Delivery]:
+        """Lease due deliveries that have a place."""
+        return await self._writer.run(lambda tx: deliveries.claim(tx, room))
 
     async def settle(self, row: Delivery, outcome: Outcome, settlement: Settlement, duration_us: int) -> State | None:
         """Record how an attempt ended."""

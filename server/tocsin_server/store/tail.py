@@ -38,6 +38,8 @@ class Tail:
     def commit(self, stored: Sequence[Stored], deleted: Sequence[int]) -> None:
         """Take over what a transaction has committed; called on the writer's thread."""
         with self._lock:
+            if stored:
+                self.head = stored[-1].position  # also when the newest event is deleted in the same commit
             if deleted:
                 gone = set(deleted)
                 self._ring = deque(event for event in self._ring if event.position not in gone)
@@ -46,7 +48,6 @@ class Tail:
             for event in stored:
                 self._ring.append(event)
                 self._bytes += len(event.frame)
-                self.head = event.position
             while len(self._ring) > RING_EVENTS_MAX or self._bytes > RING_BYTES_MAX:
                 oldest = self._ring.popleft()
                 self._bytes -= len(oldest.frame)

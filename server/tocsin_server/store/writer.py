@@ -176,19 +176,27 @@ class Writer:
         return self._queue.get(timeout=wait) if wait > 0 else self._queue.get_nowait()
 
     def _step(self, group: list[_Work[Any]]) -> None:
-        """Run one group in one transaction and answer everybody in it."""
+        """Run one group in one transaction, tell of it, and answer everybody in it."""
         try:
             log = self._commit(group)
-            if log.stored or log.deleted:
-                self._on_commit(log.stored, log.deleted)
-        except Exception as error:
+        except BaseException as error:
             failure = storage_failure(error)
             for work in group:
                 work.error = failure
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR or not isinstance(error, Exception):
                 # After a failed fsync the page cache cannot be trusted: reopen the store from disk.
                 self.fatal(error)
+        else:
+            self._publish(log)
         self._answer(group)
+
+    def _publish(self, log: appending.LogAppender) -> None:
+        """Tell of what is committed. It stands whatever happens here; without it followers would miss events."""
+        try:
+            if log.stored or log.deleted:
+                self._on_commit(log.stored, log.deleted)
+        except BaseException as error:
+            self.fatal(error)
 
     def _commit(self, group: list[_Work[Any]]) -> appending.LogAppender:
         connection = self._connection
@@ -264,7 +272,7 @@ def is_storage_fault(error: BaseException) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DISK_FAULTS
 
 
-def storage_failure(error: Exception) -> Exception:
+def storage_failure(error: BaseException) -> BaseException:
     """Say in the product's terms that a transaction was not stored; a bug stays what it is."""
     if not is_storage_fault(error):
         return error
