@@ -1,0 +1,92 @@
+"""Router and deliverer over a real store, to be stepped by hand: the order of things is the test's."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from tocsin.v1 import event_log_pb2 as pb
+from tocsin_server.api.auth import Caller
+from tocsin_server.api.event_drafts import Drafts
+from tocsin_server.app import system_runtime
+from tocsin_server.dispatch.delivery import Deliverer
+from tocsin_server.dispatch.routing import Router
+from tocsin_server.domain.event_log import Appended
+from tocsin_server.domain.notifications import EndpointConfiguration
+from tocsin_server.domain.selection import Selector
+from tocsin_server.endpoints import discover
+from tocsin_server.endpoints.addresses import Egress
+from tocsin_server.endpoints.http import HttpDoor
+from tocsin_server.store.database import Readers, log_status, open_store
+from tocsin_server.store.event_log import EventReads
+from tocsin_server.store.following import Following
+from tocsin_server.store.notifications import ConfigurationCodec, Notifications
+from tocsin_server.store.outbox import StoreOutbox
+from tocsin_server.store.secrets import SecretCipher
+from tocsin_server.store.tail import Tail
+from tocsin_server.store.writer import Writer
+
+from tests.support.receivers import SECRET
+
+
+class DispatchHouse:
+    """The parts of a server that route and deliver, without the loops and without the network's way in."""
+
+    def __init__(self, path: Path) -> None:
+        self.runtime = system_runtime()
+        self.store = open_store(f"sqlite:///{path}", self.runtime.new_id)
+        self.readers = Readers(self.store)
+        self.tail = Tail(self.readers.submit(lambda c: log_status(c, None)).result().head)
+        self.writer = Writer(self.store, self.runtime, self.tail.commit)
+        self.writer.start()
+        self.reads = EventReads(self.readers)
+        self.following = Following(self.tail, self.reads, self.runtime)
+        codec = ConfigurationCodec(SecretCipher(b"k" * 32), {"webhook": ("secret",), "email": ("password",)})
+        self.notifications = Notifications(self.writer, self.readers, codec, 86_400_000_000)
+        self.outbox = StoreOutbox(self.writer, self.readers, self.tail, self.notifications)
+        self.door = HttpDoor(Egress(["127.0.0.0/8"]))
+        self.deliverer = Deliverer(self.outbox, self.runtime, discover(self.door), lambda: self.router.book, ui_url="")
+        self.router = Router(self.outbox, self.runtime, self.deliverer.room, lambda row, event: None)
+        self._drafts = Drafts(self.runtime, b"d" * 32)
+
+    async def append(self, *events: str | pb.Event, account: str = "admin") -> list[Appended]:
+        """Append events, given whole or by their types."""
+        whole = [event if isinstance(event, pb.Event) else pb.Event(type=event) for event in events]
+        paths = ["event"] * len(whole)
+        return await self.writer.append(
+            self._drafts.append("AppendEvents", Caller(account, "admin", False), "", whole, paths)
+        )
+
+    async def configure(self, url: str, event_type: str = "user.*", account: str = "admin") -> EndpointConfiguration:
+        """Create a webhook configuration; the router is not told."""
+        selector = Selector("account", "*", event_type, "*")
+        connection = {"url": url, "secret": SECRET}
+        draft = EndpointConfiguration("", account, "webhook", "n", "", True, connection, (selector,))
+        return await self.notifications.create(draft, "", b"")
+
+    async def deliver(self) -> None:
+        """Step the deliverer until nothing is due, and wait for what it has begun."""
+        while await self.deliverer.step():
+            pass
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Wait for every attempt under way."""
+        while self.deliverer._sending:
+            await asyncio.wait(list(self.deliverer._sending))
+
+    def sql(self, statement: str, *values: Any) -> list[Any]:
+        """Look into the store."""
+        return self.readers.submit(lambda c: c.execute(statement, values).fetchall()).result()
+
+    def change(self, statement: str, *values: Any) -> None:
+        """Change the store behind everybody's back."""
+        self.writer.run_sync(lambda tx: tx.connection.execute(statement, values).rowcount)
+
+    async def close(self) -> None:
+        """Stop every part."""
+        await self.door.close()
+        self.writer.stop()
+        self.readers.close()
+        self.store.close()
