@@ -7,12 +7,12 @@ names the resource, tells once, and tells again when it is over.
 
 from __future__ import annotations
 
-import argparse
 from queue import Queue
 
 import tocsin
 from tocsin.v1.alerting_pb2 import Alert
 
+from examples import command
 from examples.receivers import Post, WebhookReceiver
 
 TIMEOUT_S = 30.0
@@ -67,9 +67,7 @@ def _alert(pager_id: str) -> Alert:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT")
-    run(parser.parse_args().server)
+    command.start(run, __doc__)
 
 
 if __name__ == "__main__":

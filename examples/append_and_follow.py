@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-
 import tocsin
+
+from examples import command
 
 FEEDS = ("vulnerabilities", "packages", "malware")
 
@@ -39,9 +39,7 @@ def run(address: str) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT")
-    run(parser.parse_args().server)
+    command.start(run, __doc__)
 
 
 if __name__ == "__main__":

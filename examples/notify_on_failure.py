@@ -6,11 +6,11 @@ library. The server has to be allowed to post to 127.0.0.1, as `serve --dev` is.
 
 from __future__ import annotations
 
-import argparse
 from queue import Queue
 
 import tocsin
 
+from examples import command
 from examples.receivers import Post, WebhookReceiver
 
 TIMEOUT_S = 30.0
@@ -49,9 +49,7 @@ def run(address: str) -> Post:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT")
-    run(parser.parse_args().server)
+    command.start(run, __doc__)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,15 @@ def test_details_are_read() -> None:
     assert str(error) == "INVALID_ARGUMENT INVALID_FIELD: it went wrong (event.type: too long)"
 
 
+def test_a_text_says_each_thing_once() -> None:
+    fields = tuple(errors.Violation(name, "too long") for name in ("a", "b"))
+    told = "a: too long (and 1 more)"
+    error = errors.InvalidField(told, code=grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_FIELD", violations=fields)
+    assert str(error) == f"INVALID_ARGUMENT INVALID_FIELD: {told} (b: too long)"
+    absent = errors.NotFound("event 'x' does not exist", code=grpc.StatusCode.NOT_FOUND, reason="NOT_FOUND")
+    assert str(absent) == "NOT_FOUND: event 'x' does not exist"
+
+
 def test_a_reason_of_a_newer_server_falls_back_to_the_code() -> None:
     error = errors.from_rpc(Failed(grpc.StatusCode.OUT_OF_RANGE, trailers(status("POSITION_EXPIRED"))))
     assert type(error) is errors.OutOfRange

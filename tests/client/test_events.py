@@ -66,6 +66,56 @@ def test_a_wrong_value_is_refused(name: str, value: Any) -> None:
         events.draft("a.b", **fields)
 
 
+# What a type checker would find already.
+draft: Any = events.draft
+event_filter: Any = events.event_filter
+alert: Any = alerts.alert
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "says"),
+    [
+        (lambda: draft("a", level="warn"), ValueError, 'level is one of "info", "error", not \'warn\''),
+        (lambda: draft("a", level=7), ValueError, 'level is one of "info", "error", not \'7\''),
+        (lambda: draft("a", level=[]), TypeError, 'level is one of "info", "error", not []'),
+        (lambda: draft("a", resource="x"), TypeError, "resource is a mapping with type, id, user_id, not 'x'"),
+        (lambda: draft("a", resource={"kind": "x"}), ValueError, "resource has no 'kind': it takes type, id"),
+        (lambda: draft("a", resource={"id": 7}), TypeError, "resource['id'] is a string, not 7"),
+        (lambda: draft("a", source=7), TypeError, "source is a mapping with service, host"),
+        (lambda: draft("a", timestamp="x"), TypeError, "timestamp is a datetime with a time zone, not 'x'"),
+        (lambda: draft("a", timestamp=datetime(2026, 1, 1)), ValueError, "timestamp: a time needs a time zone"),
+        (lambda: draft("a", message=7), TypeError, "message is a string, not 7"),
+        (lambda: draft(7), TypeError, "type is a string, not 7"),
+        (lambda: draft("a", labels="x"), TypeError, "labels is a mapping of strings to strings, not 'x'"),
+        (lambda: draft("a", labels={"k": 1}), TypeError, "labels['k'] is a string, not 1"),
+        (lambda: draft("a", details={"k": b"x"}), TypeError, "details: bytes is not JSON-like"),
+        (lambda: draft("a", details=2**60), ValueError, "details: 1152921504606846976 does not fit"),
+        (lambda: event_filter(types=7), TypeError, "types is a list of strings, not 7"),
+        (lambda: event_filter(hosts=[7]), TypeError, "each of hosts is a string, not 7"),
+        (lambda: event_filter(levels="error"), TypeError, "levels is a list of levels, not 'error'"),
+        (lambda: event_filter(levels=["warn"]), ValueError, 'each of levels is one of "info", "error"'),
+        (lambda: event_filter(since="now"), TypeError, "since is a datetime with a time zone, not 'now'"),
+        (lambda: alert("n", "t", []), TypeError, "params is a mapping, not []"),
+        (lambda: alert("n", "t", {"k": b""}), TypeError, "params: bytes is not JSON-like"),
+        (lambda: alert("n", "t", {}, tags="red"), TypeError, "tags is a list of strings, not 'red'"),
+        (lambda: alert("n", "t", {}, notify_when="x"), ValueError, 'notify_when is one of "on_active_alert"'),
+        (lambda: alerts.to_status("fine"), ValueError, 'status is one of "pending", "ok", "active", "error"'),
+        (lambda: receivers.deliveries_request("delivered"), TypeError, "states is a list of strings"),
+        (lambda: receivers.deliveries_request(["gone"]), ValueError, "each of states is one of"),
+        (lambda: mailbox(security="ssl"), ValueError, "security is one of"),
+        (lambda: mailbox(recipients="a@b.c"), TypeError, "recipients is a list of strings, not 'a@b.c'"),
+    ],
+)
+def test_a_refusal_names_the_argument_and_what_it_takes(make: Any, kind: type[Exception], says: str) -> None:
+    with pytest.raises(kind) as refused:
+        make()
+    assert str(refused.value).startswith(says)
+
+
+def mailbox(**changes: Any) -> notifications.EndpointConfiguration:
+    return receivers.mailbox("n", "localhost", **{"from_address": "a@b.c", "recipients": ["d@e.f"], **changes})
+
+
 def test_an_unknown_field_is_refused() -> None:
     fields: Any = {"colour": "red"}
     with pytest.raises(TypeError, match="an event has no colour"):

@@ -43,12 +43,29 @@ def test_alert_on_failures(server: Server) -> None:
     assert recovery.endswith(" is well again")
 
 
-@pytest.mark.parametrize("name", ["append_and_follow", "notify_on_failure", "alert_on_failures"])
+EXAMPLES = ["append_and_follow", "notify_on_failure", "alert_on_failures"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_starts_as_a_command(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"examples.{name}", "--help"], capture_output=True, text=True, check=True
     )
     assert "--server HOST:PORT" in done.stdout
+
+
+def test_an_example_without_a_server_says_so_in_one_line() -> None:
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"examples.{name}", "--server", "127.0.0.1:1"], stderr=subprocess.PIPE, text=True
+        )
+        for name in EXAMPLES
+    ]
+    for running in started:  # together: each waits out the client's deadline
+        _, told = running.communicate(timeout=60)
+        assert running.returncode == 1
+        assert told.startswith("no server answers at 127.0.0.1:1 (`make run` starts one): ")
+        assert told.count("\n") == 1
 
 
 def demo(folder: Path) -> subprocess.Popen[str]:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from tocsin.v1 import alerting_pb2 as alerting_pb
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
+from tocsin.v1 import system_pb2 as system_pb
 
-from tests.service.test_bounds import VALID, methods
 from tests.service.test_notifications import created, webhook
+from tests.support.alerts import alert, create
+from tests.support.bounds import VALID, methods
 from tests.support.receivers import WebhookReceiver
-from tests.support.servers import Api, Subscriber, refused
+from tests.support.servers import Api, Refusal, Subscriber, refused
 
 OTHER = (("x-tocsin-account", "acme"),)
+SECRET_WORD = "confidential"
 
 
 async def test_events_of_another_account_are_not_there(api: Api) -> None:
@@ -120,21 +129,161 @@ async def test_a_switch_is_for_the_admin_account_acting_for_itself(api: Api) -> 
     assert {e.kind: e.enabled for e in listed.endpoints} == {"email": True, "webhook": True}
 
 
-CROSSED = {
-    "AppendEvent", "AppendEvents", "GetEvent", "ListEvents", "DeleteEvent", "DeleteEvents", "Subscribe",
-    "ListEndpoints", "GetEndpoint", "UpdateEndpoint", "CreateEndpointConfiguration", "GetEndpointConfiguration",
-    "ListEndpointConfigurations", "UpdateEndpointConfiguration", "DeleteEndpointConfiguration",
-    "TestEndpointConfiguration", "ListDeliveries", "GetDelivery", "GetInfo",
-}  # fmt: skip
-CROSSED_ELSEWHERE = {
-    # tests/service/test_alerting.py
-    "ListAlertTypes", "CreateAlert", "GetAlert", "FindAlerts", "UpdateAlert", "DeleteAlert", "EnableAlert",
-    "DisableAlert", "GetAlertState",
-}  # fmt: skip
+@dataclass(frozen=True)
+class Mine:
+    """What the account that calls first has; the other one tries to see or change it."""
+
+    event: log_pb.Event
+    configuration: pb.EndpointConfiguration
+    delivery_id: str
+    alert: alerting_pb.Alert
 
 
-def test_every_rpc_is_crossed() -> None:
-    assert {method.name for method in methods()} == CROSSED | CROSSED_ELSEWHERE == set(VALID)
+async def filled(api: Api, hook: WebhookReceiver) -> Mine:
+    """Make one of everything, under the request id "r" and with a word that nobody else may read."""
+    wanted = webhook(hook.url, name=SECRET_WORD)
+    configured = pb.CreateEndpointConfigurationRequest(configuration=wanted, request_id="r")
+    configuration = (await api.notifications.CreateEndpointConfiguration(configured)).configuration
+    event = log_pb.Event(id="mine", type="user.t", message=SECRET_WORD)
+    appended = await api.events.AppendEvent(log_pb.AppendEventRequest(event=event, request_id="r"))
+    await api.events.AppendEvents(log_pb.AppendEventsRequest(events=[log_pb.Event(type="user.b")], request_id="r"))
+    delivery_id = (await hook.until(1))[0].id
+    return Mine(appended.event, configuration, delivery_id, await create(api, alert(name=SECRET_WORD), "r"))
+
+
+Answers = list[Any]
+Verdict = Callable[[Answers, Refusal | None, Mine], bool]
+
+
+def not_found(answers: Answers, refusal: Refusal | None, mine: Mine) -> bool:
+    return refusal is not None and (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+
+
+def denied(answers: Answers, refusal: Refusal | None, mine: Mine) -> bool:
+    return refusal is not None and refusal.code == grpc.StatusCode.PERMISSION_DENIED
+
+
+def answered(check: Callable[[Answers, Mine], bool]) -> Verdict:
+    return lambda answers, refusal, mine: refusal is None and bool(answers) and check(answers, mine)
+
+
+def without(field: str) -> Verdict:
+    """Expect answers in which a list, a path with dots, is empty."""
+    return answered(lambda answers, mine: not any(attrgetter(field)(answer) for answer in answers))
+
+
+everybodys = answered(lambda answers, mine: len(answers) == 1)
+BEGINNING = log_pb.SubscribeRequest.Beginning()
+THEIRS = log_pb.Event(id="mine", type="user.t", message="theirs")
+# What another account asks for by the names of what is not its own, and how each RPC has to answer.
+CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
+    "AppendEvent": (
+        lambda mine: log_pb.AppendEventRequest(event=THEIRS, request_id="r"),
+        answered(lambda a, mine: a[0].event.account == "acme" and a[0].event.position > mine.event.position),
+    ),
+    "AppendEvents": (
+        lambda mine: log_pb.AppendEventsRequest(events=[THEIRS], request_id="r"),
+        answered(lambda a, mine: a[0].results[0].position > mine.event.position + 1),
+    ),
+    "GetEvent": (lambda mine: log_pb.GetEventRequest(id=mine.event.id), not_found),
+    "ListEvents": (lambda mine: log_pb.ListEventsRequest(), without("events")),
+    "DeleteEvent": (lambda mine: log_pb.DeleteEventRequest(id=mine.event.id), not_found),
+    "DeleteEvents": (
+        lambda mine: log_pb.DeleteEventsRequest(all=True),
+        answered(lambda a, mine: not any(s.progress.ids for s in a) and a[-1].done.deleted_count == 0),
+    ),
+    "Subscribe": (
+        lambda mine: log_pb.SubscribeRequest(beginning=BEGINNING, stop_when_caught_up=True),
+        without("batch.events"),
+    ),
+    "ListEndpoints": (lambda mine: pb.ListEndpointsRequest(), everybodys),
+    "GetEndpoint": (lambda mine: pb.GetEndpointRequest(kind="webhook"), everybodys),
+    "UpdateEndpoint": (
+        lambda mine: pb.UpdateEndpointRequest(endpoint=pb.Endpoint(kind="webhook", enabled=False)),
+        denied,
+    ),
+    "CreateEndpointConfiguration": (
+        lambda mine: pb.CreateEndpointConfigurationRequest(
+            configuration=webhook("http://127.0.0.1:9/"), request_id="r"
+        ),
+        answered(lambda a, mine: a[0].configuration.id not in ("", mine.configuration.id)),
+    ),
+    "GetEndpointConfiguration": (
+        lambda mine: pb.GetEndpointConfigurationRequest(id=mine.configuration.id),
+        not_found,
+    ),
+    "ListEndpointConfigurations": (lambda mine: pb.ListEndpointConfigurationsRequest(), without("configurations")),
+    "UpdateEndpointConfiguration": (
+        lambda mine: pb.UpdateEndpointConfigurationRequest(configuration=mine.configuration),
+        not_found,
+    ),
+    "DeleteEndpointConfiguration": (
+        lambda mine: pb.DeleteEndpointConfigurationRequest(id=mine.configuration.id),
+        not_found,
+    ),
+    "TestEndpointConfiguration": (
+        lambda mine: pb.TestEndpointConfigurationRequest(id=mine.configuration.id),
+        not_found,
+    ),
+    "ListDeliveries": (
+        lambda mine: pb.ListDeliveriesRequest(configuration_id=mine.configuration.id),
+        without("deliveries"),
+    ),
+    "GetDelivery": (lambda mine: pb.GetDeliveryRequest(id=mine.delivery_id), not_found),
+    "ListAlertTypes": (lambda mine: alerting_pb.ListAlertTypesRequest(), everybodys),
+    "CreateAlert": (
+        lambda mine: alerting_pb.CreateAlertRequest(alert=alert(), request_id="r"),
+        answered(lambda a, mine: a[0].alert.account == "acme" and a[0].alert.id != mine.alert.id),
+    ),
+    "GetAlert": (lambda mine: alerting_pb.GetAlertRequest(id=mine.alert.id), not_found),
+    "FindAlerts": (
+        lambda mine: alerting_pb.FindAlertsRequest(),
+        answered(lambda a, mine: (len(a[0].alerts), a[0].total_size) == (0, 0)),
+    ),
+    "UpdateAlert": (lambda mine: alerting_pb.UpdateAlertRequest(alert=alert(id=mine.alert.id)), not_found),
+    "DeleteAlert": (lambda mine: alerting_pb.DeleteAlertRequest(id=mine.alert.id), not_found),
+    "EnableAlert": (lambda mine: alerting_pb.EnableAlertRequest(id=mine.alert.id), not_found),
+    "DisableAlert": (lambda mine: alerting_pb.DisableAlertRequest(id=mine.alert.id), not_found),
+    "GetAlertState": (lambda mine: alerting_pb.GetAlertStateRequest(id=mine.alert.id), not_found),
+    "GetInfo": (lambda mine: system_pb.GetInfoRequest(), everybodys),
+}
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda method: str(method.name))
+async def test_no_rpc_crosses_accounts(api: Api, hook: WebhookReceiver, method: MethodDescriptor) -> None:
+    """P5: every RPC is called for another account, which sees and changes nothing of what is there."""
+    request_of, verdict = CROSSINGS[method.name]
+    mine = await filled(api, hook)
+    answers: Answers = []
+    refusal: Refusal | None = None
+    try:
+        answers = await answers_of(api, method, request_of(mine))
+    except grpc.aio.AioRpcError as error:
+        refusal = Refusal(error)
+    told = f"{answers}{refusal and (refusal.text, refusal.trailers)}"
+    assert verdict(answers, refusal, mine), told
+    assert SECRET_WORD not in told
+    assert (await api.events.GetEvent(log_pb.GetEventRequest(id="mine"))).event == mine.event
+    kept = await api.notifications.GetEndpointConfiguration(
+        pb.GetEndpointConfigurationRequest(id=mine.configuration.id)
+    )
+    assert kept.configuration.update_time == mine.configuration.update_time
+    found = (await api.alerting.GetAlert(alerting_pb.GetAlertRequest(id=mine.alert.id))).alert
+    assert (found.enabled, found.update_time) == (mine.alert.enabled, mine.alert.update_time)
+
+
+async def answers_of(api: Api, method: MethodDescriptor, request: Message) -> Answers:
+    """Call a method for the other account and give all that it answers."""
+    assert method.containing_service is not None
+    make: Any = api.channel.unary_stream if method.server_streaming else api.channel.unary_unary
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    call = make(path, type(request).SerializeToString, GetMessageClass(method.output_type).FromString)
+    running = call(request, metadata=OTHER)
+    return [answer async for answer in running] if method.server_streaming else [await running]
+
+
+def test_every_case_is_of_an_rpc() -> None:
+    assert set(CROSSINGS) == {method.name for method in methods()} == set(VALID)
 
 
 @pytest.mark.parametrize("account", ["UPPER", "a b", "-a", "a" * 64, "ü"])

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 from tocsin.v1 import alerting_pb2 as pb
+from tocsin.v1 import notifications_pb2 as notifications_pb
 
 from tests.support.alerts import OTHER, alert, create, find, struct, update, webhook
 from tests.support.receivers import WebhookReceiver
@@ -242,6 +243,22 @@ async def test_what_cannot_be_updated_is_refused(api: Api, path: str) -> None:
     before = await create(api, alert())
     refusal = await refused(update(api, alert(id=before.id), path))
     assert (refusal.reason, list(refusal.fields)) == ("INVALID_FIELD", ["update_mask"])
+
+
+async def test_an_update_leaves_alone_what_the_mask_does_not_name(api: Api, hook: WebhookReceiver) -> None:
+    """A8: an action whose configuration is gone is no reason to refuse another name."""
+    hook_id = await webhook(api, hook.url)
+    before = await create(api, alert(actions=[pb.Action(id=hook_id)]))
+    deletion = notifications_pb.DeleteEndpointConfigurationRequest(id=hook_id)
+    await api.notifications.DeleteEndpointConfiguration(deletion)
+    after = await update(api, pb.Alert(id=before.id, name="new"), "name")
+    assert (after.name, after.params) == ("new", before.params)
+    assert list(after.actions) == list(before.actions)
+    for paths in ((), ("name", "actions")):
+        refusal = await refused(update(api, after, *paths))
+        assert list(refusal.fields) == ["alert.actions[0].id"]
+    refusal = await refused(update(api, pb.Alert(id=before.id), "params"))
+    assert list(refusal.fields) == ["alert.params"]
 
 
 BY_ID: list[tuple[str, Callable[[str], Any]]] = [

@@ -1,16 +1,14 @@
 """Every field of every request has a bound, and breaking it is refused by its path with nothing stored.
 
-The cases are made from the descriptors: a new field without a bound does not start, a new RPC without
-a valid request here fails.
+The cases are made from the descriptors in `tests/support/bounds.py`: a new field without a bound does
+not start, a new RPC without a valid request there fails, and so does a bound that no case breaks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,212 +16,19 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from tocsin.v1 import alerting_pb2, annotations_pb2, event_log_pb2, notifications_pb2, system_pb2
-from tocsin_server.api.bounds import bound_of, is_map
+from tocsin.v1 import event_log_pb2
 
-from tests.support.receivers import SECRET
+from tests.support.bounds import CASES, Case, methods, request_of, stated
 from tests.support.servers import Api, refused, serving
-
-FILES = (event_log_pb2, notifications_pb2, alerting_pb2, system_pb2)
-EVENT = {
-    "type": "user.a.b",
-    "details": {"a": 1},
-    "labels": {"k": "v"},
-    "resource": {"id": "r"},
-    "source": {"host": "h"},
-}
-FILTER = {"types": ["user.*"], "labels": {"k": "v"}}
-WEBHOOK = {
-    "name": "n",
-    "webhook": {"url": "http://127.0.0.1:9/", "secret": SECRET},
-    "selectors": [{"scope": "account", "level": "*", "type": "*", "resource_type": "*"}],
-}
-ALERT = {
-    "name": "n",
-    "alert_type_id": ".event-threshold",
-    "consumer": "tests",
-    "schedule": {"interval": "1m"},
-    "tags": ["t"],
-    "params": {"window": "1m", "threshold": 1, "comparator": ">="},
-    "actions": [{"id": "x", "params": {"body": "b"}}],
-}
-# A request of each method that is inside every bound; it need not find anything.
-VALID: dict[str, dict[str, Any]] = {
-    "AppendEvent": {"event": EVENT},
-    "AppendEvents": {"events": [EVENT]},
-    "GetEvent": {"id": "x"},
-    "ListEvents": {"filter": FILTER},
-    "DeleteEvent": {"id": "x"},
-    "DeleteEvents": {"filter": FILTER},
-    "Subscribe": {"filter": FILTER},
-    "ListEndpoints": {},
-    "GetEndpoint": {"kind": "webhook"},
-    "UpdateEndpoint": {"endpoint": {"kind": "webhook", "enabled": True}},
-    "CreateEndpointConfiguration": {"configuration": WEBHOOK},
-    "GetEndpointConfiguration": {"id": "x"},
-    "ListEndpointConfigurations": {},
-    "UpdateEndpointConfiguration": {"configuration": {**WEBHOOK, "id": "x"}},
-    "DeleteEndpointConfiguration": {"id": "x"},
-    "TestEndpointConfiguration": {"configuration": WEBHOOK},
-    "ListDeliveries": {},
-    "GetDelivery": {"id": "x"},
-    "ListAlertTypes": {},
-    "CreateAlert": {"alert": ALERT},
-    "GetAlert": {"id": "x"},
-    "FindAlerts": {},
-    "UpdateAlert": {"alert": {**ALERT, "id": "x"}},
-    "DeleteAlert": {"id": "x"},
-    "EnableAlert": {"id": "x"},
-    "DisableAlert": {"id": "x"},
-    "GetAlertState": {"id": "x"},
-    "GetInfo": {},
-}
-Break = Callable[[Any], None]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One way to break one bound of one method."""
-
-    method: MethodDescriptor
-    path: str
-    how: str
-    apply: Callable[[Message], None]
-
-    def __str__(self) -> str:
-        return f"{self.method.name}-{self.path}-{self.how}"
-
-
-def methods() -> list[MethodDescriptor]:
-    return [
-        method for file in FILES for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods
-    ]
-
-
-def all_cases() -> Iterator[Case]:
-    for method in methods():
-        for path, how, apply in breaks(method.input_type, "", lambda request: request):
-            yield Case(method, path, how, apply)
-
-
-def breaks(
-    message: Descriptor, prefix: str, reach: Callable[[Any], Any]
-) -> Iterator[tuple[str, str, Callable[[Message], None]]]:
-    """Give every way to break a bound of a message type; `reach` finds the message in a request."""
-    for oneof in message.oneofs:
-        if oneof.GetOptions().Extensions[annotations_pb2.one_required]:
-            yield prefix + oneof.name, "none", _after(reach, partial(_clear_oneof, name=oneof.name))
-    for field in message.fields:
-        bound = bound_of(field)
-        if bound.output_only:
-            continue
-        path = prefix + field.name
-        for how, broken in field_breaks(field, bound):
-            where = f"{path}[0]" if how.startswith("entry") else path
-            yield where, how, _after(reach, broken)
-        below = field.message_type
-        if below is not None and not is_map(field) and not below.full_name.startswith("google."):
-            inner = f"{path}[0]." if field.is_repeated else f"{path}."
-            yield from breaks(below, inner, _reaching(reach, field))
-
-
-def _after(reach: Callable[[Any], Any], broken: Break) -> Break:
-    return lambda request: broken(reach(request))
-
-
-def _reaching(reach: Callable[[Any], Any], field: FieldDescriptor) -> Callable[[Any], Any]:
-    def into(request: Any) -> Any:
-        value = getattr(reach(request), field.name)
-        if field.is_repeated:
-            return value[0] if value else value.add()
-        value.SetInParent()
-        return value
-
-    return into
-
-
-def _clear_oneof(message: Message, name: str) -> None:
-    message.ClearField(message.WhichOneof(name) or name)
-
-
-def field_breaks(field: FieldDescriptor, bound: annotations_pb2.Bound) -> Iterator[tuple[str, Break]]:
-    name = field.name
-    if bound.required:
-        yield "missing", lambda m: m.ClearField(name)
-    if is_map(field):
-        yield "too many", lambda m: getattr(m, name).update({f"k{i}": "" for i in range(bound.max_items + 1)})
-        return
-    if field.is_repeated:
-        yield "too many", lambda m: _overfill(m, field, bound.max_items + 1)
-    for how, value in value_breaks(field, bound):
-        if field.is_repeated:
-            yield f"entry {how}", partial(_set_entry, name=name, value=value)
-        else:
-            yield how, partial(_set, name=name, value=value)
-    yield from message_breaks(field, bound)
-
-
-def _overfill(message: Any, field: FieldDescriptor, count: int) -> None:
-    entries = getattr(message, field.name)
-    while len(entries) < count:
-        if field.message_type is not None:
-            entries.add()
-        else:
-            entries.append("a" if field.type == FieldDescriptor.TYPE_STRING else 1)
-
-
-def _set(message: Any, name: str, value: Any) -> None:
-    setattr(message, name, value)
-
-
-def _set_entry(message: Any, name: str, value: Any) -> None:
-    del getattr(message, name)[:]
-    getattr(message, name).append(value)
-
-
-def value_breaks(field: FieldDescriptor, bound: annotations_pb2.Bound) -> Iterator[tuple[str, Any]]:
-    if field.type == FieldDescriptor.TYPE_STRING:
-        yield "too long", "a" * (bound.max_len + 1)
-        yield "NUL", "a\0"
-        if bound.pattern:
-            yield "pattern", "\u00fc \n"
-        if bound.min_len and field.is_repeated:
-            yield "too short", ""
-    elif field.type == FieldDescriptor.TYPE_ENUM:
-        yield "unknown", 99
-    elif field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64):
-        if bound.HasField("min"):
-            yield "too small", bound.min - 1
-        if bound.HasField("max"):
-            yield "too large", bound.max + 1
-
-
-def message_breaks(field: FieldDescriptor, bound: annotations_pb2.Bound) -> Iterator[tuple[str, Break]]:
-    name = field.name
-    kind = field.message_type.full_name if field.message_type is not None else ""
-    if kind == "google.protobuf.Timestamp":
-        yield "before 1970", lambda m: setattr(getattr(m, name), "seconds", -1)
-        yield "year 10000", lambda m: setattr(getattr(m, name), "seconds", 253_402_300_800)
-        yield "nanos", lambda m: setattr(getattr(m, name), "nanos", 1_000_000_000)
-    elif kind == "google.protobuf.Duration":
-        yield "too short", lambda m: setattr(getattr(m, name), "nanos", 1)
-        yield "too long", lambda m: setattr(getattr(m, name), "seconds", 10**6)
-    elif kind == "google.protobuf.FieldMask":
-        yield "too many", lambda m: getattr(m, name).paths.extend(["a"] * (bound.max_items + 1))
-    elif kind == "google.protobuf.Struct" and bound.max_bytes:
-        yield "too large", lambda m: getattr(m, name).update({"k": "a" * bound.max_bytes})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
     async with serving(tmp_path_factory.mktemp("bounds")) as api:
         yield api
-
-
-CASES = list(all_cases())
 
 
 def call(api: Api, method: MethodDescriptor, request: Message) -> Any:
@@ -234,10 +39,6 @@ def call(api: Api, method: MethodDescriptor, request: Message) -> Any:
     return make(path, type(request).SerializeToString, answer.FromString)(request)
 
 
-def request_of(method: MethodDescriptor) -> Message:
-    return json_format.ParseDict(VALID[method.name], GetMessageClass(method.input_type)())
-
-
 def contents(path: Path) -> list[tuple[Any, ...]]:
     """Count the rows of every table."""
     with sqlite3.connect(path) as connection:
@@ -245,6 +46,12 @@ def contents(path: Path) -> list[tuple[Any, ...]]:
         counts = [connection.execute(f"SELECT '{name}', count(*) FROM {name}").fetchone() for name in sorted(tables)]
     connection.close()
     return counts
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda method: str(method.name))
+def test_every_stated_bound_has_a_case(method: MethodDescriptor) -> None:
+    broken = {(case.field, case.way.bound) for case in CASES if case.method is method}
+    assert not set(stated(method.input_type)) - broken
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -329,6 +136,21 @@ async def test_an_event_has_at_most_256_kib(running: Api) -> None:
     request = event_log_pb2.AppendEventRequest(event=event_log_pb2.Event(type="a"))
     request.event.details.string_value = "a" * 262_144
     assert list((await refused(running.events.AppendEvent(request))).fields) == ["event"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_batch_has_at_most_3_mib(running: Api) -> None:
+    """XC7: each event is within its bound, all together are not, and the message still is."""
+    event = event_log_pb2.Event(type="a")
+    event.details.string_value = "a" * 262_000
+    request = event_log_pb2.AppendEventsRequest(events=[event] * 12)
+    assert len((await running.events.AppendEvents(request)).results) == 12
+    stored = dict(contents(running.app.data / "tocsin.db"))["events"]
+    event.details.string_value = "a" * (3 * 1024 * 1024 + 1 - request.ByteSize())
+    request.events.append(event)
+    refusal = await refused(running.events.AppendEvents(request))
+    assert (refusal.reason, list(refusal.fields)) == ("INVALID_FIELD", ["events"])
+    assert dict(contents(running.app.data / "tocsin.db"))["events"] == stored
 
 
 @pytest.mark.asyncio(loop_scope="module")

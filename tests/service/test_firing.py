@@ -55,14 +55,14 @@ async def test_an_alert_fires_notifies_once_and_recovers(api: Api, hook: Webhook
     await fail(api, "nginx:latest")
     await fail(api, "redis:7")
     (fired,) = await hook.until(1)
-    assert fired.body.decode() == "nginx%3Alatest: 2 events in 2s with resource_id nginx:latest: >= 2"
+    assert fired.body.decode() == "nginx:latest: 2 events in 2s with resource_id nginx:latest: >= 2"
     fired_headers = fired.headers
     state = await api.alerting.GetAlertState(pb.GetAlertStateRequest(id=created.id))
     recovered = (await hook.until(2))[1]
-    assert recovered.body.decode() == "nginx%3Alatest is fine"
+    assert recovered.body.decode() == "nginx:latest is fine"
     assert recovered.headers["webhook-id"] != fired_headers["webhook-id"]
     if state.alert_instances:  # the run after may have ended it already
-        instance = state.alert_instances["nginx%3Alatest"]
+        instance = state.alert_instances["nginx:latest"]
         assert instance.action_group == "default"
         assert instance.meta.last_scheduled_actions.group == "default"
     await seen.until(5)
@@ -70,8 +70,10 @@ async def test_an_alert_fires_notifies_once_and_recovers(api: Api, hook: Webhook
     assert kinds == ["status_changed", "new_instance", "status_changed", "recovered_instance", "status_changed"]
     assert {event.resource.id for event in seen.events} == {created.id}
     assert {event.source.service for event in seen.events} == {"tocsin"}
+    told = f"Alert {created.name!r}: instance nginx:latest is active (Threshold met): "
+    assert seen.events[1].message == told + "2 events in 2s with resource_id nginx:latest: >= 2"
     details = json_format.MessageToDict(seen.events[3].details)
-    assert details["instance_id"] == "nginx%3Alatest"
+    assert details["instance_id"] == "nginx:latest"
     deliveries = await api.notifications.ListDeliveries(notifications_pb.ListDeliveriesRequest(alert_id=created.id))
     assert [d.alert.action_group for d in deliveries.deliveries] == ["recovered", "default"]
     await seen.close()

@@ -16,7 +16,7 @@ from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
 
-from tests.service.test_bounds import methods
+from tests.support.bounds import methods
 
 
 def names(enum: Any, prefix: str) -> set[str]:

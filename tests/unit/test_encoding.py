@@ -11,7 +11,7 @@ from tocsin_server.domain.encoding import varint, wire_text, wire_timestamp
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.store import wire
 
-from tests.service.test_bounds import CASES, Case, methods, request_of
+from tests.support.bounds import CASES, Case, methods, request_of
 
 MICROS = st.integers(0, 253_402_300_799_999_999)
 

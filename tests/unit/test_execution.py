@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from tocsin_server.domain.alerting import (
@@ -16,7 +17,7 @@ from tocsin_server.domain.alerting import (
     RunErrorReason,
 )
 from tocsin_server.domain.event_log import Level
-from tocsin_server.domain.execution import Claim, Run, advance, apply, close, own_event
+from tocsin_server.domain.execution import Claim, Run, TransitionKind, advance, apply, close, own_event
 from tocsin_server.domain.instances import RunFailure
 
 from tests.support.lives import ALERT, MINUTE, T0, TYPE, Life, found, sent, spec, statuses, told
@@ -304,7 +305,7 @@ def test_a_transition_as_an_event() -> None:
     event = own_event(ALERT, life.run(found("a")).transitions[0], T0)
     assert (event.account, event.type) == ("acme", "system.alerting.new_instance")
     assert (event.resource_type, event.resource_id) == ("alert", "123")
-    assert event.message == "Alert 'cpu alert': instance a is active: default"
+    assert event.message == "Alert 'cpu alert': instance a is active (High)"
     assert event.details == {
         "alert_id": "123",
         "alert_name": "cpu alert",
@@ -313,6 +314,18 @@ def test_a_transition_as_an_event() -> None:
         "instance_id": "a",
         "action_group": "default",
     }
+
+
+def test_the_texts_of_transitions_name_groups_and_say_why() -> None:
+    def says(context: dict[str, Any], group: str = "default", subgroup: str = "") -> list[str]:
+        outcome = life.run(InstanceReport("a", group, context, subgroup=subgroup))
+        return [t.message for t in outcome.transitions if t.kind is not TransitionKind.STATUS_CHANGED]
+
+    life = Life()
+    assert says({"reason": "load is 7"}) == ["instance a is active (High): load is 7"]
+    assert says({"reason": 1}, subgroup="slow") == []
+    assert says({"reason": ""}, subgroup="fast") == ["instance a went from High, slow to High, fast"]
+    assert says({"reason": "x" * 9000}, "critical") == [f"instance a went from High, fast to Critical: {'x' * 500}"]
 
 
 def test_the_same_run_twice_gives_the_same_outcome() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from tocsin import arguments
 from tocsin.v1.alerting_pb2 import Action, Alert, AlertStatus, NotifyWhen, Schedule
-from tocsin.values import to_struct
 
 RECOVERED = "recovered"
 """The group of an instance that is not active any more, unless its type names another."""
@@ -17,7 +17,7 @@ def action(configuration_id: str, group: str = "", **params: object) -> Action:
     Params belong to the kind of the configuration: email subject, body, to; webhook body. Every
     string is a mustache template.
     """
-    return Action(id=configuration_id, group=group, params=to_struct(params))
+    return Action(id=configuration_id, group=group, params=arguments.struct("params", params))
 
 
 def alert(
@@ -41,16 +41,16 @@ def alert(
         name=name,
         alert_type_id=alert_type_id,
         consumer=consumer,
-        params=to_struct(params),
+        params=arguments.struct("params", params),
         actions=actions,
         schedule=Schedule(interval=interval) if interval else None,
         throttle=throttle,
-        notify_when=NotifyWhen.Value(f"NOTIFY_WHEN_{notify_when.upper()}"),
-        tags=tags,
+        notify_when=arguments.member("notify_when", NotifyWhen, notify_when),
+        tags=arguments.strings("tags", tags),
         enabled=enabled,
     )
 
 
 def to_status(status: str) -> AlertStatus.ValueType:
     """Read a status: "pending", "ok", "active" or "error". Raises ValueError for others."""
-    return AlertStatus.Value(f"ALERT_STATUS_{status.upper()}")
+    return arguments.member("status", AlertStatus, status)

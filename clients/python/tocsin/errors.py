@@ -19,6 +19,7 @@ back to the class of its gRPC code, so catching the inner nodes of the tree keep
     ├── FailedPrecondition        FAILED_PRECONDITION
     │   ├── LogChanged              LOG_CHANGED
     │   ├── AlertTypeDisabled       ALERT_TYPE_DISABLED
+    │   ├── EndpointDisabled        ENDPOINT_DISABLED
     │   └── KeyMissing              KEY_MISSING
     ├── OutOfRange                OUT_OF_RANGE
     │   └── PositionAhead           POSITION_AHEAD
@@ -33,6 +34,7 @@ back to the class of its gRPC code, so catching the inner nodes of the tree keep
     │   └── Conflict                CONFLICT
     ├── Unavailable               UNAVAILABLE
     │   ├── ServerDraining          SERVER_DRAINING
+    │   ├── ServerStarting          SERVER_STARTING
     │   └── StorageFailed           STORAGE_FAILED
     ├── DataLoss                  DATA_LOSS
     │   └── EventCorrupt            EVENT_CORRUPT
@@ -96,9 +98,11 @@ class TocsinError(Exception):
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
-        name = f"{self.code.name} {self.reason}".rstrip()
-        fields = "; ".join(f"{violation.field}: {violation.description}" for violation in self.violations)
-        return f"{name}: {self.message}" + (f" ({fields})" if fields else "")
+        name = self.code.name if self.reason in ("", self.code.name) else f"{self.code.name} {self.reason}"
+        # The server's message quotes the first fields itself.
+        fields = [f"{violation.field}: {violation.description}" for violation in self.violations]
+        more = "; ".join(field for field in fields if field not in self.message)
+        return f"{name}: {self.message}" + (f" ({more})" if more else "")
 
 
 class InvalidRequest(TocsinError):
@@ -192,6 +196,12 @@ class AlertTypeDisabled(FailedPrecondition):
     reasons = ("ALERT_TYPE_DISABLED",)
 
 
+class EndpointDisabled(FailedPrecondition):
+    """The kind of endpoint is switched off for all accounts."""
+
+    reasons = ("ENDPOINT_DISABLED",)
+
+
 class KeyMissing(FailedPrecondition):
     """A secret cannot be decrypted with the server's key."""
 
@@ -276,6 +286,12 @@ class ServerDraining(Unavailable):
     """The server is stopping."""
 
     reasons = ("SERVER_DRAINING",)
+
+
+class ServerStarting(Unavailable):
+    """The server has not opened its store yet; the call can be repeated."""
+
+    reasons = ("SERVER_STARTING",)
 
 
 class StorageFailed(Unavailable):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
+from tocsin import arguments
 from tocsin.v1.event_log_pb2 import (
     ORDER_NEWEST_FIRST,
     ORDER_OLDEST_FIRST,
@@ -24,7 +25,6 @@ from tocsin.v1.event_log_pb2 import (
     Level,
     ListEventsRequest,
 )
-from tocsin.values import to_timestamp, to_value
 
 LevelLike = str | int
 """A level as a word ("info", "error", in any case) or as a number of `tocsin.v1.Level`."""
@@ -82,11 +82,11 @@ _PLAIN_FIELDS = ("id", "subtype", "message", "category", "correlation_id", "trac
 _LIST_CRITERIA = ("types", "subtypes", "resource_types", "resource_ids", "user_ids", "services", "hosts")
 
 
-def to_level(level: LevelLike) -> Level.ValueType:
+def to_level(level: LevelLike, argument: str = "level") -> Level.ValueType:
     """Read a level. Raises ValueError for what is none."""
     if isinstance(level, int):
-        return Level.Value(Level.Name(cast(Level.ValueType, level)))
-    return Level.Value(f"LEVEL_{level.upper()}")
+        level = next((name.removeprefix("LEVEL_") for name, number in Level.items() if number == level), str(level))
+    return arguments.member(argument, Level, level)
 
 
 def draft(type: str, **fields: Unpack[EventFields]) -> Event:
@@ -96,31 +96,22 @@ def draft(type: str, **fields: Unpack[EventFields]) -> Event:
     """
     given: Mapping[str, Any] = fields
     _refuse_unknown("an event", given, EventFields)
-    event = Event(type=type, labels=fields.get("labels") or {})
+    event = Event(type=arguments.text("type", type), labels=arguments.texts("labels", fields.get("labels") or {}))
     for name in _PLAIN_FIELDS:
         if given.get(name) is not None:
-            setattr(event, name, given[name])
+            setattr(event, name, arguments.text(name, given[name]))
     if (level := fields.get("level")) is not None:
         event.level = to_level(level)
     if "details" in fields:
-        event.details.CopyFrom(to_value(fields["details"]))
+        event.details.CopyFrom(arguments.value("details", fields["details"]))
     if (moment := fields.get("timestamp")) is not None:
-        event.timestamp.CopyFrom(to_timestamp(moment))
+        event.timestamp.CopyFrom(arguments.moment("timestamp", moment))
     if (resource := fields.get("resource")) is not None:
-        event.resource.CopyFrom(_resource(resource))
+        event.resource.CopyFrom(arguments.part("resource", EventResource, resource))
     if (source := fields.get("source")) is not None:
-        event.source.CopyFrom(_source(source))
+        named = {"service": source} if isinstance(source, str) else source
+        event.source.CopyFrom(arguments.part("source", EventSource, named))
     return event
-
-
-def _resource(resource: EventResource | Mapping[str, str]) -> EventResource:
-    return resource if isinstance(resource, EventResource) else EventResource(**dict(resource))
-
-
-def _source(source: EventSource | Mapping[str, str] | str) -> EventSource:
-    if isinstance(source, EventSource):
-        return source
-    return EventSource(service=source) if isinstance(source, str) else EventSource(**dict(source))
 
 
 def event_filter(**criteria: Unpack[Criteria]) -> EventFilter:
@@ -131,20 +122,23 @@ def event_filter(**criteria: Unpack[Criteria]) -> EventFilter:
     """
     given: Mapping[str, Any] = criteria
     _refuse_unknown("a filter", given, Criteria)
-    wanted = EventFilter(labels=criteria.get("labels") or {})
+    wanted = EventFilter(labels=arguments.texts("labels", criteria.get("labels") or {}))
     for name in _LIST_CRITERIA:
-        values = given.get(name) or ()
-        if isinstance(values, str):
-            raise TypeError(f"{name} is a list of strings")
-        getattr(wanted, name).extend(values)
-    wanted.levels.extend(to_level(level) for level in criteria.get("levels") or ())
+        getattr(wanted, name).extend(arguments.strings(name, given.get(name) or ()))
+    wanted.levels.extend(_levels(criteria.get("levels") or ()))
     if (since := criteria.get("since")) is not None:
-        wanted.since.CopyFrom(to_timestamp(since))
+        wanted.since.CopyFrom(arguments.moment("since", since))
     if (before := criteria.get("before")) is not None:
-        wanted.before.CopyFrom(to_timestamp(before))
+        wanted.before.CopyFrom(arguments.moment("before", before))
     if criteria.get("all_accounts"):
         wanted.scope = SCOPE_GLOBAL
     return wanted
+
+
+def _levels(levels: Iterable[LevelLike]) -> list[Level.ValueType]:
+    if isinstance(levels, str | int):
+        raise TypeError(f"levels is a list of levels, not {levels!r}")
+    return [to_level(level, "each of levels") for level in levels]
 
 
 def _refuse_unknown(what: str, given: Mapping[str, object], known: Any) -> None:

@@ -16,10 +16,10 @@ from datetime import datetime
 
 import grpc
 
+from tocsin import arguments
 from tocsin.errors import SlowConsumer, TocsinError, TooManyStreams
 from tocsin.retries import Backoff
 from tocsin.v1.event_log_pb2 import Event, EventFilter, SubscribeRequest, SubscribeResponse
-from tocsin.values import to_timestamp
 
 # Without a reason these came from the way between us and the server; a proxy that restarts answers so.
 _TRANSPORT = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
@@ -64,7 +64,7 @@ def subscribe_request(
     if isinstance(start, After):
         request.after.position, request.after.log_id = start.position, start.log_id
     elif isinstance(start, datetime):
-        request.start_time.CopyFrom(to_timestamp(start))
+        request.start_time.CopyFrom(arguments.moment("start", start))
     elif start == "beginning":
         request.beginning.SetInParent()
     elif start != "new":

@@ -6,6 +6,7 @@ import base64
 import secrets
 from collections.abc import Iterable
 
+from tocsin import arguments
 from tocsin.v1.notifications_pb2 import (
     DeliveryState,
     EmailConnection,
@@ -80,11 +81,11 @@ def mailbox(
         email=EmailConnection(
             host=host,
             port=port,
-            security=EmailSecurity.Value(f"EMAIL_SECURITY_{security.upper()}"),
+            security=arguments.member("security", EmailSecurity, security),
             username=username,
             password=password,
             from_address=from_address,
-            recipients=recipients,
+            recipients=arguments.strings("recipients", recipients),
         ),
         selectors=selectors,
     )
@@ -95,7 +96,9 @@ def deliveries_request(
 ) -> ListDeliveriesRequest:
     """Ask for deliveries; states are words such as "delivered". Raises ValueError for others."""
     return ListDeliveriesRequest(
-        states=[DeliveryState.Value(f"DELIVERY_STATE_{state.upper()}") for state in states],
+        states=[
+            arguments.member("each of states", DeliveryState, state) for state in arguments.strings("states", states)
+        ],
         configuration_id=configuration_id,
         event_id=event_id,
         alert_id=alert_id,

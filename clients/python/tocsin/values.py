@@ -32,7 +32,7 @@ def to_value(data: object) -> Value:
         return Value(struct_value=to_struct(data))
     if isinstance(data, Sequence) and not isinstance(data, bytes | bytearray):
         return Value(list_value=ListValue(values=[to_value(item) for item in data]))
-    raise TypeError(f"{type(data).__name__} is not JSON-like")
+    raise TypeError(f"{type(data).__name__} is not JSON-like: None, bool, int, float, str, mappings and sequences are")
 
 
 def to_struct(data: Mapping[str, object]) -> Struct:

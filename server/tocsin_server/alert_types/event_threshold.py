@@ -4,8 +4,9 @@
                 services[], hosts[]}, window, query_delay, group_by[], comparator, threshold, max_groups}
     window     [T - query_delay - window, T - query_delay) by the events' `timestamp`, T the scheduled
                time of the run; of these, the events that were stored before T
-    instance   one per group whose count meets the comparator: the values of `group_by`, URL-encoded
-               and joined by "/"; "*" without `group_by`
+    instance   one per group whose count meets the comparator: the value of the field in `group_by`, or
+               the values joined by "/", with "/" and "%" in them as %2F and %25; "_missing" stands for
+               an empty value; "*" without `group_by`
 
 `query_delay` is "0s" unless set: an alert tells at once. An event that is stored later than the end
 of the window it belongs to is missed by that window; where sources stamp events early or send them
@@ -19,9 +20,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
-from urllib.parse import quote
 
 from tocsin_server.domain.alerting import (
     INSTANCE_ID_MAX,
@@ -48,6 +49,8 @@ GROUP = "default"
 UNGROUPED_ID = "*"
 MISSING = "_missing"  # stands for an empty value in an instance's id
 
+# What a value may not look like on its own: our two words, and what they are escaped to.
+_OWN_WORDS = re.compile(r"\*|_missing|%(25)*(2A|5Fmissing)")
 _DURATION = "^[1-9][0-9]{0,9}[smhd]$"
 
 
@@ -208,20 +211,31 @@ def _bounds(comparator: str, threshold: Json) -> tuple[int, int | None]:
 
 
 def instance_id(values: Sequence[str]) -> str:
-    """Write the values of a group so that no two groups share an id; a very long id ends in a hash."""
+    """Write the values of a group so that people can read it and no two groups of an alert share it.
+
+    A very long id ends in a hash. Only those have the full length, so that no value looks like one.
+    """
     if not values:
         return UNGROUPED_ID
-    joined = "/".join(_encoded(value) for value in values)
-    if len(joined) <= INSTANCE_ID_MAX:
+    joined = _single(values[0]) if len(values) == 1 else "/".join(_part(value) for value in values)
+    if len(joined) < INSTANCE_ID_MAX:
         return joined
     digest = hashlib.sha256(joined.encode()).hexdigest()
     return f"{joined[: INSTANCE_ID_MAX - len(digest) - 1]}~{digest}"
 
 
-def _encoded(value: str) -> str:
-    if value == MISSING:
-        return "%5F" + value[1:]
-    return quote(value, safe="") if value else MISSING
+def _single(value: str) -> str:
+    """Write the only value as it is, unless that reads like a word of ours, escaped or not."""
+    return _escaped(value) if _OWN_WORDS.fullmatch(value) else value or MISSING
+
+
+def _part(value: str) -> str:
+    """Write one of several values: it ends at the next slash."""
+    return _escaped(value) if value == MISSING else value.replace("%", "%25").replace("/", "%2F") or MISSING
+
+
+def _escaped(value: str) -> str:
+    return f"%{ord(value[0]):02X}{value[1:]}"
 
 
 def _instance(params: Params, group_by: Sequence[str], group: GroupCount, since: int, before: int) -> InstanceReport:

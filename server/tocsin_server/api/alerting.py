@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from tocsin_server.api.alert_messages import alert_message, spec_of, state_messa
 from tocsin_server.api.auth import Caller
 from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
-from tocsin_server.domain.alert_checks import checked
+from tocsin_server.domain.alert_checks import DEPENDENT, checked
 from tocsin_server.domain.alerting import Action, Alert, AlertSearch, AlertSpec, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
 from tocsin_server.domain.ports import AlertStore, EndpointKind
@@ -113,7 +113,7 @@ class AlertingService(Service):
         names = _masked(request.update_mask)
         for left in range(UPDATE_TRIES - 1, -1, -1):
             alert = await self._alerts.get(caller.account, request.alert.id)
-            spec = await self._checked(caller, _merged(alert.spec, spec_of(request.alert), names))
+            spec = await self._checked(caller, _merged(alert.spec, spec_of(request.alert), names), names)
             changed = replace(alert, spec=spec, updated_by=caller.user)
             try:
                 updated = await self._alerts.update(changed, run_now=spec.interval != alert.spec.interval)
@@ -146,9 +146,15 @@ class AlertingService(Service):
         """Answer the state of an alert and of its active instances."""
         return state_message(await self._alerts.state(caller.account, request.id))
 
-    async def _checked(self, caller: Caller, spec: AlertSpec) -> AlertSpec:
-        """Check an alert against its type, and its actions against the configurations they go to."""
-        complete = checked(spec, self._types.usable(spec.alert_type_id))
+    async def _checked(self, caller: Caller, spec: AlertSpec, changed: Collection[str] = DEPENDENT) -> AlertSpec:
+        """Check an alert against its type, and its actions against the configurations they go to.
+
+        Actions that are not changed are let be: a configuration that was deleted is no reason to refuse
+        another name.
+        """
+        complete = checked(spec, self._types.usable(spec.alert_type_id), changed=changed)
+        if "actions" not in changed:
+            return complete
         kinds = await self._alerts.kinds(caller.account, [a.configuration_id for a in complete.actions])
         violations = [
             violation

@@ -5,7 +5,7 @@ Params are checked again before each run, because a type may have changed since.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,23 +19,37 @@ from tocsin_server.domain.templates import TemplateError, parse, strings
 _DESCRIPTION_MAX = 300  # characters of a violation: it may quote what was sent
 
 
-def checked(spec: AlertSpec, alert_type: AlertType, path: str = "alert") -> AlertSpec:
-    """Check an alert against its type and fill in what it leaves open; TocsinError names each fault."""
+# What is checked against things that change without the alert: its type, the templates' limits, its endpoints.
+DEPENDENT = ("params", "actions")
+
+
+def checked(
+    spec: AlertSpec, alert_type: AlertType, path: str = "alert", changed: Collection[str] = DEPENDENT
+) -> AlertSpec:
+    """Check an alert against its type and fill in what it leaves open; TocsinError names each fault.
+
+    Of `params` and `actions`, those that are not among the `changed` fields were checked when they
+    were saved, and stay as they are.
+    """
     if not spec.name:
         raise invalid_field(f"{path}.name", "is required")
-    params = with_defaults(alert_type.params_schema, spec.params)
-    interval = spec.interval or alert_type.default_interval
+    if "params" in changed:
+        spec = replace(spec, params=with_defaults(alert_type.params_schema, spec.params))
+    spec = replace(spec, interval=spec.interval or alert_type.default_interval)
     violations = [
-        *_duration_violations(interval, f"{path}.schedule.interval"),
+        *_duration_violations(spec.interval, f"{path}.schedule.interval"),
         *(_duration_violations(spec.throttle, f"{path}.throttle") if spec.throttle else ()),
-        *params_violations(alert_type, params, f"{path}.params"),
-        *_group_violations(spec.actions, alert_type, f"{path}.actions"),
+        *(params_violations(alert_type, spec.params, f"{path}.params") if "params" in changed else ()),
+        *(_group_violations(spec.actions, alert_type, f"{path}.actions") if "actions" in changed else ()),
     ]
     if violations:
         raise invalid_fields(violations)
+    if "actions" not in changed:
+        return spec
     _check_templates(spec.actions, f"{path}.actions")
-    actions = tuple(replace(a, group=a.group or alert_type.default_action_group_id) for a in spec.actions)
-    return replace(spec, interval=interval, params=params, actions=actions)
+    return replace(
+        spec, actions=tuple(replace(a, group=a.group or alert_type.default_action_group_id) for a in spec.actions)
+    )
 
 
 def with_defaults(schema: Mapping[str, Any], value: Any) -> Any:

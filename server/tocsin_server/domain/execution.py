@@ -39,6 +39,7 @@ from tocsin_server.domain.alerting import (
 from tocsin_server.domain.event_log import Level, OwnEvent
 from tocsin_server.domain.instances import (
     ID_SHOWN_MAX,
+    REASON_SHOWN_MAX,
     Instance,
     Memory,
     Notified,
@@ -192,7 +193,7 @@ def advance(alert: Alert, alert_type: AlertType, memory: Memory, report: Report,
         instances=instances,
         transitions=(
             *(_recovery(instance, scheduled_at, "recovered") for instance in recovered),
-            *_activity(memory, active),
+            *_activity(alert_type, memory, active),
             *_status_change(memory.status, status, error),
         ),
         notifications=(
@@ -253,17 +254,19 @@ def _next(before: Instance | None, now: InstanceReport, verdict: Verdict, schedu
     )
 
 
-def _activity(memory: Memory, active: Iterable[Instance]) -> Iterator[Transition]:
+def _activity(alert_type: AlertType, memory: Memory, active: Iterable[Instance]) -> Iterator[Transition]:
     for now in active:
         before = memory.instances.get(now.id)
         details: dict[str, Json] = {"instance_id": now.id, "action_group": now.group}
         if now.subgroup:
             details["action_subgroup"] = now.subgroup
         if before is None:
-            yield Transition(TransitionKind.NEW_INSTANCE, f"{_shown(now)} is active: {now.group}", details)
+            message = f"{_shown(now)} is active ({_group(alert_type, now)}){_reason(now)}"
+            yield Transition(TransitionKind.NEW_INSTANCE, message, details)
         elif _moved(before, now):
             details["previous_action_group"] = before.group
-            message = f"{_shown(now)} went from {before.group} to {now.group}"
+            groups = f"{_group(alert_type, before)} to {_group(alert_type, now)}"
+            message = f"{_shown(now)} went from {groups}{_reason(now)}"
             yield Transition(TransitionKind.ACTION_GROUP_CHANGED, message, details)
 
 
@@ -296,6 +299,17 @@ def _status_change(before: AlertStatus, now: AlertStatus, error: RunError | None
 
 def _shown(instance: Instance) -> str:
     return f"instance {instance.id[:ID_SHOWN_MAX]}"
+
+
+def _group(alert_type: AlertType, instance: Instance) -> str:
+    name = alert_type.group_name(instance.group) or instance.group
+    return f"{name}, {instance.subgroup}" if instance.subgroup else name
+
+
+def _reason(instance: Instance) -> str:
+    """Give what the executor says of the instance, where it says it in words."""
+    reason = instance.context.get("reason")
+    return f": {reason[:REASON_SHOWN_MAX]}" if reason and isinstance(reason, str) else ""
 
 
 def own_event(alert: Alert, transition: Transition, scheduled_at: int) -> OwnEvent:

@@ -24,6 +24,7 @@ from tocsin_server.domain.alerting import (
 from tocsin_server.domain.variables import Json, plain
 
 ID_SHOWN_MAX = 200  # characters of an instance's id in a sentence
+REASON_SHOWN_MAX = 500  # characters of what an executor says, in a sentence of ours
 
 
 class RunFailure(Exception):
