@@ -35,6 +35,9 @@ def call(api: Api, method: MethodDescriptor, request: Message) -> Any:
     assert method.containing_service is not None
     path = f"/{method.containing_service.full_name}/{method.name}"
     answer = GetMessageClass(method.output_type)
+    if method.client_streaming:
+        exchange = api.channel.stream_stream(path, type(request).SerializeToString, answer.FromString)
+        return exchange(iter([request]))
     make = api.channel.unary_stream if method.server_streaming else api.channel.unary_unary
     return make(path, type(request).SerializeToString, answer.FromString)(request)
 

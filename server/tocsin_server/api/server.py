@@ -12,7 +12,8 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -48,8 +49,11 @@ OPTIONS: Sequence[tuple[str, int]] = (
 )
 
 Send = Callable[[bytes], Awaitable[None]]
+# Gives the next request of a stream, decoded and inside its bounds, or None when the client has ended its side.
+Receive = Callable[[], Awaitable[Any]]
 Unary = Callable[[Any, Caller], Awaitable[Message | bytes]]
 Stream = Callable[[Any, Caller, Send], Awaitable[None]]
+Exchange = Callable[[Receive, Caller, Send], Awaitable[None]]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -71,6 +75,8 @@ class Guard:
         action_of(method)  # the permission is known to exist; a key's permissions come with accounts
         request_class = GetMessageClass(method.input_type)
         read = _reader(request_class.FromString, method.input_type)
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._exchange(method.full_name, read, implementation))
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(self._stream(method.full_name, read, implementation))
         return grpc.unary_unary_rpc_method_handler(self._unary(method.full_name, read, implementation))
@@ -92,19 +98,38 @@ class Guard:
         self, name: str, read: Callable[[bytes], Message], handle: Stream
     ) -> Callable[[bytes, Context], Awaitable[None]]:
         async def call(raw: bytes, context: Context) -> None:
-            if self._streams >= STREAMS_MAX:
-                full = TocsinError(Reason.TOO_MANY_STREAMS, f"{STREAMS_MAX} streams are open", retry_s=1.0)
-                await self._fail(name, context, full)
-            self._streams += 1
-            try:
+            async with self._streaming(name, context):
                 caller = _known(context)
                 await handle(read(raw), caller, lambda message: _send(context, message))
-            except BaseException as error:
-                await self._fail(name, context, error)
-            finally:
-                self._streams -= 1
 
         return call
+
+    def _exchange(
+        self, name: str, read: Callable[[bytes], Message], handle: Exchange
+    ) -> Callable[[object, Context], Awaitable[None]]:
+        async def call(_: object, context: Context) -> None:
+            async def receive() -> Message | None:
+                raw = await context.read()
+                return None if raw is grpc.aio.EOF else read(raw)
+
+            async with self._streaming(name, context):
+                await handle(receive, _known(context), lambda message: _send(context, message))
+
+        return call
+
+    @asynccontextmanager
+    async def _streaming(self, name: str, context: Context) -> AsyncIterator[None]:
+        """Count a stream for as long as it lasts; end it with what goes wrong in it."""
+        if self._streams >= STREAMS_MAX:
+            full = TocsinError(Reason.TOO_MANY_STREAMS, f"{STREAMS_MAX} streams are open", retry_s=1.0)
+            await self._fail(name, context, full)
+        self._streams += 1
+        try:
+            yield
+        except BaseException as error:
+            await self._fail(name, context, error)
+        finally:
+            self._streams -= 1
 
     async def _fail(self, name: str, context: Context, error: BaseException) -> NoReturn:
         """End the call with what went wrong, or pass a true cancellation on."""
