@@ -58,7 +58,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Service:
-    """One service of the contract: its descriptor, and a method in snake_case for every RPC."""
+    """A service of the contract, or a group of its calls: its descriptor, and a method in snake_case for each RPC."""
 
     descriptor: ServiceDescriptor
 
@@ -197,6 +197,14 @@ def action_of(method: MethodDescriptor) -> str:
     return action
 
 
+def _implementation(method: MethodDescriptor, parts: Sequence[Service]) -> Any:
+    """Find the one part of a service that has a method; a method without one does not start."""
+    found = [part for part in parts if hasattr(part, snake_case(method.name))]
+    if len(found) != 1:
+        raise RuntimeError(f"{method.full_name} is implemented {len(found)} times")
+    return getattr(found[0], snake_case(method.name))
+
+
 def snake_case(name: str) -> str:
     """Give the Python name of an RPC: AppendEvents is append_events."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
@@ -209,7 +217,7 @@ class ApiServer:
         self._server = grpc.aio.server(options=list(OPTIONS))
         self._health = health.aio.HealthServicer()
         self._names = [service.descriptor.full_name for service in services]
-        self._services: dict[str, Service] = {}
+        self._calls: dict[str, Any] = {}
         guard = Guard(runtime)
         for service in services:
             handlers = {m.name: guard.handler(m, self._late(m)) for m in service.descriptor.methods}
@@ -220,14 +228,13 @@ class ApiServer:
 
     def _late(self, method: MethodDescriptor) -> Callable[..., Any]:
         """Find a method's implementation when it is called: the port is bound before the store is open."""
-        assert method.containing_service is not None
-        service, name = method.containing_service.full_name, snake_case(method.name)
+        name = method.full_name
 
         def call(*arguments: Any) -> Any:
-            implementation = self._services.get(service)
+            implementation = self._calls.get(name)
             if implementation is None:
                 raise TocsinError(Reason.SERVER_STARTING, "the server opens its store; try again", retry_s=0.2)
-            return getattr(implementation, name)(*arguments)
+            return implementation(*arguments)
 
         return call
 
@@ -244,8 +251,13 @@ class ApiServer:
         return bound
 
     async def serve(self, services: Sequence[Service]) -> None:
-        """Begin to answer calls."""
-        self._services = {service.descriptor.full_name: service for service in services}
+        """Begin to answer calls. A service may come in several parts, each with some of its calls."""
+        parts: dict[str, list[Service]] = {name: [] for name in self._names}
+        for service in services:
+            parts[service.descriptor.full_name].append(service)
+        for descriptor in {service.descriptor.full_name: service.descriptor for service in services}.values():
+            for method in descriptor.methods:
+                self._calls[method.full_name] = _implementation(method, parts[descriptor.full_name])
         await self.set_serving(True)
 
     async def set_serving(self, serving: bool) -> None:
