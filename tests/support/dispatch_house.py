@@ -53,9 +53,8 @@ class DispatchHouse:
     async def append(self, *events: str | pb.Event, account: str = "admin") -> list[Appended]:
         """Append events, given whole or by their types."""
         whole = [event if isinstance(event, pb.Event) else pb.Event(type=event) for event in events]
-        paths = ["event"] * len(whole)
         return await self.writer.append(
-            self._drafts.append("AppendEvents", Caller(account, "admin", False), "", whole, paths)
+            self._drafts.append(Caller(account, "admin", False), pb.AppendEventsRequest(events=whole))
         )
 
     async def configure(self, url: str, event_type: str = "user.*", account: str = "admin") -> EndpointConfiguration:
