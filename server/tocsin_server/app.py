@@ -19,8 +19,12 @@ import structlog
 
 from tocsin_server.alert_types import discover as discover_alert_types
 from tocsin_server.api.alerting import AlertingService
+from tocsin_server.api.appends import AppendService
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_log import EventLogService
+from tocsin_server.api.event_redaction import EventRedaction
+from tocsin_server.api.ingest import IDLE_S as INGEST_IDLE_S
+from tocsin_server.api.ingest import IngestService
 from tocsin_server.api.notifications import NotificationsService
 from tocsin_server.api.paging import PageTokens
 from tocsin_server.api.server import STREAMS_MAX, ApiServer, Service
@@ -30,6 +34,7 @@ from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.dispatch.execution import THREADS, Execution
 from tocsin_server.domain import alerting, event_log, notifications, templates
 from tocsin_server.domain.ports import EndpointKind, Runtime
+from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
@@ -127,6 +132,7 @@ class App:
         self.runtime = runtime or system_runtime()
         self.port = 0
         self.bound = asyncio.Event()
+        self.draining = asyncio.Event()
         self.log_id = ""
         self.failed: asyncio.Future[BaseException] | None = None
         self._cleanups: list[tuple[str, Callable[[], Awaitable[None] | None]]] = []
@@ -174,8 +180,12 @@ class App:
         store_of_notifications.changed = dispatcher.configurations_changed
         tokens = PageTokens(key_file.derive("page tokens"))
         digest_key = key_file.derive("digests")
+        secret_keys = SecretKeys(self.settings["event_log.redacted_keys"])
+        drafts = Drafts(self.runtime, digest_key, EventRedaction(secret_keys))
         services: list[Service] = [
-            EventLogService(parts.log, Drafts(self.runtime, digest_key), tokens, self.log_id),
+            AppendService(parts.log, drafts, self.log_id),
+            IngestService(parts.log, drafts, self.runtime, self.log_id, self.draining, INGEST_IDLE_S),
+            EventLogService(parts.log, tokens, self.log_id),
             NotificationsService(store_of_notifications, dispatcher, kinds, tokens, digest_key),
             AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
@@ -248,6 +258,7 @@ class App:
         async def drain() -> None:
             log.info("draining")
             await server.set_serving(False)
+            self.draining.set()
             following.drain()
             await server.stop()
 

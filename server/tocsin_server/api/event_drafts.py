@@ -21,6 +21,7 @@ from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api import bounds, quick_bounds
 from tocsin_server.api.auth import ANYBODY, Caller
+from tocsin_server.api.event_redaction import EventRedaction
 from tocsin_server.domain.encoding import wire_text, wire_timestamp
 from tocsin_server.domain.errors import Violation, invalid_fields
 from tocsin_server.domain.event_log import (
@@ -33,8 +34,12 @@ from tocsin_server.domain.event_log import (
 )
 from tocsin_server.domain.ports import Runtime
 
-Request = pb.AppendEventRequest | pb.AppendEventsRequest
-METHODS = {pb.AppendEventRequest: "AppendEvent", pb.AppendEventsRequest: "AppendEvents"}
+Request = pb.AppendEventRequest | pb.AppendEventsRequest | pb.IngestRequest
+METHODS = {
+    pb.AppendEventRequest: "AppendEvent",
+    pb.AppendEventsRequest: "AppendEvents",
+    pb.IngestRequest: "Ingest",
+}
 DIGEST_BYTES = 16
 # Fields of Event in their encoded form: (number << 3 | wire type).
 ID_OF_32 = b"\x0a\x20"  # an id of 32 characters, as the server makes them
@@ -71,7 +76,8 @@ class _SuspectError(Exception):
 class Drafts:
     """Makes drafts with the server's clock, ids and digest key."""
 
-    def __init__(self, runtime: Runtime, digest_key: bytes) -> None:
+    def __init__(self, runtime: Runtime, digest_key: bytes, redaction: EventRedaction) -> None:
+        self._redaction = redaction
         self._now = runtime.now
         self._new_id: Callable[[], str] = runtime.new_id
         self._key = digest_key
@@ -88,7 +94,8 @@ class Drafts:
             call = _Call(caller, call.now, bool(request.request_id), is_checked=True)
             drafts = [self._draft(event, call) for event in events]
         whole = self._digest(b"".join(call.digests)) if request.request_id else b""
-        return Append(caller.account, METHODS[type(request)], request.request_id, whole, tuple(drafts))
+        method = METHODS[type(request)]
+        return Append(caller.account, method, request.request_id, whole, tuple(drafts), call.redacted)
 
     def is_usual(self, event: pb.Event) -> bool:
         """Tell whether the quick look is enough for an event."""
@@ -116,16 +123,15 @@ class Drafts:
             body = event.SerializeToString()
         if not call.is_checked and (service == OWN_SERVICE or is_suspect(event, body)):
             raise _SuspectError
-        if event.HasField("timestamp"):
-            timestamp = _micros(event, call.now)
-            is_fine = event.timestamp.nanos % 1000
-            body = (_completed(event, call.caller) if is_fine or call.has_ids else body) + call.account
-        else:
-            timestamp = call.now
-            body = (_completed(event, call.caller) if call.has_ids else body) + call.account_and_time
         given = digest if event_id else None
-        if not event_id:
-            event_id = self._new_id()
+        event_id = event_id or self._new_id()
+        has_time = event.HasField("timestamp")
+        timestamp = _micros(event, call.now) if has_time else call.now
+        may_hold_secret = self._redaction.is_suspect(body)
+        if may_hold_secret or call.has_ids or (has_time and event.timestamp.nanos % 1000):
+            body = self._completed(event, event_id, call, may_hold_secret)
+        body += call.account if has_time else call.account_and_time
+        if not taken[0]:
             body += ID_OF_32 + event_id.encode()
         if not level:
             body += LEVEL_INFO_FIELD
@@ -138,11 +144,37 @@ class Drafts:
         draft: Draft = new_tuple(Draft, (event_id, head, given, body))
         return draft
 
+    def _completed(self, event: pb.Event, event_id: str, call: _Call, may_hold_secret: bool) -> bytes:
+        """Encode an event without secrets, with the ids of its call and a timestamp in whole microseconds.
+
+        The event stays as it was sent: its digest may be taken once more. The fields are set anew rather
+        than appended: a message that occurs twice is not merged by every client.
+        """
+        copy = pb.Event()
+        copy.CopyFrom(event)
+        if copy.HasField("timestamp"):
+            copy.timestamp.nanos -= copy.timestamp.nanos % 1000
+        if call.has_ids:
+            _take_over_ids(copy, call.caller)
+        if may_hold_secret and (paths := self._redaction.redact(copy)):
+            call.redacted[event_id] = tuple(paths)
+        return copy.SerializeToString()
+
 
 class _Call:
     """What the events of one call have in common: defaults, encoded once, and what is collected of them."""
 
-    __slots__ = ("account", "account_and_time", "caller", "digests", "has_ids", "is_checked", "is_digested", "now")
+    __slots__ = (
+        "account",
+        "account_and_time",
+        "caller",
+        "digests",
+        "has_ids",
+        "is_checked",
+        "is_digested",
+        "now",
+        "redacted",
+    )
 
     def __init__(self, caller: Caller, now: int, is_digested: bool, is_checked: bool = False) -> None:
         self.caller = caller
@@ -153,6 +185,7 @@ class _Call:
         self.account = _account_field(caller.account)
         self.account_and_time = self.account + wire_timestamp(TIMESTAMP_TAG, now)
         self.digests: list[bytes] = []
+        self.redacted: dict[str, tuple[str, ...]] = {}
 
 
 @lru_cache(maxsize=1024)
@@ -196,19 +229,10 @@ def _judge(request: Request, events: Iterable[pb.Event], now: int) -> None:
         raise invalid_fields(violations)
 
 
-def _completed(event: pb.Event, caller: Caller) -> bytes:
-    """Encode an event with the ids of its call and a timestamp in whole microseconds; the event stays as it was sent.
-
-    The fields are set anew rather than appended: a message that occurs twice is not merged by every client.
-    """
-    copy = pb.Event()
-    copy.CopyFrom(event)
-    if copy.HasField("timestamp"):
-        copy.timestamp.nanos -= copy.timestamp.nanos % 1000
-    if caller.request_id and not copy.source.request_id:
-        copy.source.request_id = caller.request_id
-    if caller.correlation_id and not copy.correlation_id:
-        copy.correlation_id = caller.correlation_id
-    if caller.traceparent and not copy.traceparent:
-        copy.traceparent = caller.traceparent
-    return copy.SerializeToString()
+def _take_over_ids(event: pb.Event, caller: Caller) -> None:
+    if caller.request_id and not event.source.request_id:
+        event.source.request_id = caller.request_id
+    if caller.correlation_id and not event.correlation_id:
+        event.correlation_id = caller.correlation_id
+    if caller.traceparent and not event.traceparent:
+        event.traceparent = caller.traceparent

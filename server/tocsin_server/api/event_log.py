@@ -1,22 +1,17 @@
-"""The service EventLog on the wire: requests to the store, frames to answers."""
+"""Reading, deleting and following events: requests to the store, frames to answers. Appending is in `appends.py`."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_filters import event_filter, micros
 from tocsin_server.api.paging import PageTokens, page_size
 from tocsin_server.api.server import Send, Service
-from tocsin_server.domain.encoding import varint, wire_bytes, wire_text
+from tocsin_server.domain.encoding import wire_bytes
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
 from tocsin_server.domain.event_log import (
-    BATCH_BYTES_MAX,
     SUBSCRIBE_BATCH_EVENTS,
-    Appended,
     Batch,
     CaughtUp,
     Key,
@@ -27,42 +22,19 @@ from tocsin_server.domain.selection import EventFilter
 
 DELETE_STEP_EVENTS = 500  # one short transaction, one message of at most 32 KB of ids
 PREVIEW_EVENTS = 100
-RESULT_TAG = b"\x0a"  # AppendEventsResponse.results: field 1, length-delimited
-RESULT_ID_TAG = b"\x0a"  # AppendResult.id
-RESULT_POSITION_TAG = b"\x10"  # AppendResult.position
-RESULT_DELETED = b"\x18\x01"  # AppendResult.deleted
 BATCH_TAG = b"\x12"  # SubscribeResponse.batch: field 2, length-delimited
 HEARTBEAT_S = 15.0
 
 
 class EventLogService(Service):
-    """Appending, reading, deleting and following events."""
+    """Reading, deleting and following events."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["EventLog"]
 
-    def __init__(self, log: EventLogStore, drafts: Drafts, tokens: PageTokens, log_id: str) -> None:
+    def __init__(self, log: EventLogStore, tokens: PageTokens, log_id: str) -> None:
         self._log = log
-        self._drafts = drafts
         self._tokens = tokens
         self._log_id = log_id
-        # What every answer of an append ends with.
-        self._append_event_end = pb.AppendEventResponse(log_id=log_id).SerializeToString()
-        self._append_events_end = pb.AppendEventsResponse(log_id=log_id).SerializeToString()
-
-    async def append_event(self, request: pb.AppendEventRequest, caller: Caller) -> pb.AppendEventResponse | bytes:
-        """Append one event and answer it as it is stored."""
-        (appended,) = await self._log.append(self._drafts.append(caller, request))
-        if appended.deleted:
-            gone = pb.Event(id=appended.id, position=appended.position)
-            return pb.AppendEventResponse(event=gone, log_id=self._log_id, deleted=True)
-        return (appended.frame or await self._log.get_at(appended.position)) + self._append_event_end
-
-    async def append_events(self, request: pb.AppendEventsRequest, caller: Caller) -> bytes:
-        """Append a batch, all or none, and answer where each event is."""
-        if request.ByteSize() > BATCH_BYTES_MAX:
-            raise invalid_field("events", f"have {request.ByteSize()} bytes, at most {BATCH_BYTES_MAX} are allowed")
-        appended = await self._log.append(self._drafts.append(caller, request))
-        return encoded_results(appended) + self._append_events_end
 
     async def get_event(self, request: pb.GetEventRequest, caller: Caller) -> bytes:
         """Answer one event's frame."""
@@ -168,15 +140,6 @@ class EventLogService(Service):
                 metadata={"head": str(self._log.head)},
             )
         return request.after.position
-
-
-def encoded_results(appended: Sequence[Appended]) -> bytes:
-    """Encode `repeated AppendResult results = 1`."""
-    parts: list[bytes] = []
-    for event_id, position, deleted, _ in appended:
-        result = wire_text(RESULT_ID_TAG, event_id) + RESULT_POSITION_TAG + varint(position)
-        parts.append(wire_bytes(RESULT_TAG, result + RESULT_DELETED if deleted else result))
-    return b"".join(parts)
 
 
 def encoded_step(step: Step) -> bytes:

@@ -115,10 +115,9 @@ class Writer:
         self._queue.put(None)
         self._thread.join()
 
-    async def append(self, append: Append) -> list[Appended]:
-        """Store events; durable when this returns."""
-        appended: list[Appended] = await self._await(_Work(None, append))
-        return appended
+    def append(self, append: Append) -> asyncio.Future[list[Appended]]:
+        """Store events; durable when the answer is there. Appends are stored in the order of these calls."""
+        return self._await(_Work(None, append))
 
     async def run(self, unit: Unit[T]) -> T:
         """Run a unit of work in a transaction; committed when this returns."""
