@@ -6,11 +6,12 @@ from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
 from tocsin_server.api.event_drafts import Drafts
-from tocsin_server.api.event_filters import event_filter, micros
+from tocsin_server.api.event_filters import event_filter, refuse_times
 from tocsin_server.api.paging import PageTokens, page_size
 from tocsin_server.api.server import Send, Service
+from tocsin_server.api.starts import start_position
 from tocsin_server.domain.encoding import wire_bytes
-from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
+from tocsin_server.domain.errors import TocsinError, invalid_field
 from tocsin_server.domain.event_log import (
     BATCH_BYTES_MAX,
     SUBSCRIBE_BATCH_EVENTS,
@@ -117,10 +118,8 @@ class EventLogService(Service):
     async def subscribe(self, request: pb.SubscribeRequest, caller: Caller, send: Send) -> None:
         """Tell what stands after the start, then what comes, until the client leaves."""
         wanted = event_filter(request.filter, caller)
-        for name in ("since", "before"):
-            if request.filter.HasField(name):
-                raise invalid_field(f"filter.{name}", "makes no sense for what is to come: use start_time")
-        position = await self._start(request)
+        refuse_times(request.filter)
+        position = await start_position(self._log, self._log_id, request)
         status = await self._log.status(wanted.account)
         started = pb.SubscribeResponse.Started(
             log_id=status.log_id, head=status.head, oldest=status.oldest, position=position
@@ -140,29 +139,6 @@ class EventLogService(Service):
             position = step.position
             if request.stop_when_caught_up and isinstance(step, CaughtUp):
                 return
-
-    async def _start(self, request: pb.SubscribeRequest) -> int:
-        """Find the position after which events are told."""
-        kind = request.WhichOneof("start")
-        if kind == "beginning":
-            return 0
-        if kind == "start_time":
-            return await self._log.position_before(micros(request.start_time))
-        if kind is None:
-            return self._log.head
-        if request.after.log_id and request.after.log_id != self._log_id:
-            raise TocsinError(
-                Reason.LOG_CHANGED,
-                "the position belongs to another log (the store was restored): start anew",
-                metadata={"log_id": self._log_id},
-            )
-        if request.after.position > self._log.head:
-            raise TocsinError(
-                Reason.POSITION_AHEAD,
-                f"position {request.after.position} is ahead of the head {self._log.head}",
-                metadata={"head": str(self._log.head)},
-            )
-        return request.after.position
 
 
 def encoded_step(step: Step) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from tocsin_server.domain.errors import Reason, TocsinError
@@ -113,14 +113,12 @@ class View:
 
 
 def _join(entries: list[tuple[int, bytes]], batch_max: int, through: int) -> Batch:
-    taken: list[bytes] = []
     size = 0
-    for index, (position, frame) in enumerate(entries):
-        taken.append(frame)
+    for index, (position, frame) in enumerate(entries, 1):
         size += len(frame)
-        if (len(taken) == batch_max or size >= SUBSCRIBE_BATCH_BYTES) and index + 1 < len(entries):
-            return Batch(b"".join(taken), position)
-    return Batch(b"".join(taken), through)
+        if (index == batch_max or size >= SUBSCRIBE_BATCH_BYTES) and index < len(entries):
+            return Batch.of(entries[:index], position)
+    return Batch.of(entries, through)
 
 
 class Following:
@@ -133,6 +131,7 @@ class Following:
         self._views: dict[EventFilter, View] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._draining = False
+        self.deleted: Callable[[Sequence[int]], None] = lambda positions: None
 
     def start(self) -> None:
         """Begin to listen to the tail; called on the event loop of the followers."""
@@ -161,6 +160,8 @@ class Following:
             view.advance()
             if deleted:
                 view.forget(deleted)
+        if deleted:
+            self.deleted(deleted)
 
     async def _tick_forever(self) -> None:
         while True:
@@ -220,4 +221,4 @@ class Following:
     async def _from_store(self, event_filter: EventFilter, position: int, batch_max: int) -> Batch:
         upto = min(position + CHECKPOINT_EVENTS, self._tail.head)
         page = await self._reads.scan(event_filter, position, upto, batch_max, SUBSCRIBE_BATCH_BYTES)
-        return Batch(b"".join(frame for _, frame in page.events), page.through)
+        return Batch.of(page.events, page.through)

@@ -85,6 +85,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the kind of endpoint is switched off for all accounts."""
     ERROR_REASON_SERVER_STARTING: _ErrorReason.ValueType  # 28
     """UNAVAILABLE: the server has not opened its store yet; the call can be repeated."""
+    ERROR_REASON_NAME_TAKEN: _ErrorReason.ValueType  # 30
+    """ALREADY_EXISTS: the account has another object with this name."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -149,6 +151,8 @@ ERROR_REASON_ENDPOINT_DISABLED: ErrorReason.ValueType  # 27
 """FAILED_PRECONDITION: the kind of endpoint is switched off for all accounts."""
 ERROR_REASON_SERVER_STARTING: ErrorReason.ValueType  # 28
 """UNAVAILABLE: the server has not opened its store yet; the call can be repeated."""
+ERROR_REASON_NAME_TAKEN: ErrorReason.ValueType  # 30
+"""ALREADY_EXISTS: the account has another object with this name."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
