@@ -79,6 +79,8 @@ class _EventLog(EventLogServicer):
         return object.__getattribute__(self, name)
 
     AppendEvent = AppendEvents = GetEvent = ListEvents = DeleteEvent = DeleteEvents = Subscribe = cast(Any, None)
+    CreateConsumer = GetConsumer = ListConsumers = UpdateConsumer = SeekConsumer = cast(Any, None)
+    DeleteConsumer = Consume = ListParked = ReplayParked = PurgeParked = cast(Any, None)
 
 
 @contextmanager

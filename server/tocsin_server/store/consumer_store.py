@@ -188,7 +188,8 @@ class Consumers:
         def unit(transaction: Transaction) -> list[int]:
             return consumers.replay(transaction, account, name, choice)
 
-        return len(await self._change((account, name), unit, told))
+        positions = await self._change((account, name), unit, told)
+        return len(positions)
 
     async def purge(self, account: str, name: str, choice: Choice) -> int:
         """Forget parked events."""
