@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from tocsin.errors import from_rpc
+from tocsin.failures import from_rpc
 from tocsin.retries import Attempts, is_repeatable
 from tocsin.settings import Settings
 
@@ -61,6 +61,17 @@ class Channel:
         """Make the callable of a method that answers a stream."""
         inner = self._channel.unary_stream(method, serialize, response_deserializer)
         return Streaming(inner, self._settings)
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: object,
+        response_deserializer: Decode,
+        **_: object,
+    ) -> Exchange[Any, Any]:
+        """Make the callable of a method that takes and answers a stream."""
+        inner = self._channel.stream_stream(method, serialize, response_deserializer)
+        return Exchange(inner, self._settings)
 
 
 def serialize(request: Message) -> bytes:
@@ -118,6 +129,25 @@ class Streaming(Generic[_Request, _Response]):
         """Call. `timeout` bounds the whole stream in seconds; None is without end."""
         headers = (*self._settings.caller.metadata(), *metadata)
         return Stream(self._inner(request, timeout=timeout, metadata=headers, **options))
+
+
+class Exchange(Generic[_Request, _Response]):
+    """A method that takes and answers a stream."""
+
+    def __init__(self, inner: Any, settings: Settings) -> None:
+        self._inner = inner
+        self._settings = settings
+
+    def __call__(
+        self,
+        requests: Iterator[_Request],
+        timeout: float | None = None,
+        metadata: Metadata = (),
+        **options: Any,
+    ) -> Stream[_Response]:
+        """Call. `requests` is read on a thread of gRPC's; `timeout` bounds the whole stream in seconds."""
+        headers = (*self._settings.caller.metadata(), *metadata)
+        return Stream(self._inner(requests, timeout=timeout, metadata=headers, **options))
 
 
 class Stream(Generic[_Response]):
