@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
+import pytest
 import pytest_asyncio
 from tocsin.v1 import event_log_pb2 as pb
 
@@ -330,3 +332,36 @@ async def test_draining_ends_streams_and_keeps_what_was_acknowledged(tmp_path: P
     async with serving(tmp_path) as api:
         found = await status(api)
         assert (found.floor, found.lag) == (2, 1)
+
+
+HOLDER = """
+import sys, tocsin
+with tocsin.connect(sys.argv[1]) as client:
+    deliveries = client.consume("c")
+    for delivery in deliveries:
+        print(delivery.event.position, flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["cancelled", "killed"])
+async def test_the_first_event_of_a_broken_stream_counts_as_failed(api: Api, join: Join, how: str) -> None:
+    """XB4: the event that kills its client is parked one day; what lay behind it is just returned."""
+    await create(api, max_retries=0, lease=millis(600_000))
+    await fill(api, 3)
+    if how == "cancelled":
+        client = join()
+        await client.until(count=3)
+        await client.close()
+    else:
+        command = (sys.executable, "-c", HOLDER, f"127.0.0.1:{api.app.port}")
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        assert [await process.stdout.readline() for _ in range(3)] == [b"1\n", b"2\n", b"3\n"]
+        process.kill()
+        await process.wait()
+    await until_status(api, lambda s: s.parked == 1 and s.waiting == 2)
+    (one,) = await parked(api)
+    assert (one.position, one.cause, one.reason) == (1, pb.PARK_CAUSE_RETRIES, "the stream broke")
+    other = join()
+    await other.until(count=2)
+    assert other.attempts == [(2, 2), (3, 2)]
