@@ -19,9 +19,13 @@ import structlog
 
 from tocsin_server.alert_types import discover as discover_alert_types
 from tocsin_server.api.alerting import AlertingService
+from tocsin_server.api.appends import AppendService
 from tocsin_server.api.consumers import ConsumersService
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_log import EventLogService
+from tocsin_server.api.event_redaction import EventRedaction
+from tocsin_server.api.ingest import IDLE_S as INGEST_IDLE_S
+from tocsin_server.api.ingest import IngestService
 from tocsin_server.api.notifications import NotificationsService
 from tocsin_server.api.paging import PageTokens
 from tocsin_server.api.server import STREAMS_MAX, ApiServer, Service
@@ -31,6 +35,7 @@ from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.dispatch.execution import THREADS, Execution
 from tocsin_server.domain import alerting, consumers, event_log, notifications, templates
 from tocsin_server.domain.ports import EndpointKind, Runtime
+from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
@@ -43,13 +48,14 @@ from tocsin_server.store.execution import Runs
 from tocsin_server.store.following import Following
 from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
+from tocsin_server.store.retention import Retention, Rules, horizons
 from tocsin_server.store.secrets import KeyFile, SecretCipher
 from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Writer
 
 log = structlog.get_logger("tocsin.app")
 SERVICES: tuple[type[Service], ...] = (EventLogService, NotificationsService, AlertingService, SystemService)
-SWITCH_INTERVAL_S = 0.0005  # the writer's thread gets the interpreter back sooner: 16-20 % on batches
+SWITCH_INTERVAL_S = 0.0005
 
 LIMITS = {
     "event_bytes": event_log.EVENT_BYTES_MAX,
@@ -96,12 +102,12 @@ def system_runtime() -> Runtime:
 
 
 # Seeded by the system; ids have to be distinct, not secret.
-_ids = random.Random(os.urandom(32))
+_ids = random.Random(os.urandom(32)).getrandbits
 
 
 def _rising_id() -> str:
     """Make 32 hex digits that rise with time: neighbours in time are neighbours in the index."""
-    return f"{time.time_ns() // 1_000_000:012x}{_ids.getrandbits(80):020x}"
+    return f"{time.time_ns() // 1_000_000 << 80 | _ids(80):032x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,7 @@ class App:
         self.runtime = runtime or system_runtime()
         self.port = 0
         self.bound = asyncio.Event()
+        self.draining = asyncio.Event()
         self.log_id = ""
         self.failed: asyncio.Future[BaseException] | None = None
         self._cleanups: list[tuple[str, Callable[[], Awaitable[None] | None]]] = []
@@ -174,14 +181,20 @@ class App:
         store_of_notifications = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
         outbox = StoreOutbox(parts.writer, parts.readers, parts.tail, store_of_notifications)
         alert_parts = self._build_alerting(store, parts)
-        dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts)
+        retention = self._retention(parts)
+        dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts, retention)
+        retention.nudge_router = dispatcher.nudge
         parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed(), dispatcher.follows_closely)
         parts.log.nudge_router = dispatcher.nudge
         store_of_notifications.changed = dispatcher.configurations_changed
         tokens = PageTokens(key_file.derive("page tokens"))
         digest_key = key_file.derive("digests")
+        secret_keys = SecretKeys(self.settings["event_log.redacted_keys"])
+        drafts = Drafts(self.runtime, digest_key, EventRedaction(secret_keys))
         services: list[Service] = [
-            EventLogService(parts.log, Drafts(self.runtime, digest_key), tokens, self.log_id),
+            AppendService(parts.log, drafts, self.log_id),
+            IngestService(parts.log, drafts, self.runtime, self.log_id, self.draining, INGEST_IDLE_S),
+            EventLogService(parts.log, tokens, self.log_id),
             ConsumersService(parts.consumers, parts.log, tokens, self.log_id, digest_key),
             NotificationsService(store_of_notifications, dispatcher, kinds, tokens, digest_key),
             AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
@@ -195,7 +208,7 @@ class App:
         self._cleanups.append(("readers", readers.close))
         status = readers.submit(lambda connection: log_status(connection, None)).result()
         self.log_id = status.log_id
-        tail = Tail(status.head)
+        tail = Tail(status.head, readers.submit(horizons).result())
         writer = Writer(store, self.runtime, tail.commit)
         writer.fatal = self._storage_failed
         writer.start()
@@ -208,6 +221,12 @@ class App:
         consumers_of_log.start()
         self._cleanups.append(("consumers", consumers_of_log.stop))
         return StoreParts(readers, tail, writer, LogStore(writer, reads, following), consumers_of_log)
+
+    def _retention(self, parts: StoreParts) -> Retention:
+        rules = Rules(
+            self.settings["event_log.retention.max_age"] * 1_000_000, self.settings["event_log.retention.max_events"]
+        )
+        return Retention(parts.writer, parts.readers, parts.tail, self.runtime, rules)
 
     def _build_alerting(self, store: Store, parts: StoreParts) -> AlertingParts:
         readers = Readers(store, THREADS, "alerts")
@@ -222,6 +241,7 @@ class App:
         kinds: dict[str, EndpointKind],
         door: HttpDoor,
         alert_parts: AlertingParts,
+        retention: Retention,
     ) -> Dispatcher:
         dispatcher = Dispatcher(
             outbox,
@@ -233,6 +253,7 @@ class App:
             self.settings["notifications.enabled"],
             alert_parts.execution,
             event_loop_factory(),
+            retention.step,
         )
         # Before the first run: what it queues is sent at once.
         alert_parts.alerts.changed = dispatcher.alerts_changed
@@ -258,6 +279,7 @@ class App:
         async def drain() -> None:
             log.info("draining")
             await server.set_serving(False)
+            self.draining.set()
             parts.log.following.drain()
             await parts.consumers.drain()
             await server.stop()

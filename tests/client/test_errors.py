@@ -86,9 +86,9 @@ def test_a_text_says_each_thing_once() -> None:
 
 
 def test_a_reason_of_a_newer_server_falls_back_to_the_code() -> None:
-    error = from_rpc(Failed(grpc.StatusCode.OUT_OF_RANGE, trailers(status("POSITION_EXPIRED"))))
+    error = from_rpc(Failed(grpc.StatusCode.OUT_OF_RANGE, trailers(status("POSITION_OF_TOMORROW"))))
     assert type(error) is errors.OutOfRange
-    assert error.reason == "POSITION_EXPIRED"
+    assert error.reason == "POSITION_OF_TOMORROW"
 
 
 def test_a_reason_of_somebody_else_is_not_ours() -> None:

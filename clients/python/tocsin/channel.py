@@ -68,10 +68,10 @@ class Channel:
         request_serializer: object,
         response_deserializer: Decode,
         **_: object,
-    ) -> Exchange[Any, Any]:
-        """Make the callable of a method that takes and answers a stream."""
+    ) -> Streaming[Any, Any]:
+        """Make the callable of a method that takes a stream, an iterator of requests, and answers one."""
         inner = self._channel.stream_stream(method, serialize, response_deserializer)
-        return Exchange(inner, self._settings)
+        return Streaming(inner, self._settings)
 
 
 def serialize(request: Message) -> bytes:
@@ -129,25 +129,6 @@ class Streaming(Generic[_Request, _Response]):
         """Call. `timeout` bounds the whole stream in seconds; None is without end."""
         headers = (*self._settings.caller.metadata(), *metadata)
         return Stream(self._inner(request, timeout=timeout, metadata=headers, **options))
-
-
-class Exchange(Generic[_Request, _Response]):
-    """A method that takes and answers a stream."""
-
-    def __init__(self, inner: Any, settings: Settings) -> None:
-        self._inner = inner
-        self._settings = settings
-
-    def __call__(
-        self,
-        requests: Iterator[_Request],
-        timeout: float | None = None,
-        metadata: Metadata = (),
-        **options: Any,
-    ) -> Stream[_Response]:
-        """Call. `requests` is read on a thread of gRPC's; `timeout` bounds the whole stream in seconds."""
-        headers = (*self._settings.caller.metadata(), *metadata)
-        return Stream(self._inner(requests, timeout=timeout, metadata=headers, **options))
 
 
 class Stream(Generic[_Response]):

@@ -7,14 +7,12 @@ from typing import Unpack, cast
 from weakref import WeakSet
 
 from tocsin import consumers, events, following
-from tocsin.channel import Exchange, pages
-from tocsin.consumption import Consumption
+from tocsin.channel import pages
+from tocsin.consumption import Consumption, Join
 from tocsin.settings import Settings
 from tocsin.subscription import OnDisconnect
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
-
-_Share = Exchange[pb.ConsumeRequest, pb.ConsumeResponse]
 
 
 class ConsumerCalls:
@@ -114,6 +112,6 @@ class ConsumerCalls:
         """
         start = consumers.start_request(name, max_in_flight, heartbeat_s)
         sharing = consumers.Sharing(start, self._settings.backoff)
-        consumption = Consumption(cast(_Share, self.event_log.Consume), sharing, on_disconnect)
+        consumption = Consumption(cast(Join, self.event_log.Consume), sharing, on_disconnect)
         self._consumptions.add(consumption)
         return consumption

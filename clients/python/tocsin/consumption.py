@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Self
 
-from tocsin.channel import Exchange, Stream
+from tocsin.channel import Stream
 from tocsin.consumers import Delivery, Sharing, merged
 from tocsin.errors import TocsinError
 from tocsin.subscription import OnDisconnect
@@ -16,6 +16,9 @@ from tocsin.v1.event_log_pb2 import Consumer, ConsumeRequest, ConsumeResponse
 
 CLOSE_S = 5.0
 """How long `close` waits for the server to say that everything is stored."""
+
+Join = Callable[..., Stream[ConsumeResponse]]
+"""Opens a stream, given what this side says."""
 
 
 class _Said:
@@ -60,7 +63,7 @@ class Consumption:
 
     def __init__(
         self,
-        connect: Exchange[ConsumeRequest, ConsumeResponse],
+        connect: Join,
         sharing: Sharing,
         on_disconnect: OnDisconnect | None = None,
     ) -> None:

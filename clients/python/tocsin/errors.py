@@ -23,7 +23,8 @@ back to the class of its gRPC code, so catching the inner nodes of the tree keep
     │   ├── EndpointDisabled        ENDPOINT_DISABLED
     │   └── KeyMissing              KEY_MISSING
     ├── OutOfRange                OUT_OF_RANGE
-    │   └── PositionAhead           POSITION_AHEAD
+    │   ├── PositionAhead           POSITION_AHEAD
+    │   └── PositionExpired         POSITION_EXPIRED
     ├── Unauthenticated           UNAUTHENTICATED
     ├── PermissionDenied          PERMISSION_DENIED
     ├── ResourceExhausted         RESOURCE_EXHAUSTED
@@ -218,6 +219,12 @@ class PositionAhead(OutOfRange):
     """The position is ahead of the log's head: it is from another log."""
 
     reasons = ("POSITION_AHEAD",)
+
+
+class PositionExpired(OutOfRange):
+    """Retention has deleted events after the position; `metadata` has the `oldest` one that can be read."""
+
+    reasons = ("POSITION_EXPIRED",)
 
 
 class Unauthenticated(TocsinError):

@@ -39,7 +39,7 @@ class ConsumersService(Service):
     async def create_consumer(self, request: pb.CreateConsumerRequest, caller: Caller) -> pb.CreateConsumerResponse:
         """Create a consumer; the same request id again answers the first."""
         draft = messages.draft(request.consumer, caller)
-        position = await start_position(self._log, self._log_id, request)
+        position = await start_position(self._log, self._log_id, request) or 0
         as_sent = request.SerializeToString(deterministic=True)
         digest = hashlib.blake2b(as_sent, key=self._digest_key, digest_size=16).digest()
         created = await self._store.create(draft, position, request.request_id, digest)
@@ -74,7 +74,7 @@ class ConsumersService(Service):
 
     async def seek_consumer(self, request: pb.SeekConsumerRequest, caller: Caller) -> pb.SeekConsumerResponse:
         """Move a consumer to another place."""
-        position = await start_position(self._log, self._log_id, request)
+        position = await start_position(self._log, self._log_id, request) or 0
         await self._store.seek(caller.account, request.name, position)
         return pb.SeekConsumerResponse(position=position)
 
@@ -118,9 +118,11 @@ class ConsumersService(Service):
             await send(pb.ConsumeResponse(started=started).SerializeToString())
             await _until_first(_settle(receive, stream), _hand_out(stream, send, heartbeat_s))
             done = pb.ConsumeResponse.Done(returned_count=await stream.finish())
+            # A connection that is lost looks like the end of the client's side: this cannot be sent then.
             await send(pb.ConsumeResponse(done=done).SerializeToString())
+            stream.close(broken=False)
         finally:
-            stream.close()
+            stream.close(broken=True)
 
 
 async def _start(receive: Receive) -> pb.ConsumeRequest.Start:

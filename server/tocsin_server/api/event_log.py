@@ -1,11 +1,10 @@
-"""The service EventLog on the wire: requests to the store, frames to answers."""
+"""Reading, deleting and following events: requests to the store, frames to answers. Appending is in `appends.py`."""
 
 from __future__ import annotations
 
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_filters import event_filter, refuse_times
 from tocsin_server.api.paging import PageTokens, page_size
 from tocsin_server.api.server import Send, Service
@@ -13,7 +12,6 @@ from tocsin_server.api.starts import start_position
 from tocsin_server.domain.encoding import wire_bytes
 from tocsin_server.domain.errors import TocsinError, invalid_field
 from tocsin_server.domain.event_log import (
-    BATCH_BYTES_MAX,
     SUBSCRIBE_BATCH_EVENTS,
     Batch,
     CaughtUp,
@@ -30,35 +28,14 @@ HEARTBEAT_S = 15.0
 
 
 class EventLogService(Service):
-    """Appending, reading, deleting and following events."""
+    """Reading, deleting and following events."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["EventLog"]
 
-    def __init__(self, log: EventLogStore, drafts: Drafts, tokens: PageTokens, log_id: str) -> None:
+    def __init__(self, log: EventLogStore, tokens: PageTokens, log_id: str) -> None:
         self._log = log
-        self._drafts = drafts
         self._tokens = tokens
         self._log_id = log_id
-
-    async def append_event(self, request: pb.AppendEventRequest, caller: Caller) -> pb.AppendEventResponse | bytes:
-        """Append one event and answer it as it is stored."""
-        append = self._drafts.append("AppendEvent", caller, request.request_id, [request.event], ["event"])
-        (appended,) = await self._log.append(append)
-        if appended.deleted:
-            gone = pb.Event(id=appended.id, position=appended.position)
-            return pb.AppendEventResponse(event=gone, log_id=self._log_id, deleted=True)
-        tail = pb.AppendEventResponse(log_id=self._log_id).SerializeToString()
-        return (appended.frame or await self._log.get_at(appended.position)) + tail
-
-    async def append_events(self, request: pb.AppendEventsRequest, caller: Caller) -> pb.AppendEventsResponse:
-        """Append a batch, all or none, and answer where each event is."""
-        if request.ByteSize() > BATCH_BYTES_MAX:
-            raise invalid_field("events", f"have {request.ByteSize()} bytes, at most {BATCH_BYTES_MAX} are allowed")
-        paths = [f"events[{index}]" for index in range(len(request.events))]
-        append = self._drafts.append("AppendEvents", caller, request.request_id, request.events, paths)
-        appended = await self._log.append(append)
-        results = [pb.AppendResult(id=a.id, position=a.position, deleted=a.deleted) for a in appended]
-        return pb.AppendEventsResponse(results=results, log_id=self._log_id)
 
     async def get_event(self, request: pb.GetEventRequest, caller: Caller) -> bytes:
         """Answer one event's frame."""
@@ -119,8 +96,9 @@ class EventLogService(Service):
         """Tell what stands after the start, then what comes, until the client leaves."""
         wanted = event_filter(request.filter, caller)
         refuse_times(request.filter)
-        position = await start_position(self._log, self._log_id, request)
         status = await self._log.status(wanted.account)
+        start = await start_position(self._log, self._log_id, request, status.oldest)
+        position = status.oldest - 1 if start is None else start
         started = pb.SubscribeResponse.Started(
             log_id=status.log_id, head=status.head, oldest=status.oldest, position=position
         )
@@ -130,7 +108,7 @@ class EventLogService(Service):
             heartbeat.seconds + heartbeat.nanos / 1e9 if request.HasField("heartbeat_interval") else HEARTBEAT_S
         )
         batch_max = request.batch_max or SUBSCRIBE_BATCH_EVENTS
-        async for step in self._log.follow(wanted, position, batch_max, heartbeat_s):
+        async for step in self._log.follow(wanted, start, batch_max, heartbeat_s):
             try:
                 await send(encoded_step(step))
             except TocsinError as error:

@@ -11,13 +11,13 @@ from tocsin_server.domain.ports import EventLogStore
 Starting = pb.SubscribeRequest | pb.CreateConsumerRequest | pb.SeekConsumerRequest
 
 
-async def start_position(log: EventLogStore, log_id: str, request: Starting) -> int:
-    """Find the position after which events are told."""
+async def start_position(log: EventLogStore, log_id: str, request: Starting, oldest: int = 1) -> int | None:
+    """Find the position after which events are told, None for the beginning; `oldest` can still be read."""
     kind = request.WhichOneof("start")
     if kind == "beginning":
-        return 0
+        return None
     if kind == "start_time":
-        return await log.position_before(micros(request.start_time))
+        return max(await log.position_before(micros(request.start_time)), oldest - 1)
     if kind is None:
         return log.head
     if request.after.log_id and request.after.log_id != log_id:

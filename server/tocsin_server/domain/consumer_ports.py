@@ -34,11 +34,11 @@ class ConsumerStream(Protocol):
         ...
 
     async def finish(self) -> int:
-        """Store what was settled, then give back what is held; tell how many events that were."""
+        """Store what was settled; tell how many events are held."""
         ...
 
-    def close(self) -> None:
-        """Give back what is held, as broken off unless it is finished. May be called again."""
+    def close(self, *, broken: bool) -> None:
+        """Give back what is held; of a broken stream the oldest event counts as failed. May be called again."""
         ...
 
 

@@ -66,13 +66,17 @@ class Draft(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """One append: events that are stored all or none."""
+    """One append: events that are stored all or none.
+
+    `redacted` tells, by the event's id, which of its fields had secrets; only the answer needs it.
+    """
 
     account: str
     method: str
     request_id: str
     digest: bytes
     drafts: tuple[Draft, ...]
+    redacted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Appended(NamedTuple):

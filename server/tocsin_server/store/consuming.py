@@ -87,7 +87,8 @@ class ActiveConsumer:
 
     async def _read(self, after: int) -> None:
         """Follow the log for as long as somebody takes what comes."""
-        steps = self._following.follow(self.consumer.filter, after, SUBSCRIBE_BATCH_EVENTS, IDLE_S)
+        # What retention has deleted counts as skipped: it is passed over in silence.
+        steps = self._following.follow(self.consumer.filter, after, SUBSCRIBE_BATCH_EVENTS, IDLE_S, skips_expired=True)
         try:
             async with aclosing(cast(AsyncGenerator[Step, None], steps)):
                 async for step in steps:
@@ -214,12 +215,11 @@ class ActiveConsumer:
         self.wake()
         return stream
 
-    def leave(self, stream: Stream, broken: bool) -> int:
+    def leave(self, stream: Stream, broken: bool) -> None:
         """Take a stream away, and give back what it holds."""
         self.streams.remove(stream)
-        returned = self.book.release(stream.number, broken, self._runtime.monotonic())
+        self.book.release(stream.number, broken, self._runtime.monotonic())
         self.wake()
-        return returned
 
 
 class Stream:
@@ -271,14 +271,13 @@ class Stream:
         self._active.wake()
 
     async def finish(self) -> int:
-        """Store what was settled, then give back what is held."""
-        # While it is held, so that a client that dies meanwhile is seen as broken.
+        """Store what was settled; tell how many events are held."""
         await self._active.flush()
-        self._open = False
-        return self._active.leave(self, broken=False)
+        return self._active.book.held(self.number)
 
-    def close(self) -> None:
+    def close(self, *, broken: bool) -> None:
         """Give back what is held."""
         if self._open:
             self._open = False
-            self._active.leave(self, broken=self._active.error is None)
+            # What the server itself has ended is nobody's failure.
+            self._active.leave(self, broken and self._active.error is None)

@@ -26,15 +26,18 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 READER_THREADS = 3  # reads are short; more threads only fight for the interpreter
 CACHE_KIB = 64 * 1024  # dirty index pages of a batch stay in memory
 AUTOCHECKPOINT_PAGES = 10_000  # 40 MB of log between checkpoints: 25 % off an append with 6 indexes
+WAL_BYTES_KEPT = 64 * 1024 * 1024  # a log that a long read made longer is cut back
 BUSY_TIMEOUT_S = 5
 SYNCHRONOUS_FULL = 2
 
 PRAGMAS = {
+    "auto_vacuum": "incremental",  # set before the first table is made: retention gives pages back
     "journal_mode": "wal",
     "synchronous": "full",
     "foreign_keys": 1,
     "cache_size": -CACHE_KIB,
     "wal_autocheckpoint": AUTOCHECKPOINT_PAGES,
+    "journal_size_limit": WAL_BYTES_KEPT,
 }
 
 
@@ -177,6 +180,9 @@ def log_status(connection: sqlite3.Connection, account: str | None) -> LogStatus
     """Read identity and head of the log, and the oldest position that the account can still read."""
     log_id, head = connection.execute("SELECT log_id, head FROM log_head").fetchone()
     where, values = ("WHERE account = ?", [account]) if account is not None else ("", [])
-    any_event = connection.execute(f"SELECT 1 FROM events {where} LIMIT 1", values).fetchone()
-    # Nothing but retention moves the horizon, and there is none yet: all that stands can be read.
-    return LogStatus(log_id, head, 1 if any_event else head + 1)
+    if connection.execute(f"SELECT 1 FROM events {where} LIMIT 1", values).fetchone() is None:
+        return LogStatus(log_id, head, head + 1)
+    # Nothing but retention moves the horizon: to an account's own or to everybody's.
+    mine = "WHERE account IN (?, '')" if account is not None else ""
+    (horizon,) = connection.execute(f"SELECT max(position) FROM horizons {mine}", values).fetchone()
+    return LogStatus(log_id, head, horizon or 1)

@@ -63,10 +63,10 @@ class AsyncChannel:
         request_serializer: object,
         response_deserializer: Decode,
         **_: object,
-    ) -> AsyncExchange[Any, Any]:
-        """Make the callable of a method that takes and answers a stream."""
+    ) -> AsyncStreaming[Any, Any]:
+        """Make the callable of a method that takes a stream, an iterator of requests, and answers one."""
         inner = self._channel.stream_stream(method, serialize, response_deserializer)
-        return AsyncExchange(inner, self._settings)
+        return AsyncStreaming(inner, self._settings)
 
 
 class AsyncUnary(Generic[_Request, _Response]):
@@ -120,25 +120,6 @@ class AsyncStreaming(Generic[_Request, _Response]):
         headers = (*self._settings.caller.metadata(), *metadata)
         call = self._inner(request, timeout=timeout, metadata=headers, **options)
         return AsyncStream(call)
-
-
-class AsyncExchange(Generic[_Request, _Response]):
-    """A method that takes and answers a stream."""
-
-    def __init__(self, inner: Any, settings: Settings) -> None:
-        self._inner = inner
-        self._settings = settings
-
-    def __call__(
-        self,
-        requests: AsyncIterator[_Request],
-        timeout: float | None = None,
-        metadata: Metadata = (),
-        **options: Any,
-    ) -> AsyncStream[_Response]:
-        """Call. `timeout` bounds the whole stream in seconds; None is without end."""
-        headers = (*self._settings.caller.metadata(), *metadata)
-        return AsyncStream(self._inner(requests, timeout=timeout, metadata=headers, **options))
 
 
 class AsyncStream(Generic[_Response]):

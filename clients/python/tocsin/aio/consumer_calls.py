@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Unpack, cast
 from weakref import WeakSet
 
 from tocsin import consumers, events, following
-from tocsin.aio.channel import AsyncExchange, pages
-from tocsin.aio.consumption import AsyncConsumption
+from tocsin.aio.channel import pages
+from tocsin.aio.consumption import AsyncConsumption, Join
 from tocsin.settings import Settings
 from tocsin.subscription import OnDisconnect
 from tocsin.v1 import event_log_pb2 as pb
 
 if TYPE_CHECKING:
     from tocsin.v1.event_log_pb2_grpc import EventLogAsyncStub
-
-_Share = AsyncExchange[pb.ConsumeRequest, pb.ConsumeResponse]
 
 
 class AsyncConsumerCalls:
@@ -116,6 +114,6 @@ class AsyncConsumerCalls:
         """
         start = consumers.start_request(name, max_in_flight, heartbeat_s)
         sharing = consumers.Sharing(start, self._settings.backoff)
-        consumption = AsyncConsumption(cast(_Share, self.event_log.Consume), sharing, on_disconnect)
+        consumption = AsyncConsumption(cast(Join, self.event_log.Consume), sharing, on_disconnect)
         self._consumptions.add(consumption)
         return consumption

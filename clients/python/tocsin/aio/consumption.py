@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Self
 
-from tocsin.aio.channel import AsyncExchange, AsyncStream
+from tocsin.aio.channel import AsyncStream
 from tocsin.consumers import Delivery, Say, Sharing, merged
 from tocsin.consumption import CLOSE_S
 from tocsin.errors import TocsinError
 from tocsin.subscription import OnDisconnect
 from tocsin.v1.event_log_pb2 import Consumer, ConsumeRequest, ConsumeResponse
+
+Join = Callable[..., AsyncStream[ConsumeResponse]]
+"""Opens a stream, given what this side says."""
 
 
 class _Said:
@@ -57,7 +60,7 @@ class AsyncConsumption:
 
     def __init__(
         self,
-        connect: AsyncExchange[ConsumeRequest, ConsumeResponse],
+        connect: Join,
         sharing: Sharing,
         on_disconnect: OnDisconnect | None = None,
     ) -> None:

@@ -45,6 +45,16 @@ class EventLogStub:
     answers its old position beside the new ones. Every bad index is listed: INVALID_FIELD,
     ID_REUSED. Also: REQUEST_ID_REUSED, STORAGE_FULL, STORAGE_FAILED.
     """
+    Ingest: _grpc.StreamStreamMultiCallable[_event_log_pb2.IngestRequest, _event_log_pb2.IngestResponse]
+    """The fast way in: batches as they come, without waiting for the one before. Each is stored like an
+    AppendEvents, all or none, in the order in which they were sent, and acknowledged once it is
+    durable; a refused batch is told with its reason and does not end the stream. At most 256 batches or
+    8 MiB of a stream are unacknowledged: then the server reads no more until it has caught up. When
+    the client has ended its side, the stream ends with the last acknowledgement. After a broken
+    stream, batches that were not acknowledged can be sent again under their ids or request ids.
+    Reasons that end the stream: UNDECODABLE, SERVER_DRAINING, DEADLINE_EXCEEDED (nothing was sent for
+    5 minutes). Of a batch: those of AppendEvents.
+    """
     GetEvent: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.GetEventRequest, _event_log_pb2.GetEventResponse]
     """Answers one whole event. Reasons: NOT_FOUND, EVENT_CORRUPT."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.ListEventsRequest, _event_log_pb2.ListEventsResponse]
@@ -63,7 +73,7 @@ class EventLogStub:
     """Follows the log in position order: first what stands, then what comes. Gaps between positions
     are deletions or events of others and are passed over in silence. Clients ignore messages of a
     kind that they do not know. Reasons: INVALID_FIELD (a filter with times), POSITION_AHEAD,
-    LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+    POSITION_EXPIRED, LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
     """
     CreateConsumer: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.CreateConsumerRequest, _event_log_pb2.CreateConsumerResponse]
     """Creates a durable consumer: a named place in the log that many clients share. Each matching event
@@ -125,6 +135,16 @@ class EventLogAsyncStub(EventLogStub):
     answers its old position beside the new ones. Every bad index is listed: INVALID_FIELD,
     ID_REUSED. Also: REQUEST_ID_REUSED, STORAGE_FULL, STORAGE_FAILED.
     """
+    Ingest: _aio.StreamStreamMultiCallable[_event_log_pb2.IngestRequest, _event_log_pb2.IngestResponse]  # type: ignore[assignment]
+    """The fast way in: batches as they come, without waiting for the one before. Each is stored like an
+    AppendEvents, all or none, in the order in which they were sent, and acknowledged once it is
+    durable; a refused batch is told with its reason and does not end the stream. At most 256 batches or
+    8 MiB of a stream are unacknowledged: then the server reads no more until it has caught up. When
+    the client has ended its side, the stream ends with the last acknowledgement. After a broken
+    stream, batches that were not acknowledged can be sent again under their ids or request ids.
+    Reasons that end the stream: UNDECODABLE, SERVER_DRAINING, DEADLINE_EXCEEDED (nothing was sent for
+    5 minutes). Of a batch: those of AppendEvents.
+    """
     GetEvent: _aio.UnaryUnaryMultiCallable[_event_log_pb2.GetEventRequest, _event_log_pb2.GetEventResponse]  # type: ignore[assignment]
     """Answers one whole event. Reasons: NOT_FOUND, EVENT_CORRUPT."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_event_log_pb2.ListEventsRequest, _event_log_pb2.ListEventsResponse]  # type: ignore[assignment]
@@ -143,7 +163,7 @@ class EventLogAsyncStub(EventLogStub):
     """Follows the log in position order: first what stands, then what comes. Gaps between positions
     are deletions or events of others and are passed over in silence. Clients ignore messages of a
     kind that they do not know. Reasons: INVALID_FIELD (a filter with times), POSITION_AHEAD,
-    LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+    POSITION_EXPIRED, LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
     """
     CreateConsumer: _aio.UnaryUnaryMultiCallable[_event_log_pb2.CreateConsumerRequest, _event_log_pb2.CreateConsumerResponse]  # type: ignore[assignment]
     """Creates a durable consumer: a named place in the log that many clients share. Each matching event
@@ -216,6 +236,22 @@ class EventLogServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def Ingest(
+        self,
+        request_iterator: _MaybeAsyncIterator[_event_log_pb2.IngestRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_log_pb2.IngestResponse], _abc.AsyncIterator[_event_log_pb2.IngestResponse]]:
+        """The fast way in: batches as they come, without waiting for the one before. Each is stored like an
+        AppendEvents, all or none, in the order in which they were sent, and acknowledged once it is
+        durable; a refused batch is told with its reason and does not end the stream. At most 256 batches or
+        8 MiB of a stream are unacknowledged: then the server reads no more until it has caught up. When
+        the client has ended its side, the stream ends with the last acknowledgement. After a broken
+        stream, batches that were not acknowledged can be sent again under their ids or request ids.
+        Reasons that end the stream: UNDECODABLE, SERVER_DRAINING, DEADLINE_EXCEEDED (nothing was sent for
+        5 minutes). Of a batch: those of AppendEvents.
+        """
+
+    @_abc_1.abstractmethod
     def GetEvent(
         self,
         request: _event_log_pb2.GetEventRequest,
@@ -262,7 +298,7 @@ class EventLogServicer(metaclass=_abc_1.ABCMeta):
         """Follows the log in position order: first what stands, then what comes. Gaps between positions
         are deletions or events of others and are passed over in silence. Clients ignore messages of a
         kind that they do not know. Reasons: INVALID_FIELD (a filter with times), POSITION_AHEAD,
-        LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+        POSITION_EXPIRED, LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
         """
 
     @_abc_1.abstractmethod
