@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from uuid import uuid4
 
 import tocsin
@@ -25,7 +26,7 @@ def run(address: str) -> tuple[set[str], str]:
             for thread in threads:
                 thread.start()
             while not (status := client.get_consumer(name).status).parked or len(handled) < len(IMAGES) - 1:
-                threading.Event().wait(0.05)
+                time.sleep(0.05)
             for worker in workers:
                 worker.close()
             (parked,) = client.list_parked(name)

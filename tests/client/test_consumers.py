@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import tocsin
+from tocsin.channel import until
 from tocsin.v1 import event_log_pb2 as pb
 
 from examples.demo.server import Server
@@ -196,3 +198,40 @@ def test_closing_the_client_leaves_its_consumers(shared: Server) -> None:
         client.close()
         status = watching.get_consumer("c").status
         assert (status.streams, status.in_flight, status.waiting) == (0, 0, 1)
+
+
+def test_nothing_is_lost_over_kills_and_restarts(tmp_path: Path) -> None:
+    """XB6: two clients share a consumer while the server is killed and stopped under them."""
+    server = Server(tmp_path)
+    server.start()
+    handled: set[int] = set()
+    try:
+        with tocsin.connect(server.address, backoff=QUICK) as client:
+            client.create_consumer("c", max_retries=100, retry_delay_s=0)
+            sharing = [client.consume("c"), client.consume("c")]
+            threads = [threading.Thread(target=handle, args=(deliveries, handled)) for deliveries in sharing]
+            for thread in threads:
+                thread.start()
+            wanted: set[int] = set()
+            for end in (server.kill, server.stop, server.kill):
+                wanted |= {one.position for one in client.append_many([tocsin.draft("a.b") for _ in range(200)])}
+                end()
+                server.start()
+            settled = max(wanted)
+            assert until(
+                lambda: client.get_consumer("c").status.floor >= settled or None, "all being settled", 30, 0.05
+            )
+            for deliveries in sharing:
+                deliveries.close()
+            for thread in threads:
+                thread.join(10)
+            assert sum(deliveries.connections for deliveries in sharing) > 2
+        assert handled == wanted
+    finally:
+        server.stop()
+
+
+def handle(deliveries: tocsin.Consumption, handled: set[int]) -> None:
+    for delivery in deliveries:
+        handled.add(delivery.event.position)
+        delivery.ack()

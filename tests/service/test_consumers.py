@@ -216,6 +216,7 @@ async def test_a_deleted_event_counts_as_skipped(api: Api, join: Join) -> None:
     await until_status(api, lambda s: s.parked == 1)
     await api.events.DeleteEvent(pb.DeleteEventRequest(id=events[2].id))
     assert await parked(api) == []
+    await until_status(api, lambda s: s.parked == 0)
     assert (await api.events.ReplayParked(pb.ReplayParkedRequest(name="c", all=True))).replayed_count == 0
 
 

@@ -236,6 +236,8 @@ class Ledger:
 
     def forget(self, positions: Iterable[int]) -> None:
         """Settle events that are deleted."""
+        if self.parked:  # some of them may be parked: the next write counts these anew
+            self._dirty = True
         for position in positions:
             event = self._open.get(position)
             if event is not None:
