@@ -291,3 +291,25 @@ async def test_leases_are_never_the_same_twice(tmp_path: Path) -> None:
     assert len(set(seen)) == 6
     assert max(seen) < 2**53
     assert consumers.FLUSH_S <= 0.1
+
+
+async def test_a_damaged_event_ends_streams_until_somebody_seeks_past_it(tmp_path: Path) -> None:
+    """XA11: the checksum of a stored event does not match."""
+    async with serving(tmp_path) as api:
+        await create(api)
+        await fill(api, 3)
+    async with serving(tmp_path) as api:  # what was appended in its own life it has in memory
+        with sqlite3.connect(tmp_path / "tocsin.db") as damage:
+            damage.execute("UPDATE events SET crc = crc + 1 WHERE position = 2")
+        damage.close()
+        client = Client(api)
+        await client.until(told="end")
+        assert client.error is not None
+        assert (client.error.code, client.error.reason) == (grpc.StatusCode.DATA_LOSS, "EVENT_CORRUPT")
+        assert client.error.metadata["position"] == "2"
+        past = pb.SeekConsumerRequest(name="c", after=pb.SubscribeRequest.After(position=2))
+        await api.events.SeekConsumer(past)
+        client = Client(api, acks=True)
+        await client.until(count=1)
+        assert client.positions == [3]
+        await client.close()
