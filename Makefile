@@ -5,10 +5,15 @@ BIN := $(VENV)/bin
 CODEGEN := .venv-codegen
 PROTOS := $(sort $(wildcard protos/tocsin/v1/*.proto))
 STUBS := clients/python
+POLYGLOT_GO := tests/polyglot/go
+PROTOC_GEN_GO := v1.36.11
+PROTOC_GEN_GO_GRPC := v1.6.0
+comma := ,
+GO_PACKAGE := Mtocsin/v1/annotations.proto=tocsin.test/polyglot/tocsinv1$(comma)Mtocsin/v1/event_log.proto=tocsin.test/polyglot/tocsinv1
 PIP := -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools generate verify lint format types test faults faults-short demo examples run bench build ci clean
+.PHONY: help setup tools polyglot polyglot-node polyglot-go generate verify lint format types test faults faults-short demo examples run bench build ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +36,28 @@ tools: ## install grpcurl into .tools/, where Go is (tests use it)
 	@if command -v go >/dev/null; then \
 	  test -x .tools/grpcurl || GOBIN="$(CURDIR)/.tools" GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3; \
 	else echo "grpcurl: Go is not there, tests fall back to buf curl"; fi
+
+# What the clients in Node and Go of tests/polyglot need. A language that is not there is left out, and its
+# test says that it was skipped.
+polyglot: polyglot-node polyglot-go ## install what the Node and Go clients of the tests need
+
+polyglot-node:
+	@if command -v npm >/dev/null; then \
+	  test tests/polyglot/node/node_modules/.package-lock.json -nt tests/polyglot/node/package-lock.json \
+	    || npm ci --prefix tests/polyglot/node --ignore-scripts --no-audit --no-fund --loglevel=error; \
+	else echo "polyglot: npm is not there, the Node client is left out"; fi
+
+polyglot-go: $(CODEGEN)/.installed
+	@if command -v go >/dev/null; then \
+	  GOBIN="$(CURDIR)/.tools" go install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO) \
+	  && GOBIN="$(CURDIR)/.tools" go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC) \
+	  && mkdir -p $(POLYGLOT_GO)/tocsinv1 \
+	  && PATH="$(CURDIR)/.tools:$$PATH" $(CODEGEN)/bin/python -m grpc_tools.protoc -Iprotos \
+	      --go_out=$(POLYGLOT_GO) --go_opt=module=tocsin.test/polyglot,$(GO_PACKAGE) \
+	      --go-grpc_out=$(POLYGLOT_GO) --go-grpc_opt=module=tocsin.test/polyglot,$(GO_PACKAGE) \
+	      protos/tocsin/v1/annotations.proto protos/tocsin/v1/event_log.proto \
+	  && cd $(POLYGLOT_GO) && go build -o "$(CURDIR)/.tools/polyglot" . ; \
+	else echo "polyglot: Go is not there, the Go client is left out"; fi
 
 generate: $(CODEGEN)/.installed ## write the stubs of protos/ anew
 	@rm -f $(STUBS)/tocsin/v1/*_pb2*
@@ -65,7 +92,7 @@ faults: setup ## kill -9 under load, at 500 moments; 1,500 power losses (about 1
 	@$(BIN)/python -m pytest -q -m faults
 
 faults-short: setup ## the same, fewer times
-	@TOCSIN_KILL_CYCLES=15 TOCSIN_CRASH_CYCLES=60 TOCSIN_POWER_IMAGES=300 $(BIN)/python -m pytest -q -m faults
+	@TOCSIN_KILL_CYCLES=15 TOCSIN_CONSUMER_KILL_CYCLES=8 TOCSIN_CRASH_CYCLES=60 TOCSIN_POWER_IMAGES=300 $(BIN)/python -m pytest -q -m faults
 
 demo: setup ## the main job, end to end, visibly
 	@$(BIN)/python -m examples.demo
@@ -84,7 +111,7 @@ build: setup ## build both distributions into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist clients/python
 	@$(BIN)/python -m build --no-isolation --outdir dist .
 
-ci: verify lint types tools test faults-short demo build ## all that has to hold
+ci: verify lint types tools polyglot test faults-short demo build ## all that has to hold
 
 clean: ## remove what was made
 	@rm -rf $(VENV) $(CODEGEN) .tools dist build data

@@ -20,6 +20,7 @@ import structlog
 from tocsin_server.alert_types import discover as discover_alert_types
 from tocsin_server.api.alerting import AlertingService
 from tocsin_server.api.appends import AppendService
+from tocsin_server.api.consumers import ConsumersService
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_log import EventLogService
 from tocsin_server.api.event_redaction import EventRedaction
@@ -32,13 +33,14 @@ from tocsin_server.api.system import SystemService
 from tocsin_server.config import ConfigError, Settings
 from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.dispatch.execution import THREADS, Execution
-from tocsin_server.domain import alerting, event_log, notifications, templates
+from tocsin_server.domain import alerting, consumers, event_log, notifications, templates
 from tocsin_server.domain.ports import EndpointKind, Runtime
 from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
 from tocsin_server.store.alerting import Alerts
+from tocsin_server.store.consumer_store import Consumers
 from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
@@ -64,6 +66,9 @@ LIMITS = {
     "scan_events": event_log.SCAN_EVENTS_MAX,
     "subscribe_batch_events": event_log.SUBSCRIBE_BATCH_EVENTS,
     "subscribe_batch_bytes": event_log.SUBSCRIBE_BATCH_BYTES,
+    "consumers": consumers.CONSUMERS_MAX,
+    "consumer_parked_events": consumers.PARKED_MAX,
+    "consumer_waiting_events": consumers.WAITING_MAX,
     "endpoint_configurations": notifications.CONFIGURATIONS_MAX,
     "response_excerpt_bytes": notifications.EXCERPT_BYTES_MAX,
     "attempts_shown": notifications.ATTEMPTS_SHOWN_MAX,
@@ -113,6 +118,7 @@ class StoreParts:
     tail: Tail
     writer: Writer
     log: LogStore
+    consumers: Consumers
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +195,12 @@ class App:
             AppendService(parts.log, drafts, self.log_id),
             IngestService(parts.log, drafts, self.runtime, self.log_id, self.draining, INGEST_IDLE_S),
             EventLogService(parts.log, tokens, self.log_id),
+            ConsumersService(parts.consumers, parts.log, tokens, self.log_id, digest_key),
             NotificationsService(store_of_notifications, dispatcher, kinds, tokens, digest_key),
             AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
         ]
-        await self._serve(server, services, parts.log.following)
+        await self._serve(server, services, parts)
         gc.freeze()  # what was built at start never becomes garbage: collections look at less
 
     def _start_store(self, store: Store) -> StoreParts:
@@ -210,7 +217,10 @@ class App:
         following = Following(tail, reads, self.runtime)
         following.start()
         self._cleanups.append(("following", following.stop))
-        return StoreParts(readers, tail, writer, LogStore(writer, reads, following))
+        consumers_of_log = Consumers(writer, readers, following, self.runtime)
+        consumers_of_log.start()
+        self._cleanups.append(("consumers", consumers_of_log.stop))
+        return StoreParts(readers, tail, writer, LogStore(writer, reads, following), consumers_of_log)
 
     def _retention(self, parts: StoreParts) -> Retention:
         rules = Rules(
@@ -262,7 +272,7 @@ class App:
         log.debug("bound", listen=listen, port=self.port)
         return server
 
-    async def _serve(self, server: ApiServer, services: list[Service], following: Following) -> None:
+    async def _serve(self, server: ApiServer, services: list[Service], parts: StoreParts) -> None:
         await server.serve(services)
         log.info("serving", port=self.port, data=str(self.data), log_id=self.log_id)
 
@@ -270,7 +280,8 @@ class App:
             log.info("draining")
             await server.set_serving(False)
             self.draining.set()
-            following.drain()
+            parts.log.following.drain()
+            await parts.consumers.drain()
             await server.stop()
 
         self._cleanups.append(("drain", drain))

@@ -14,7 +14,7 @@ import grpc
 import pytest
 import tocsin
 
-from examples import alert_on_failures, append_and_follow, notify_on_failure
+from examples import alert_on_failures, append_and_follow, notify_on_failure, share_work
 from examples.demo.server import Server
 
 
@@ -43,7 +43,13 @@ def test_alert_on_failures(server: Server) -> None:
     assert recovery.endswith(" is well again")
 
 
-EXAMPLES = ["append_and_follow", "notify_on_failure", "alert_on_failures"]
+EXAMPLES = ["append_and_follow", "notify_on_failure", "alert_on_failures", "share_work"]
+
+
+def test_share_work(server: Server) -> None:
+    handled, reason = share_work.run(server.address)
+    assert handled == set(share_work.IMAGES) - {share_work.BROKEN}
+    assert reason == "not an image"
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

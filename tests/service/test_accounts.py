@@ -147,6 +147,8 @@ async def filled(api: Api, hook: WebhookReceiver) -> Mine:
     event = log_pb.Event(id="mine", type="user.t", message=SECRET_WORD)
     appended = await api.events.AppendEvent(log_pb.AppendEventRequest(event=event, request_id="r"))
     await api.events.AppendEvents(log_pb.AppendEventsRequest(events=[log_pb.Event(type="user.b")], request_id="r"))
+    consumer = log_pb.Consumer(name="mine", filter=log_pb.EventFilter(types=[SECRET_WORD]))
+    await api.events.CreateConsumer(log_pb.CreateConsumerRequest(consumer=consumer, request_id="r"))
     delivery_id = (await hook.until(1))[0].id
     return Mine(appended.event, configuration, delivery_id, await create(api, alert(name=SECRET_WORD), "r"))
 
@@ -200,6 +202,25 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
         lambda mine: log_pb.SubscribeRequest(beginning=BEGINNING, stop_when_caught_up=True),
         without("batch.events"),
     ),
+    "CreateConsumer": (
+        lambda mine: log_pb.CreateConsumerRequest(consumer=log_pb.Consumer(name="mine"), request_id="r"),
+        answered(lambda a, mine: a[0].consumer.account == "acme" and not a[0].consumer.filter.types),
+    ),
+    "GetConsumer": (lambda mine: log_pb.GetConsumerRequest(name="mine"), not_found),
+    "ListConsumers": (lambda mine: log_pb.ListConsumersRequest(), without("consumers")),
+    "UpdateConsumer": (
+        lambda mine: log_pb.UpdateConsumerRequest(consumer=log_pb.Consumer(name="mine", max_in_flight=1)),
+        not_found,
+    ),
+    "SeekConsumer": (lambda mine: log_pb.SeekConsumerRequest(name="mine", beginning=BEGINNING), not_found),
+    "DeleteConsumer": (lambda mine: log_pb.DeleteConsumerRequest(name="mine"), not_found),
+    "Consume": (
+        lambda mine: log_pb.ConsumeRequest(start=log_pb.ConsumeRequest.Start(name="mine")),
+        not_found,
+    ),
+    "ListParked": (lambda mine: log_pb.ListParkedRequest(name="mine"), not_found),
+    "ReplayParked": (lambda mine: log_pb.ReplayParkedRequest(name="mine", all=True), not_found),
+    "PurgeParked": (lambda mine: log_pb.PurgeParkedRequest(name="mine", all=True), not_found),
     "ListEndpoints": (lambda mine: pb.ListEndpointsRequest(), everybodys),
     "GetEndpoint": (lambda mine: pb.GetEndpointRequest(kind="webhook"), everybodys),
     "UpdateEndpoint": (
@@ -268,6 +289,8 @@ async def test_no_rpc_crosses_accounts(api: Api, hook: WebhookReceiver, method: 
     assert verdict(answers, refusal, mine), told
     assert SECRET_WORD not in told
     assert (await api.events.GetEvent(log_pb.GetEventRequest(id="mine"))).event == mine.event
+    consumer = (await api.events.GetConsumer(log_pb.GetConsumerRequest(name="mine"))).consumer
+    assert (consumer.max_in_flight, consumer.create_time) == (100, consumer.update_time)
     kept = await api.notifications.GetEndpointConfiguration(
         pb.GetEndpointConfigurationRequest(id=mine.configuration.id)
     )

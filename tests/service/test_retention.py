@@ -16,6 +16,7 @@ from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.app import system_runtime
 from tocsin_server.store import retention
 
+from tests.support.consumers import Client, create, until_status
 from tests.support.receivers import WebhookReceiver
 from tests.support.servers import Api, Refusal, Subscriber, refused, serving
 
@@ -184,3 +185,34 @@ async def test_the_file_gives_its_space_back(tmp_path: Path, monkeypatch: pytest
 
         await until(is_small)
     assert path.stat().st_size < 500 * 4096
+
+
+async def test_what_a_consumer_did_not_see_in_time_counts_as_skipped(tmp_path: Path) -> None:
+    async with keeping(tmp_path, max_events=2) as api:
+        await create(api, start="new")
+        await append(api, 6)
+        await until(lambda: _kept(api, [5, 6]))
+        client = Client(api)
+        await client.until(count=2)
+        assert client.positions == [5, 6]
+        client.ack()
+        found = await until_status(api, lambda s: s.floor == 6)
+        assert (found.lag, found.parked, found.waiting) == (0, 0, 0)
+        await client.close()
+
+
+async def _kept(api: Api, expected: list[int]) -> bool:
+    return await positions(api) == expected
+
+
+async def test_a_global_consumer_passes_over_one_accounts_horizon_and_sees_the_others_events(tmp_path: Path) -> None:
+    """XB7: the horizon of one account hides nothing that another account still has."""
+    async with keeping(tmp_path, max_events=2) as api:
+        await append(api, 1, "quiet")
+        await create(api, filter=pb.EventFilter(scope=pb.SCOPE_GLOBAL, types=["n*"]))
+        await append(api, 6)
+        await until(lambda: _kept(api, [6, 7]))
+        client = Client(api)
+        await client.until(count=3)
+        assert client.positions == [1, 6, 7]
+        await client.close()

@@ -9,9 +9,11 @@
 `tocsin.v1`; the errors are drawn as a tree in `tocsin.errors`.
 """
 
-from tocsin.aio import AsyncClient, AsyncSubscription, connect_async
+from tocsin.aio import AsyncClient, AsyncConsumption, AsyncSubscription, connect_async
 from tocsin.alerts import RECOVERED, action, alert
 from tocsin.client import Client, connect
+from tocsin.consumers import Delivery
+from tocsin.consumption import Consumption
 from tocsin.errors import (
     Aborted,
     AlertTypeDisabled,
@@ -34,11 +36,13 @@ from tocsin.errors import (
     KeyMissing,
     LimitReached,
     LogChanged,
+    NameTaken,
     NotFound,
     OutOfRange,
     PageTokenMismatch,
     PermissionDenied,
     PositionAhead,
+    PositionExpired,
     RequestIdReused,
     ResourceExhausted,
     ServerDraining,
@@ -73,14 +77,17 @@ __all__ = [
     "AlreadyExists",
     "Appended",
     "AsyncClient",
+    "AsyncConsumption",
     "AsyncSubscription",
     "Backoff",
     "Cancelled",
     "CaughtUp",
     "Client",
     "Conflict",
+    "Consumption",
     "DataLoss",
     "DeadlineExceeded",
+    "Delivery",
     "EndpointDisabled",
     "Event",
     "EventCorrupt",
@@ -95,11 +102,13 @@ __all__ = [
     "KeyMissing",
     "LimitReached",
     "LogChanged",
+    "NameTaken",
     "NotFound",
     "OutOfRange",
     "PageTokenMismatch",
     "PermissionDenied",
     "PositionAhead",
+    "PositionExpired",
     "RequestIdReused",
     "ResourceExhausted",
     "ServerDraining",

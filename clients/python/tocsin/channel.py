@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from tocsin.errors import from_rpc
+from tocsin.failures import from_rpc
 from tocsin.retries import Attempts, is_repeatable
 from tocsin.settings import Settings
 

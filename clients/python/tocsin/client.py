@@ -10,6 +10,8 @@ import grpc
 
 from tocsin import alerts, events, following, receivers
 from tocsin.channel import Channel, Streaming, dial, pages, until
+from tocsin.consumer_calls import ConsumerCalls
+from tocsin.consumption import Consumption
 from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
 from tocsin.subscription import OnDisconnect, Subscription
 from tocsin.v1 import alerting_pb2 as alerting
@@ -33,7 +35,7 @@ def connect(address: str = DEFAULT_ADDRESS, **options: Unpack[Options]) -> Clien
     return Client(dial(settings), settings)
 
 
-class Client:
+class Client(ConsumerCalls):
     """A connection to a server, to be used as a context manager. Threads may share it.
 
     `event_log`, `notifications`, `alerting` and `system` are the stubs with every RPC of the protos;
@@ -46,6 +48,7 @@ class Client:
         self._settings = settings
         self._owner = owner
         self._subscriptions: WeakSet[Subscription] = WeakSet()
+        self._consumptions: WeakSet[Consumption] = WeakSet()
         ours = cast(grpc.Channel, Channel(channel, settings))
         self.event_log = EventLogStub(ours)
         self._follow = cast(_Follow, self.event_log.Subscribe)
@@ -60,11 +63,13 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the subscriptions and the connection. A client of `in_context` has nothing to close."""
+        """Leave subscriptions and consumers, end the connection. A client of `in_context` has nothing to close."""
         if not self._owner:
             return
         for subscription in list(self._subscriptions):
             subscription.close()
+        for consumption in list(self._consumptions):
+            consumption.close()
         self._grpc_channel.close()
 
     def in_context(
@@ -88,7 +93,7 @@ class Client:
         }
         settings = self._settings.in_context(**{name: value for name, value in given.items() if value})
         client = Client(self._grpc_channel, settings, owner=False)
-        client._subscriptions = self._subscriptions
+        client._subscriptions, client._consumptions = self._subscriptions, self._consumptions
         return client
 
     def info(self) -> system.GetInfoResponse:

@@ -15,14 +15,16 @@ back to the class of its gRPC code, so catching the inner nodes of the tree keep
     ├── NotFound                  NOT_FOUND
     ├── AlreadyExists             ALREADY_EXISTS
     │   ├── IdReused                ID_REUSED
-    │   └── RequestIdReused         REQUEST_ID_REUSED
+    │   ├── RequestIdReused         REQUEST_ID_REUSED
+    │   └── NameTaken               NAME_TAKEN
     ├── FailedPrecondition        FAILED_PRECONDITION
     │   ├── LogChanged              LOG_CHANGED
     │   ├── AlertTypeDisabled       ALERT_TYPE_DISABLED
     │   ├── EndpointDisabled        ENDPOINT_DISABLED
     │   └── KeyMissing              KEY_MISSING
     ├── OutOfRange                OUT_OF_RANGE
-    │   └── PositionAhead           POSITION_AHEAD
+    │   ├── PositionAhead           POSITION_AHEAD
+    │   └── PositionExpired         POSITION_EXPIRED
     ├── Unauthenticated           UNAUTHENTICATED
     ├── PermissionDenied          PERMISSION_DENIED
     ├── ResourceExhausted         RESOURCE_EXHAUSTED
@@ -48,16 +50,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar
 
 import grpc
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
-
-# Trailer in which a server puts google.rpc.Status.
-_DETAILS_KEY = "grpc-status-details-bin"
-# ErrorInfo of another domain comes from something between us and the server; its reasons are not ours.
-_DOMAIN = "tocsin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +173,12 @@ class RequestIdReused(AlreadyExists):
     reasons = ("REQUEST_ID_REUSED",)
 
 
+class NameTaken(AlreadyExists):
+    """The account has another object with this name."""
+
+    reasons = ("NAME_TAKEN",)
+
+
 class FailedPrecondition(TocsinError):
     """The state of the server forbids the call; repeating it alone cannot help."""
 
@@ -218,6 +219,12 @@ class PositionAhead(OutOfRange):
     """The position is ahead of the log's head: it is from another log."""
 
     reasons = ("POSITION_AHEAD",)
+
+
+class PositionExpired(OutOfRange):
+    """Retention has deleted events after the position; `metadata` has the `oldest` one that can be read."""
+
+    reasons = ("POSITION_EXPIRED",)
 
 
 class Unauthenticated(TocsinError):
@@ -347,54 +354,3 @@ BY_REASON = {reason: found for found in _tree(TocsinError) for reason in found._
 
 BY_CODE = {code: found for found in _tree(TocsinError) for code in found.__dict__.get("codes", ())}
 """The class for a code whose reason is missing or not known."""
-
-
-class _FailedCall(Protocol):
-    def code(self) -> grpc.StatusCode: ...
-    def details(self) -> str | None: ...
-    def trailing_metadata(self) -> object: ...
-
-
-def from_rpc(error: grpc.RpcError) -> TocsinError:
-    """Translate what gRPC raised, of the blocking or of the asyncio kind."""
-    call = cast(_FailedCall, error)
-    status = _status(call.trailing_metadata())
-    info = error_details_pb2.ErrorInfo()
-    violations: tuple[Violation, ...] = ()
-    retry_after_s: float | None = None
-    for detail in status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            detail.Unpack(info)
-        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            violations = _violations(detail)
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo()
-            detail.Unpack(retry)
-            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
-    reason = info.reason if info.domain == _DOMAIN else ""
-    code = call.code()
-    kind = BY_REASON.get(reason) or BY_CODE.get(code, TocsinError)
-    return kind(
-        call.details() or code.name,
-        code=code,
-        reason=reason,
-        metadata=info.metadata,
-        violations=violations,
-        retry_after_s=retry_after_s,
-    )
-
-
-def _status(trailers: object) -> status_pb2.Status:
-    for key, value in cast("list[tuple[str, bytes]]", trailers or ()):
-        if key == _DETAILS_KEY:
-            try:
-                return status_pb2.Status.FromString(value)
-            except DecodeError:
-                break  # what cannot be read is as good as not sent: the code still tells the kind
-    return status_pb2.Status()
-
-
-def _violations(detail: object) -> tuple[Violation, ...]:
-    refused = error_details_pb2.BadRequest()
-    detail.Unpack(refused)  # type: ignore[attr-defined]
-    return tuple(Violation(found.field, found.description) for found in refused.field_violations)

@@ -144,12 +144,14 @@ class Progress:
         None is a stream that the server ended without an error.
         """
         self.failures += 1
-        if error is not None and not self._may_pass(error):
+        if error is not None and not may_pass(error, self.failures):
             raise error
         asked_s = error.retry_after_s if error is not None else None
         return max(self.backoff.wait_s(self.failures, chance), asked_s or 0.0)
 
-    def _may_pass(self, error: TocsinError) -> bool:
-        if error.code is grpc.StatusCode.UNAVAILABLE or isinstance(error, SlowConsumer | TooManyStreams):
-            return True
-        return error.code in _TRANSPORT and not error.reason and self.failures <= _TRANSPORT_FAILURES_MAX
+
+def may_pass(error: TocsinError, failures: int) -> bool:
+    """Tell whether a new connection may mend what broke a stream, after so many failures in a row."""
+    if error.code is grpc.StatusCode.UNAVAILABLE or isinstance(error, SlowConsumer | TooManyStreams):
+        return True
+    return error.code in _TRANSPORT and not error.reason and failures <= _TRANSPORT_FAILURES_MAX

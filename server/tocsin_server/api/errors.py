@@ -31,6 +31,7 @@ STATUS: Mapping[Reason, grpc.StatusCode] = {
     Reason.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.ID_REUSED: grpc.StatusCode.ALREADY_EXISTS,
     Reason.REQUEST_ID_REUSED: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.NAME_TAKEN: grpc.StatusCode.ALREADY_EXISTS,
     Reason.LOG_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.ALERT_TYPE_DISABLED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.KEY_MISSING: grpc.StatusCode.FAILED_PRECONDITION,

@@ -15,6 +15,13 @@ def micros(timestamp: Timestamp) -> int:
     return timestamp.seconds * 1_000_000 + timestamp.nanos // 1000
 
 
+def refuse_times(sent: pb.EventFilter, path: str = "filter") -> None:
+    """Refuse the times of a filter for what is to come."""
+    for name in ("since", "before"):
+        if sent.HasField(name):
+            raise invalid_field(f"{path}.{name}", "makes no sense for what is to come: use start_time")
+
+
 def event_filter(sent: pb.EventFilter, caller: Caller, path: str = "filter") -> EventFilter:
     """Read a filter; scope GLOBAL is for the account `admin` acting for itself."""
     everybody = sent.scope == pb.SCOPE_GLOBAL

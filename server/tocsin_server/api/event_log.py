@@ -5,11 +5,12 @@ from __future__ import annotations
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.event_filters import event_filter, micros
+from tocsin_server.api.event_filters import event_filter, refuse_times
 from tocsin_server.api.paging import PageTokens, page_size
 from tocsin_server.api.server import Send, Service
+from tocsin_server.api.starts import start_position
 from tocsin_server.domain.encoding import wire_bytes
-from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
+from tocsin_server.domain.errors import TocsinError, invalid_field
 from tocsin_server.domain.event_log import (
     SUBSCRIBE_BATCH_EVENTS,
     Batch,
@@ -94,11 +95,9 @@ class EventLogService(Service):
     async def subscribe(self, request: pb.SubscribeRequest, caller: Caller, send: Send) -> None:
         """Tell what stands after the start, then what comes, until the client leaves."""
         wanted = event_filter(request.filter, caller)
-        for name in ("since", "before"):
-            if request.filter.HasField(name):
-                raise invalid_field(f"filter.{name}", "makes no sense for what is to come: use start_time")
+        refuse_times(request.filter)
         status = await self._log.status(wanted.account)
-        start = await self._start(request, status.oldest)
+        start = await start_position(self._log, self._log_id, request, status.oldest)
         position = status.oldest - 1 if start is None else start
         started = pb.SubscribeResponse.Started(
             log_id=status.log_id, head=status.head, oldest=status.oldest, position=position
@@ -118,29 +117,6 @@ class EventLogService(Service):
             position = step.position
             if request.stop_when_caught_up and isinstance(step, CaughtUp):
                 return
-
-    async def _start(self, request: pb.SubscribeRequest, oldest: int) -> int | None:
-        """Find the position after which events are told, None for the beginning; `oldest` can still be read."""
-        kind = request.WhichOneof("start")
-        if kind == "beginning":
-            return None
-        if kind == "start_time":
-            return max(await self._log.position_before(micros(request.start_time)), oldest - 1)
-        if kind is None:
-            return self._log.head
-        if request.after.log_id and request.after.log_id != self._log_id:
-            raise TocsinError(
-                Reason.LOG_CHANGED,
-                "the position belongs to another log (the store was restored): start anew",
-                metadata={"log_id": self._log_id},
-            )
-        if request.after.position > self._log.head:
-            raise TocsinError(
-                Reason.POSITION_AHEAD,
-                f"position {request.after.position} is ahead of the head {self._log.head}",
-                metadata={"head": str(self._log.head)},
-            )
-        return request.after.position
 
 
 def encoded_step(step: Step) -> bytes:

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     LIMIT_REACHED = "LIMIT_REACHED"
     ENDPOINT_DISABLED = "ENDPOINT_DISABLED"
     SERVER_STARTING = "SERVER_STARTING"
+    NAME_TAKEN = "NAME_TAKEN"
 
 
 @dataclass(frozen=True, slots=True)

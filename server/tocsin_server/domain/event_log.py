@@ -6,7 +6,7 @@ beside it. All times are microseconds since 1970 UTC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -169,10 +169,27 @@ class ScanPage:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a follower is told: joined frames of events, and how far the log is looked through."""
+    """What a follower is told: joined frames of events, and how far the log is looked through.
+
+    `sizes` has the position of each event and the bytes of its frame, in order.
+    """
 
     frames: bytes
     position: int
+    sizes: Sequence[tuple[int, int]] = ()
+
+    @classmethod
+    def of(cls, events: Sequence[tuple[int, bytes]], through: int) -> Batch:
+        """Join the frames of events, each given with its position."""
+        frames = b"".join([frame for _, frame in events])
+        return cls(frames, through, [(position, len(frame)) for position, frame in events])
+
+    def events(self) -> Iterator[tuple[int, bytes]]:
+        """Give each event's position and frame."""
+        place = 0
+        for position, size in self.sizes:
+            yield position, self.frames[place : place + size]
+            place += size
 
 
 @dataclass(frozen=True, slots=True)

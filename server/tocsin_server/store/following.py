@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from tocsin_server.domain.errors import Reason, TocsinError
@@ -113,14 +113,12 @@ class View:
 
 
 def _join(entries: list[tuple[int, bytes]], batch_max: int, through: int) -> Batch:
-    taken: list[bytes] = []
     size = 0
-    for index, (position, frame) in enumerate(entries):
-        taken.append(frame)
+    for index, (position, frame) in enumerate(entries, 1):
         size += len(frame)
-        if (len(taken) == batch_max or size >= SUBSCRIBE_BATCH_BYTES) and index + 1 < len(entries):
-            return Batch(b"".join(taken), position)
-    return Batch(b"".join(taken), through)
+        if (index == batch_max or size >= SUBSCRIBE_BATCH_BYTES) and index < len(entries):
+            return Batch.of(entries[:index], position)
+    return Batch.of(entries, through)
 
 
 class Following:
@@ -133,6 +131,7 @@ class Following:
         self._views: dict[EventFilter, View] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._draining = False
+        self.deleted: Callable[[Sequence[int]], None] = lambda positions: None
 
     def start(self) -> None:
         """Begin to listen to the tail; called on the event loop of the followers."""
@@ -161,6 +160,8 @@ class Following:
             view.advance()
             if deleted:
                 view.forget(deleted)
+        if deleted:
+            self.deleted(deleted)
 
     async def _tick_forever(self) -> None:
         while True:
@@ -170,16 +171,24 @@ class Following:
                 view.tick(now)
 
     async def follow(
-        self, event_filter: EventFilter, after: int | None, batch_max: int, heartbeat_s: float
+        self,
+        event_filter: EventFilter,
+        after: int | None,
+        batch_max: int,
+        heartbeat_s: float,
+        skips_expired: bool = False,
     ) -> AsyncIterator[Step]:
-        """Tell what matches after a position, or (None) from the oldest event on, without end."""
+        """Tell what matches after a position, or (None) from the oldest event on, without end.
+
+        With `skips_expired` what retention has deleted is passed over, else it is an error.
+        """
         view = self._views.get(event_filter)
         if view is None:
             view = self._views[event_filter] = View(self._tail, event_filter)
             view.advance()  # what was committed while nobody was listening
         view.followers += 1
         try:
-            async for step in self._steps(view, event_filter, after, batch_max, heartbeat_s):
+            async for step in self._steps(view, event_filter, after, batch_max, heartbeat_s, skips_expired):
                 yield step
         finally:
             view.followers -= 1
@@ -187,7 +196,13 @@ class Following:
                 self._views.pop(event_filter, None)
 
     async def _steps(
-        self, view: View, event_filter: EventFilter, after: int | None, batch_max: int, heartbeat_s: float
+        self,
+        view: View,
+        event_filter: EventFilter,
+        after: int | None,
+        batch_max: int,
+        heartbeat_s: float,
+        skips_expired: bool,
     ) -> AsyncIterator[Step]:
         # Retention works where the log begins: who begins there is moved along until it has its first event.
         at_beginning = after is None
@@ -207,7 +222,7 @@ class Following:
                 behind = True
                 batch = await self._from_store(event_filter, position, batch_max)
             oldest = self._tail.horizon(event_filter.account)
-            if position < oldest - 1:
+            if position < oldest - 1 and not skips_expired:
                 if not at_beginning:
                     raise _expired(position, oldest)
                 position = oldest - 1
@@ -230,7 +245,7 @@ class Following:
     async def _from_store(self, event_filter: EventFilter, position: int, batch_max: int) -> Batch:
         upto = min(position + CHECKPOINT_EVENTS, self._tail.head)
         page = await self._reads.scan(event_filter, position, upto, batch_max, SUBSCRIBE_BATCH_BYTES)
-        return Batch(b"".join(frame for _, frame in page.events), page.through)
+        return Batch.of(page.events, page.through)
 
 
 def _expired(position: int, oldest: int) -> TocsinError:

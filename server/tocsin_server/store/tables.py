@@ -255,3 +255,57 @@ class AlertInstanceRow(Model):
     class Meta:
         table_name = "alert_instances"
         primary_key = CompositeKey("account", "alert_id", "id")
+
+
+class ConsumerRow(Model):
+    """One durable consumer: its rules, and `cursor`: matching events above it come anew.
+
+    `id` tells it from a later consumer of the same name; `criteria` is its filter as JSON.
+    """
+
+    account = TextField()
+    name = TextField()
+    id = TextField(unique=True)
+    criteria = TextField()
+    lease_us = BigIntegerField()
+    max_retries = IntegerField()
+    max_in_flight = IntegerField()
+    retry_delay_us = BigIntegerField()
+    cursor = BigIntegerField()
+    created_at = BigIntegerField()
+    updated_at = BigIntegerField()
+
+    class Meta:
+        table_name = "consumers"
+        primary_key = CompositeKey("account", "name")
+
+
+class ConsumerEventRow(Model):
+    """An event that is open although the cursor has passed it, or that has failed before."""
+
+    consumer_id = TextField()
+    position = BigIntegerField()
+    attempts = IntegerField()
+    failures = IntegerField()
+
+    class Meta:
+        table_name = "consumer_events"
+        primary_key = CompositeKey("consumer_id", "position")
+        without_rowid = True
+
+
+class ParkedEventRow(Model):
+    """An event that a consumer does not hand out until somebody decides."""
+
+    consumer_id = TextField()
+    position = BigIntegerField()
+    attempts = IntegerField()
+    cause = TextField()
+    reason = TextField()
+    parked_by = TextField()
+    parked_at = BigIntegerField()
+
+    class Meta:
+        table_name = "parked_events"
+        primary_key = CompositeKey("consumer_id", "position")
+        without_rowid = True

@@ -1,6 +1,7 @@
 """The asyncio side of the client: the same calls, awaited."""
 
 from tocsin.aio.client import AsyncClient, connect_async
+from tocsin.aio.consumption import AsyncConsumption
 from tocsin.aio.subscription import AsyncSubscription
 
-__all__ = ["AsyncClient", "AsyncSubscription", "connect_async"]
+__all__ = ["AsyncClient", "AsyncConsumption", "AsyncSubscription", "connect_async"]

@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import Message
 
 from tocsin.channel import Decode, Metadata, serialize
-from tocsin.errors import from_rpc
+from tocsin.failures import from_rpc
 from tocsin.retries import Attempts, is_repeatable
 from tocsin.settings import Settings
 

@@ -10,6 +10,8 @@ import grpc
 
 from tocsin import alerts, events, following, receivers
 from tocsin.aio.channel import AsyncChannel, AsyncStreaming, dial, pages, until
+from tocsin.aio.consumer_calls import AsyncConsumerCalls
+from tocsin.aio.consumption import AsyncConsumption
 from tocsin.aio.subscription import AsyncSubscription
 from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
 from tocsin.subscription import OnDisconnect
@@ -34,7 +36,7 @@ def connect_async(address: str = DEFAULT_ADDRESS, **options: Unpack[Options]) ->
     return AsyncClient(dial(settings), settings)
 
 
-class AsyncClient:
+class AsyncClient(AsyncConsumerCalls):
     """A connection to a server, to be used as an async context manager, in one event loop.
 
     `event_log`, `notifications`, `alerting` and `system` are the stubs with every RPC of the protos;
@@ -47,6 +49,7 @@ class AsyncClient:
         self._settings = settings
         self._owner = owner
         self._subscriptions: WeakSet[AsyncSubscription] = WeakSet()
+        self._consumptions: WeakSet[AsyncConsumption] = WeakSet()
         ours = cast(grpc.aio.Channel, AsyncChannel(channel, settings))
         self.event_log = EventLogStub(ours)
         self._follow = cast(_Follow, self.event_log.Subscribe)
@@ -61,11 +64,13 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """End the subscriptions and the connection. A client of `in_context` has nothing to close."""
+        """Leave subscriptions and consumers, end the connection. A client of `in_context` has nothing to close."""
         if not self._owner:
             return
         for subscription in list(self._subscriptions):
             subscription.close()
+        for consumption in list(self._consumptions):
+            await consumption.close()
         await self._grpc_channel.close()
 
     def in_context(
@@ -89,7 +94,7 @@ class AsyncClient:
         }
         settings = self._settings.in_context(**{name: value for name, value in given.items() if value})
         client = AsyncClient(self._grpc_channel, settings, owner=False)
-        client._subscriptions = self._subscriptions
+        client._subscriptions, client._consumptions = self._subscriptions, self._consumptions
         return client
 
     async def info(self) -> system.GetInfoResponse:

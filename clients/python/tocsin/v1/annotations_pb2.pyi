@@ -89,6 +89,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """OUT_OF_RANGE: retention has deleted events after the position; metadata has the `oldest` position
     that can be read. Begin anew there, or at `beginning`.
     """
+    ERROR_REASON_NAME_TAKEN: _ErrorReason.ValueType  # 30
+    """ALREADY_EXISTS: the account has another object with this name."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -157,6 +159,8 @@ ERROR_REASON_POSITION_EXPIRED: ErrorReason.ValueType  # 29
 """OUT_OF_RANGE: retention has deleted events after the position; metadata has the `oldest` position
 that can be read. Begin anew there, or at `beginning`.
 """
+ERROR_REASON_NAME_TAKEN: ErrorReason.ValueType  # 30
+"""ALREADY_EXISTS: the account has another object with this name."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -6,6 +6,7 @@ The event log: what happened, durable and in one order."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -94,6 +95,86 @@ ORDER_NEWEST_FIRST: Order.ValueType  # 1
 ORDER_OLDEST_FIRST: Order.ValueType  # 2
 """Earliest timestamp first."""
 Global___Order: _TypeAlias = Order  # noqa: Y015
+
+class _ConsumerStall:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConsumerStallEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConsumerStall.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONSUMER_STALL_UNSPECIFIED: _ConsumerStall.ValueType  # 0
+    """It is not held up."""
+    CONSUMER_STALL_PARKED_FULL: _ConsumerStall.ValueType  # 1
+    """10,000 events are parked: replay or purge some. Until then events that would be parked wait and
+    come again every minute.
+    """
+    CONSUMER_STALL_WAITING_FULL: _ConsumerStall.ValueType  # 2
+    """10,000 events wait to come again: they have to be settled first."""
+
+class ConsumerStall(_ConsumerStall, metaclass=_ConsumerStallEnumTypeWrapper):
+    """Why a consumer hands out no new events although there are some."""
+
+CONSUMER_STALL_UNSPECIFIED: ConsumerStall.ValueType  # 0
+"""It is not held up."""
+CONSUMER_STALL_PARKED_FULL: ConsumerStall.ValueType  # 1
+"""10,000 events are parked: replay or purge some. Until then events that would be parked wait and
+come again every minute.
+"""
+CONSUMER_STALL_WAITING_FULL: ConsumerStall.ValueType  # 2
+"""10,000 events wait to come again: they have to be settled first."""
+Global___ConsumerStall: _TypeAlias = ConsumerStall  # noqa: Y015
+
+class _NackAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NackActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NackAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NACK_ACTION_UNSPECIFIED: _NackAction.ValueType  # 0
+    """The same as NACK_ACTION_RETRY."""
+    NACK_ACTION_RETRY: _NackAction.ValueType  # 1
+    """It comes again after the consumer's `retry_delay`; when its retries are used up it is parked."""
+    NACK_ACTION_PARK: _NackAction.ValueType  # 2
+    """It is parked with the reason, until somebody replays or purges it."""
+    NACK_ACTION_SKIP: _NackAction.ValueType  # 3
+    """It is settled without having been handled."""
+
+class NackAction(_NackAction, metaclass=_NackActionEnumTypeWrapper):
+    """What becomes of an event that was not handled."""
+
+NACK_ACTION_UNSPECIFIED: NackAction.ValueType  # 0
+"""The same as NACK_ACTION_RETRY."""
+NACK_ACTION_RETRY: NackAction.ValueType  # 1
+"""It comes again after the consumer's `retry_delay`; when its retries are used up it is parked."""
+NACK_ACTION_PARK: NackAction.ValueType  # 2
+"""It is parked with the reason, until somebody replays or purges it."""
+NACK_ACTION_SKIP: NackAction.ValueType  # 3
+"""It is settled without having been handled."""
+Global___NackAction: _TypeAlias = NackAction  # noqa: Y015
+
+class _ParkCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ParkCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParkCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PARK_CAUSE_UNSPECIFIED: _ParkCause.ValueType  # 0
+    """Never sent."""
+    PARK_CAUSE_CLIENT: _ParkCause.ValueType  # 1
+    """A client asked for it."""
+    PARK_CAUSE_RETRIES: _ParkCause.ValueType  # 2
+    """Its retries were used up."""
+
+class ParkCause(_ParkCause, metaclass=_ParkCauseEnumTypeWrapper):
+    """Why an event was parked."""
+
+PARK_CAUSE_UNSPECIFIED: ParkCause.ValueType  # 0
+"""Never sent."""
+PARK_CAUSE_CLIENT: ParkCause.ValueType  # 1
+"""A client asked for it."""
+PARK_CAUSE_RETRIES: ParkCause.ValueType  # 2
+"""Its retries were used up."""
+Global___ParkCause: _TypeAlias = ParkCause  # noqa: Y015
 
 @_typing.final
 class EventResource(_message.Message):
@@ -1260,3 +1341,1000 @@ class SubscribeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___SubscribeResponse: _TypeAlias = SubscribeResponse  # noqa: Y015
+
+@_typing.final
+class Consumer(_message.Message):
+    """A durable consumer: a named place in the log, with the rules by which events are handed out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    MAX_RETRIES_FIELD_NUMBER: _builtins.int
+    MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Unique in its account."""
+    account: _builtins.str
+    """The account that the consumer belongs to."""
+    max_retries: _builtins.int
+    """How many times an event comes again after it failed, before it is parked. Failed is: refused with
+    NACK_ACTION_RETRY, not settled within its lease, or the oldest unsettled event of a stream that
+    broke. Unset is 10; 0 parks at the first failure.
+    """
+    max_in_flight: _builtins.int
+    """Most events that are handed out and not settled, over all streams together. 0 is 100."""
+    @_builtins.property
+    def filter(self) -> Global___EventFilter:
+        """Which events. Fixed when the consumer is created; times are refused. SCOPE_GLOBAL is for the
+        account `admin` only.
+        """
+
+    @_builtins.property
+    def lease(self) -> _duration_pb2.Duration:
+        """How long a client has to settle an event before it comes again, 1 s to 10 min. Unset is 30 s."""
+
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """How long a failed event waits before it comes again, 0 to 10 min. Unset is 1 s."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed last."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        account: _builtins.str = ...,
+        filter: Global___EventFilter | None = ...,
+        lease: _duration_pb2.Duration | None = ...,
+        max_retries: _builtins.int | None = ...,
+        max_in_flight: _builtins.int = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "create_time", b"create_time", "filter", b"filter", "lease", b"lease", "max_retries", b"max_retries", "retry_delay", b"retry_delay", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "account", b"account", "create_time", b"create_time", "filter", b"filter", "lease", b"lease", "max_in_flight", b"max_in_flight", "max_retries", b"max_retries", "name", b"name", "retry_delay", b"retry_delay", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_retries: _TypeAlias = _typing.Literal["max_retries"]  # noqa: Y015
+    _WhichOneofArgType__max_retries: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_retries) -> _WhichOneofReturnType__max_retries | None: ...
+
+Global___Consumer: _TypeAlias = Consumer  # noqa: Y015
+
+@_typing.final
+class ConsumerStatus(_message.Message):
+    """How far a consumer is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOOR_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    LAG_CAPPED_FIELD_NUMBER: _builtins.int
+    OLDEST_TIME_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    STALL_FIELD_NUMBER: _builtins.int
+    floor: _builtins.int
+    """Every matching event up to here is settled or parked."""
+    lag: _builtins.int
+    """Matching events that have not been handed out yet, counted to 10,000."""
+    lag_capped: _builtins.bool
+    """There may be more than `lag`: 10,000 were found, or the 100,000 events that are looked at did not
+    reach the head.
+    """
+    in_flight: _builtins.int
+    """Events that clients hold under a lease."""
+    waiting: _builtins.int
+    """Events that were handed out, or replayed, and come again."""
+    parked: _builtins.int
+    """Parked events."""
+    streams: _builtins.int
+    """Open streams of this consumer."""
+    stall: Global___ConsumerStall.ValueType
+    """What holds it up."""
+    @_builtins.property
+    def oldest_time(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest event of `lag` was stored; unset when there is none."""
+
+    def __init__(
+        self,
+        *,
+        floor: _builtins.int = ...,
+        lag: _builtins.int = ...,
+        lag_capped: _builtins.bool = ...,
+        oldest_time: _timestamp_pb2.Timestamp | None = ...,
+        in_flight: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        parked: _builtins.int = ...,
+        streams: _builtins.int = ...,
+        stall: Global___ConsumerStall.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_time", b"oldest_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["floor", b"floor", "in_flight", b"in_flight", "lag", b"lag", "lag_capped", b"lag_capped", "oldest_time", b"oldest_time", "parked", b"parked", "stall", b"stall", "streams", b"streams", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsumerStatus: _TypeAlias = ConsumerStatus  # noqa: Y015
+
+@_typing.final
+class CreateConsumerRequest(_message.Message):
+    """A consumer to create. `start` says where it begins. Unset: only events that are appended from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    BEGINNING_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call safe to repeat: unique in the account for this method, remembered for at least
+    7 days.
+    """
+    @_builtins.property
+    def consumer(self) -> Global___Consumer:
+        """The consumer."""
+
+    @_builtins.property
+    def beginning(self) -> Global___SubscribeRequest.Beginning:
+        """From the oldest event on."""
+
+    @_builtins.property
+    def after(self) -> Global___SubscribeRequest.After:
+        """After a known position."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From the first event that was stored (`created_at`) at this time or later."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Global___Consumer | None = ...,
+        beginning: Global___SubscribeRequest.Beginning | None = ...,
+        after: Global___SubscribeRequest.After | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "beginning", b"beginning", "consumer", b"consumer", "start", b"start", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "beginning", b"beginning", "consumer", b"consumer", "request_id", b"request_id", "start", b"start", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["beginning", "after", "start_time"]  # noqa: Y015
+    _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
+
+Global___CreateConsumerRequest: _TypeAlias = CreateConsumerRequest  # noqa: Y015
+
+@_typing.final
+class CreateConsumerResponse(_message.Message):
+    """The new consumer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def consumer(self) -> Global___Consumer:
+        """The consumer as it is stored."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Global___Consumer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateConsumerResponse: _TypeAlias = CreateConsumerResponse  # noqa: Y015
+
+@_typing.final
+class GetConsumerRequest(_message.Message):
+    """Asks for one consumer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The consumer's name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConsumerRequest: _TypeAlias = GetConsumerRequest  # noqa: Y015
+
+@_typing.final
+class GetConsumerResponse(_message.Message):
+    """One consumer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def consumer(self) -> Global___Consumer:
+        """The consumer."""
+
+    @_builtins.property
+    def status(self) -> Global___ConsumerStatus:
+        """How far it is, at this moment."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Global___Consumer | None = ...,
+        status: Global___ConsumerStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConsumerResponse: _TypeAlias = GetConsumerResponse  # noqa: Y015
+
+@_typing.final
+class ListConsumersRequest(_message.Message):
+    """Asks for a page of consumers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most entries of the page: 0 is 100, more than 1000 is 1000. A page also ends at 3 MiB."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; bound to the account."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListConsumersRequest: _TypeAlias = ListConsumersRequest  # noqa: Y015
+
+@_typing.final
+class ListConsumersResponse(_message.Message):
+    """A page of consumers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty at the end."""
+    @_builtins.property
+    def consumers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Consumer]:
+        """The consumers, by name."""
+
+    def __init__(
+        self,
+        *,
+        consumers: _abc.Iterable[Global___Consumer] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumers", b"consumers", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListConsumersResponse: _TypeAlias = ListConsumersResponse  # noqa: Y015
+
+@_typing.final
+class UpdateConsumerRequest(_message.Message):
+    """Asks to change a consumer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def consumer(self) -> Global___Consumer:
+        """The consumer, by its name, with its new settings."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which of `lease`, `max_retries`, `max_in_flight`, `retry_delay` are changed; one that is unset in
+        `consumer` gets its default. No mask: those that are set.
+        """
+
+    def __init__(
+        self,
+        *,
+        consumer: Global___Consumer | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateConsumerRequest: _TypeAlias = UpdateConsumerRequest  # noqa: Y015
+
+@_typing.final
+class UpdateConsumerResponse(_message.Message):
+    """The changed consumer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def consumer(self) -> Global___Consumer:
+        """The consumer as it is stored."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Global___Consumer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateConsumerResponse: _TypeAlias = UpdateConsumerResponse  # noqa: Y015
+
+@_typing.final
+class SeekConsumerRequest(_message.Message):
+    """Asks to move a consumer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BEGINNING_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The consumer's name."""
+    @_builtins.property
+    def beginning(self) -> Global___SubscribeRequest.Beginning:
+        """From the oldest event on."""
+
+    @_builtins.property
+    def after(self) -> Global___SubscribeRequest.After:
+        """After a known position."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From the first event that was stored (`created_at`) at this time or later."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        beginning: Global___SubscribeRequest.Beginning | None = ...,
+        after: Global___SubscribeRequest.After | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "beginning", b"beginning", "start", b"start", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "beginning", b"beginning", "name", b"name", "start", b"start", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["beginning", "after", "start_time"]  # noqa: Y015
+    _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
+
+Global___SeekConsumerRequest: _TypeAlias = SeekConsumerRequest  # noqa: Y015
+
+@_typing.final
+class SeekConsumerResponse(_message.Message):
+    """The consumer has moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Events after this position will come."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeekConsumerResponse: _TypeAlias = SeekConsumerResponse  # noqa: Y015
+
+@_typing.final
+class DeleteConsumerRequest(_message.Message):
+    """Asks to delete a consumer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The consumer's name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteConsumerRequest: _TypeAlias = DeleteConsumerRequest  # noqa: Y015
+
+@_typing.final
+class DeleteConsumerResponse(_message.Message):
+    """The consumer is deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The consumer's name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteConsumerResponse: _TypeAlias = DeleteConsumerResponse  # noqa: Y015
+
+@_typing.final
+class ConsumeRequest(_message.Message):
+    """What a client of a consumer says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Start(_message.Message):
+        """The first message: names the consumer."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+        HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        """The consumer's name."""
+        max_in_flight: _builtins.int
+        """Most events that this stream holds unsettled. 0 is a fair share of the consumer's
+        `max_in_flight`: all of it for one stream, half for each of two.
+        """
+        @_builtins.property
+        def heartbeat_interval(self) -> _duration_pb2.Duration:
+            """Longest silence of the server before a heartbeat comes, 1 s to 60 s. Unset is 15 s."""
+
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            max_in_flight: _builtins.int = ...,
+            heartbeat_interval: _duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "max_in_flight", b"max_in_flight", "name", b"name"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Ack(_message.Message):
+        """Events are handled. Leases that have ended are passed over."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LEASE_IDS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """Leases of the events."""
+
+        def __init__(
+            self,
+            *,
+            lease_ids: _abc.Iterable[_builtins.int] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_ids", b"lease_ids"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Nack(_message.Message):
+        """Events are not handled. Leases that have ended are passed over."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LEASE_IDS_FIELD_NUMBER: _builtins.int
+        ACTION_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        action: Global___NackAction.ValueType
+        """What becomes of them."""
+        reason: _builtins.str
+        """Why, for people: is kept when the event is parked."""
+        @_builtins.property
+        def lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """Leases of the events."""
+
+        def __init__(
+            self,
+            *,
+            lease_ids: _abc.Iterable[_builtins.int] | None = ...,
+            action: Global___NackAction.ValueType = ...,
+            reason: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "lease_ids", b"lease_ids", "reason", b"reason"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    START_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    NACK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> Global___ConsumeRequest.Start:
+        """Names the consumer; only and always the first message."""
+
+    @_builtins.property
+    def ack(self) -> Global___ConsumeRequest.Ack:
+        """Events are handled."""
+
+    @_builtins.property
+    def nack(self) -> Global___ConsumeRequest.Nack:
+        """Events are not handled."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___ConsumeRequest.Start | None = ...,
+        ack: Global___ConsumeRequest.Ack | None = ...,
+        nack: Global___ConsumeRequest.Nack | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message", "nack", b"nack", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message", "nack", b"nack", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "ack", "nack"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ConsumeRequest: _TypeAlias = ConsumeRequest  # noqa: Y015
+
+@_typing.final
+class ConsumeResponse(_message.Message):
+    """What a client of a consumer is told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Started(_message.Message):
+        """The first message: the stream stands."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LOG_ID_FIELD_NUMBER: _builtins.int
+        CONSUMER_FIELD_NUMBER: _builtins.int
+        FLOOR_FIELD_NUMBER: _builtins.int
+        log_id: _builtins.str
+        """Identity of the log."""
+        floor: _builtins.int
+        """Every matching event up to here is settled or parked."""
+        @_builtins.property
+        def consumer(self) -> Global___Consumer:
+            """The consumer with its settings."""
+
+        def __init__(
+            self,
+            *,
+            log_id: _builtins.str = ...,
+            consumer: Global___Consumer | None = ...,
+            floor: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "floor", b"floor", "log_id", b"log_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Delivery(_message.Message):
+        """An event under a lease."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        EVENT_FIELD_NUMBER: _builtins.int
+        LEASE_ID_FIELD_NUMBER: _builtins.int
+        ATTEMPT_FIELD_NUMBER: _builtins.int
+        lease_id: _builtins.int
+        """What to acknowledge or refuse. Never the same twice, also over restarts of the server; below
+        2^53.
+        """
+        attempt: _builtins.int
+        """How many times the event was handed out, this time included. A crash of the server may forget
+        some.
+        """
+        @_builtins.property
+        def event(self) -> Global___Event:
+            """The event."""
+
+        def __init__(
+            self,
+            *,
+            event: Global___Event | None = ...,
+            lease_id: _builtins.int = ...,
+            attempt: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "event", b"event", "lease_id", b"lease_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Batch(_message.Message):
+        """Events, in the order of their positions but for those that come again."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DELIVERIES_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsumeResponse.Delivery]:
+            """The events, each under a lease of its own."""
+
+        def __init__(
+            self,
+            *,
+            deliveries: _abc.Iterable[Global___ConsumeResponse.Delivery] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Heartbeat(_message.Message):
+        """Nothing was to be said for a while."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        FLOOR_FIELD_NUMBER: _builtins.int
+        floor: _builtins.int
+        """Every matching event up to here is settled or parked."""
+        def __init__(
+            self,
+            *,
+            floor: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["floor", b"floor"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Done(_message.Message):
+        """The last message, after the client has ended its side: what it settled is stored."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RETURNED_COUNT_FIELD_NUMBER: _builtins.int
+        returned_count: _builtins.int
+        """How many events it had not settled; they come again."""
+        def __init__(
+            self,
+            *,
+            returned_count: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["returned_count", b"returned_count"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___ConsumeResponse.Started:
+        """The stream stands."""
+
+    @_builtins.property
+    def batch(self) -> Global___ConsumeResponse.Batch:
+        """Events."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___ConsumeResponse.Heartbeat:
+        """The server is there."""
+
+    @_builtins.property
+    def done(self) -> Global___ConsumeResponse.Done:
+        """The end."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___ConsumeResponse.Started | None = ...,
+        batch: Global___ConsumeResponse.Batch | None = ...,
+        heartbeat: Global___ConsumeResponse.Heartbeat | None = ...,
+        done: Global___ConsumeResponse.Done | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "done", b"done", "heartbeat", b"heartbeat", "message", b"message", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "done", b"done", "heartbeat", b"heartbeat", "message", b"message", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "batch", "heartbeat", "done"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ConsumeResponse: _TypeAlias = ConsumeResponse  # noqa: Y015
+
+@_typing.final
+class ParkedEvent(_message.Message):
+    """An event that a consumer does not hand out any more until somebody decides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PARKED_BY_FIELD_NUMBER: _builtins.int
+    PARK_TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The event's place in the log."""
+    event_id: _builtins.str
+    """The event's id."""
+    cause: Global___ParkCause.ValueType
+    """Why it was parked."""
+    reason: _builtins.str
+    """What the client said with its last refusal, or what ended the last try."""
+    parked_by: _builtins.str
+    """The user whose refusal parked it; empty when a lease ran out or a stream broke."""
+    attempts: _builtins.int
+    """How many times it was handed out."""
+    @_builtins.property
+    def park_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was parked."""
+
+    @_builtins.property
+    def event(self) -> Global___Event:
+        """The event."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        event_id: _builtins.str = ...,
+        cause: Global___ParkCause.ValueType = ...,
+        reason: _builtins.str = ...,
+        parked_by: _builtins.str = ...,
+        park_time: _timestamp_pb2.Timestamp | None = ...,
+        attempts: _builtins.int = ...,
+        event: Global___Event | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "park_time", b"park_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cause", b"cause", "event", b"event", "event_id", b"event_id", "park_time", b"park_time", "parked_by", b"parked_by", "position", b"position", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParkedEvent: _TypeAlias = ParkedEvent  # noqa: Y015
+
+@_typing.final
+class ListParkedRequest(_message.Message):
+    """Asks for a page of parked events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The consumer's name."""
+    page_size: _builtins.int
+    """Most entries of the page: 0 is 100, more than 1000 is 1000. A page also ends at 3 MiB."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; bound to consumer and account."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListParkedRequest: _TypeAlias = ListParkedRequest  # noqa: Y015
+
+@_typing.final
+class ListParkedResponse(_message.Message):
+    """A page of parked events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARKED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty at the end."""
+    @_builtins.property
+    def parked(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParkedEvent]:
+        """The parked events, by position."""
+
+    def __init__(
+        self,
+        *,
+        parked: _abc.Iterable[Global___ParkedEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "parked", b"parked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListParkedResponse: _TypeAlias = ListParkedResponse  # noqa: Y015
+
+@_typing.final
+class ReplayParkedRequest(_message.Message):
+    """Asks to hand out parked events anew: either those that are named, or all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The consumer's name."""
+    all: _builtins.bool
+    """Every parked event of the consumer."""
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions of parked events. What is not parked is passed over."""
+
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of parked events. What is not parked is passed over."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        positions: _abc.Iterable[_builtins.int] | None = ...,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "event_ids", b"event_ids", "name", b"name", "positions", b"positions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayParkedRequest: _TypeAlias = ReplayParkedRequest  # noqa: Y015
+
+@_typing.final
+class ReplayParkedResponse(_message.Message):
+    """Parked events are handed out anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLAYED_COUNT_FIELD_NUMBER: _builtins.int
+    replayed_count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        replayed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed_count", b"replayed_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayParkedResponse: _TypeAlias = ReplayParkedResponse  # noqa: Y015
+
+@_typing.final
+class PurgeParkedRequest(_message.Message):
+    """Asks to forget parked events: either those that are named, or all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The consumer's name."""
+    all: _builtins.bool
+    """Every parked event of the consumer."""
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions of parked events. What is not parked is passed over."""
+
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of parked events. What is not parked is passed over."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        positions: _abc.Iterable[_builtins.int] | None = ...,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "event_ids", b"event_ids", "name", b"name", "positions", b"positions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeParkedRequest: _TypeAlias = PurgeParkedRequest  # noqa: Y015
+
+@_typing.final
+class PurgeParkedResponse(_message.Message):
+    """Parked events are forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURGED_COUNT_FIELD_NUMBER: _builtins.int
+    purged_count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        purged_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purged_count", b"purged_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeParkedResponse: _TypeAlias = PurgeParkedResponse  # noqa: Y015

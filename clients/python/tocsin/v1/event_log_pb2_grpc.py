@@ -76,6 +76,56 @@ class EventLogStub(object):
                 request_serializer=tocsin_dot_v1_dot_event__log__pb2.SubscribeRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_event__log__pb2.SubscribeResponse.FromString,
                 _registered_method=True)
+        self.CreateConsumer = channel.unary_unary(
+                '/tocsin.v1.EventLog/CreateConsumer',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.CreateConsumerRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.CreateConsumerResponse.FromString,
+                _registered_method=True)
+        self.GetConsumer = channel.unary_unary(
+                '/tocsin.v1.EventLog/GetConsumer',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.GetConsumerRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.GetConsumerResponse.FromString,
+                _registered_method=True)
+        self.ListConsumers = channel.unary_unary(
+                '/tocsin.v1.EventLog/ListConsumers',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.ListConsumersRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.ListConsumersResponse.FromString,
+                _registered_method=True)
+        self.UpdateConsumer = channel.unary_unary(
+                '/tocsin.v1.EventLog/UpdateConsumer',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.UpdateConsumerRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.UpdateConsumerResponse.FromString,
+                _registered_method=True)
+        self.SeekConsumer = channel.unary_unary(
+                '/tocsin.v1.EventLog/SeekConsumer',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.SeekConsumerRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.SeekConsumerResponse.FromString,
+                _registered_method=True)
+        self.DeleteConsumer = channel.unary_unary(
+                '/tocsin.v1.EventLog/DeleteConsumer',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.DeleteConsumerRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.DeleteConsumerResponse.FromString,
+                _registered_method=True)
+        self.Consume = channel.stream_stream(
+                '/tocsin.v1.EventLog/Consume',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.ConsumeRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.ConsumeResponse.FromString,
+                _registered_method=True)
+        self.ListParked = channel.unary_unary(
+                '/tocsin.v1.EventLog/ListParked',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.ListParkedRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.ListParkedResponse.FromString,
+                _registered_method=True)
+        self.ReplayParked = channel.unary_unary(
+                '/tocsin.v1.EventLog/ReplayParked',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.ReplayParkedRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.ReplayParkedResponse.FromString,
+                _registered_method=True)
+        self.PurgeParked = channel.unary_unary(
+                '/tocsin.v1.EventLog/PurgeParked',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.PurgeParkedRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.PurgeParkedResponse.FromString,
+                _registered_method=True)
 
 
 class EventLogServicer(object):
@@ -157,6 +207,92 @@ class EventLogServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateConsumer(self, request, context):
+        """Creates a durable consumer: a named place in the log that many clients share. Each matching event
+        is given to one of them at a time and comes again until it is acknowledged, skipped or parked.
+        Reasons: INVALID_FIELD, NAME_TAKEN, LIMIT_REACHED (100 consumers per account), POSITION_AHEAD,
+        LOG_CHANGED, REQUEST_ID_REUSED, PERMISSION_DENIED (scope GLOBAL).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsumer(self, request, context):
+        """Answers a consumer and how far it is: lag, in flight, waiting, parked. Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConsumers(self, request, context):
+        """Lists the consumers of the account by name. Reasons: INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateConsumer(self, request, context):
+        """Changes a consumer; open streams go on with the new settings. Reasons: NOT_FOUND, INVALID_FIELD
+        (the filter is fixed).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SeekConsumer(self, request, context):
+        """Moves a consumer to another place, forwards or back, also while streams are open: what is in
+        flight or waits to come again is forgotten, and acknowledgements of older leases are ignored.
+        What is parked stays parked. Reasons: NOT_FOUND, INVALID_FIELD, POSITION_AHEAD, LOG_CHANGED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteConsumer(self, request, context):
+        """Deletes a consumer with all that it knows, parked events included; its open streams end with
+        NOT_FOUND. The events themselves stay. Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Consume(self, request_iterator, context):
+        """Hands out the events of a consumer under leases and takes what became of them. The first request
+        is `start`; after it come `ack` and `nack`, in any order and number. Events come in the order of
+        their positions, but for those that come again. An event that is not settled within the lease,
+        or whose stream ends, comes again on any stream: immediately when the stream ended. When the
+        client has ended its side, the server stores what was settled, gives the rest back, says `done`
+        and ends the stream. Messages of an unknown kind are ignored on both sides. Acknowledgements are
+        stored at most 100 ms later: a crash of the server may repeat what was settled in that time and
+        never loses an event. Reasons: NOT_FOUND, INVALID_FIELD, DEADLINE_EXCEEDED (no `start` within
+        30 s), EVENT_CORRUPT, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListParked(self, request, context):
+        """Lists the parked events of a consumer by position; those that were deleted are gone from here
+        too. Reasons: NOT_FOUND, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayParked(self, request, context):
+        """Hands out parked events anew, as if they had never been tried. Reasons: NOT_FOUND, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeParked(self, request, context):
+        """Forgets parked events; the events themselves stay. Reasons: NOT_FOUND, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EventLogServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -199,6 +335,56 @@ def add_EventLogServicer_to_server(servicer, server):
                     servicer.Subscribe,
                     request_deserializer=tocsin_dot_v1_dot_event__log__pb2.SubscribeRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_event__log__pb2.SubscribeResponse.SerializeToString,
+            ),
+            'CreateConsumer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateConsumer,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.CreateConsumerRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.CreateConsumerResponse.SerializeToString,
+            ),
+            'GetConsumer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsumer,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.GetConsumerRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.GetConsumerResponse.SerializeToString,
+            ),
+            'ListConsumers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConsumers,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.ListConsumersRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.ListConsumersResponse.SerializeToString,
+            ),
+            'UpdateConsumer': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateConsumer,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.UpdateConsumerRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.UpdateConsumerResponse.SerializeToString,
+            ),
+            'SeekConsumer': grpc.unary_unary_rpc_method_handler(
+                    servicer.SeekConsumer,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.SeekConsumerRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.SeekConsumerResponse.SerializeToString,
+            ),
+            'DeleteConsumer': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteConsumer,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.DeleteConsumerRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.DeleteConsumerResponse.SerializeToString,
+            ),
+            'Consume': grpc.stream_stream_rpc_method_handler(
+                    servicer.Consume,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.ConsumeRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.ConsumeResponse.SerializeToString,
+            ),
+            'ListParked': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListParked,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.ListParkedRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.ListParkedResponse.SerializeToString,
+            ),
+            'ReplayParked': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayParked,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.ReplayParkedRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.ReplayParkedResponse.SerializeToString,
+            ),
+            'PurgeParked': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeParked,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.PurgeParkedRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.PurgeParkedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -419,6 +605,276 @@ class EventLog(object):
             '/tocsin.v1.EventLog/Subscribe',
             tocsin_dot_v1_dot_event__log__pb2.SubscribeRequest.SerializeToString,
             tocsin_dot_v1_dot_event__log__pb2.SubscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateConsumer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/CreateConsumer',
+            tocsin_dot_v1_dot_event__log__pb2.CreateConsumerRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.CreateConsumerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsumer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/GetConsumer',
+            tocsin_dot_v1_dot_event__log__pb2.GetConsumerRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.GetConsumerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConsumers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/ListConsumers',
+            tocsin_dot_v1_dot_event__log__pb2.ListConsumersRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.ListConsumersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateConsumer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/UpdateConsumer',
+            tocsin_dot_v1_dot_event__log__pb2.UpdateConsumerRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.UpdateConsumerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SeekConsumer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/SeekConsumer',
+            tocsin_dot_v1_dot_event__log__pb2.SeekConsumerRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.SeekConsumerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteConsumer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/DeleteConsumer',
+            tocsin_dot_v1_dot_event__log__pb2.DeleteConsumerRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.DeleteConsumerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Consume(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tocsin.v1.EventLog/Consume',
+            tocsin_dot_v1_dot_event__log__pb2.ConsumeRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.ConsumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListParked(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/ListParked',
+            tocsin_dot_v1_dot_event__log__pb2.ListParkedRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.ListParkedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayParked(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/ReplayParked',
+            tocsin_dot_v1_dot_event__log__pb2.ReplayParkedRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.ReplayParkedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeParked(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/PurgeParked',
+            tocsin_dot_v1_dot_event__log__pb2.PurgeParkedRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.PurgeParkedResponse.FromString,
             options,
             channel_credentials,
             insecure,

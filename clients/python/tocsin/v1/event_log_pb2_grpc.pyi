@@ -75,6 +75,48 @@ class EventLogStub:
     kind that they do not know. Reasons: INVALID_FIELD (a filter with times), POSITION_AHEAD,
     POSITION_EXPIRED, LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
     """
+    CreateConsumer: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.CreateConsumerRequest, _event_log_pb2.CreateConsumerResponse]
+    """Creates a durable consumer: a named place in the log that many clients share. Each matching event
+    is given to one of them at a time and comes again until it is acknowledged, skipped or parked.
+    Reasons: INVALID_FIELD, NAME_TAKEN, LIMIT_REACHED (100 consumers per account), POSITION_AHEAD,
+    LOG_CHANGED, REQUEST_ID_REUSED, PERMISSION_DENIED (scope GLOBAL).
+    """
+    GetConsumer: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.GetConsumerRequest, _event_log_pb2.GetConsumerResponse]
+    """Answers a consumer and how far it is: lag, in flight, waiting, parked. Reasons: NOT_FOUND."""
+    ListConsumers: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.ListConsumersRequest, _event_log_pb2.ListConsumersResponse]
+    """Lists the consumers of the account by name. Reasons: INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH."""
+    UpdateConsumer: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.UpdateConsumerRequest, _event_log_pb2.UpdateConsumerResponse]
+    """Changes a consumer; open streams go on with the new settings. Reasons: NOT_FOUND, INVALID_FIELD
+    (the filter is fixed).
+    """
+    SeekConsumer: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.SeekConsumerRequest, _event_log_pb2.SeekConsumerResponse]
+    """Moves a consumer to another place, forwards or back, also while streams are open: what is in
+    flight or waits to come again is forgotten, and acknowledgements of older leases are ignored.
+    What is parked stays parked. Reasons: NOT_FOUND, INVALID_FIELD, POSITION_AHEAD, LOG_CHANGED.
+    """
+    DeleteConsumer: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.DeleteConsumerRequest, _event_log_pb2.DeleteConsumerResponse]
+    """Deletes a consumer with all that it knows, parked events included; its open streams end with
+    NOT_FOUND. The events themselves stay. Reasons: NOT_FOUND.
+    """
+    Consume: _grpc.StreamStreamMultiCallable[_event_log_pb2.ConsumeRequest, _event_log_pb2.ConsumeResponse]
+    """Hands out the events of a consumer under leases and takes what became of them. The first request
+    is `start`; after it come `ack` and `nack`, in any order and number. Events come in the order of
+    their positions, but for those that come again. An event that is not settled within the lease,
+    or whose stream ends, comes again on any stream: immediately when the stream ended. When the
+    client has ended its side, the server stores what was settled, gives the rest back, says `done`
+    and ends the stream. Messages of an unknown kind are ignored on both sides. Acknowledgements are
+    stored at most 100 ms later: a crash of the server may repeat what was settled in that time and
+    never loses an event. Reasons: NOT_FOUND, INVALID_FIELD, DEADLINE_EXCEEDED (no `start` within
+    30 s), EVENT_CORRUPT, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+    """
+    ListParked: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.ListParkedRequest, _event_log_pb2.ListParkedResponse]
+    """Lists the parked events of a consumer by position; those that were deleted are gone from here
+    too. Reasons: NOT_FOUND, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+    """
+    ReplayParked: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.ReplayParkedRequest, _event_log_pb2.ReplayParkedResponse]
+    """Hands out parked events anew, as if they had never been tried. Reasons: NOT_FOUND, INVALID_FIELD."""
+    PurgeParked: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.PurgeParkedRequest, _event_log_pb2.PurgeParkedResponse]
+    """Forgets parked events; the events themselves stay. Reasons: NOT_FOUND, INVALID_FIELD."""
 
 @_typing.type_check_only
 class EventLogAsyncStub(EventLogStub):
@@ -123,6 +165,48 @@ class EventLogAsyncStub(EventLogStub):
     kind that they do not know. Reasons: INVALID_FIELD (a filter with times), POSITION_AHEAD,
     POSITION_EXPIRED, LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
     """
+    CreateConsumer: _aio.UnaryUnaryMultiCallable[_event_log_pb2.CreateConsumerRequest, _event_log_pb2.CreateConsumerResponse]  # type: ignore[assignment]
+    """Creates a durable consumer: a named place in the log that many clients share. Each matching event
+    is given to one of them at a time and comes again until it is acknowledged, skipped or parked.
+    Reasons: INVALID_FIELD, NAME_TAKEN, LIMIT_REACHED (100 consumers per account), POSITION_AHEAD,
+    LOG_CHANGED, REQUEST_ID_REUSED, PERMISSION_DENIED (scope GLOBAL).
+    """
+    GetConsumer: _aio.UnaryUnaryMultiCallable[_event_log_pb2.GetConsumerRequest, _event_log_pb2.GetConsumerResponse]  # type: ignore[assignment]
+    """Answers a consumer and how far it is: lag, in flight, waiting, parked. Reasons: NOT_FOUND."""
+    ListConsumers: _aio.UnaryUnaryMultiCallable[_event_log_pb2.ListConsumersRequest, _event_log_pb2.ListConsumersResponse]  # type: ignore[assignment]
+    """Lists the consumers of the account by name. Reasons: INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH."""
+    UpdateConsumer: _aio.UnaryUnaryMultiCallable[_event_log_pb2.UpdateConsumerRequest, _event_log_pb2.UpdateConsumerResponse]  # type: ignore[assignment]
+    """Changes a consumer; open streams go on with the new settings. Reasons: NOT_FOUND, INVALID_FIELD
+    (the filter is fixed).
+    """
+    SeekConsumer: _aio.UnaryUnaryMultiCallable[_event_log_pb2.SeekConsumerRequest, _event_log_pb2.SeekConsumerResponse]  # type: ignore[assignment]
+    """Moves a consumer to another place, forwards or back, also while streams are open: what is in
+    flight or waits to come again is forgotten, and acknowledgements of older leases are ignored.
+    What is parked stays parked. Reasons: NOT_FOUND, INVALID_FIELD, POSITION_AHEAD, LOG_CHANGED.
+    """
+    DeleteConsumer: _aio.UnaryUnaryMultiCallable[_event_log_pb2.DeleteConsumerRequest, _event_log_pb2.DeleteConsumerResponse]  # type: ignore[assignment]
+    """Deletes a consumer with all that it knows, parked events included; its open streams end with
+    NOT_FOUND. The events themselves stay. Reasons: NOT_FOUND.
+    """
+    Consume: _aio.StreamStreamMultiCallable[_event_log_pb2.ConsumeRequest, _event_log_pb2.ConsumeResponse]  # type: ignore[assignment]
+    """Hands out the events of a consumer under leases and takes what became of them. The first request
+    is `start`; after it come `ack` and `nack`, in any order and number. Events come in the order of
+    their positions, but for those that come again. An event that is not settled within the lease,
+    or whose stream ends, comes again on any stream: immediately when the stream ended. When the
+    client has ended its side, the server stores what was settled, gives the rest back, says `done`
+    and ends the stream. Messages of an unknown kind are ignored on both sides. Acknowledgements are
+    stored at most 100 ms later: a crash of the server may repeat what was settled in that time and
+    never loses an event. Reasons: NOT_FOUND, INVALID_FIELD, DEADLINE_EXCEEDED (no `start` within
+    30 s), EVENT_CORRUPT, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+    """
+    ListParked: _aio.UnaryUnaryMultiCallable[_event_log_pb2.ListParkedRequest, _event_log_pb2.ListParkedResponse]  # type: ignore[assignment]
+    """Lists the parked events of a consumer by position; those that were deleted are gone from here
+    too. Reasons: NOT_FOUND, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+    """
+    ReplayParked: _aio.UnaryUnaryMultiCallable[_event_log_pb2.ReplayParkedRequest, _event_log_pb2.ReplayParkedResponse]  # type: ignore[assignment]
+    """Hands out parked events anew, as if they had never been tried. Reasons: NOT_FOUND, INVALID_FIELD."""
+    PurgeParked: _aio.UnaryUnaryMultiCallable[_event_log_pb2.PurgeParkedRequest, _event_log_pb2.PurgeParkedResponse]  # type: ignore[assignment]
+    """Forgets parked events; the events themselves stay. Reasons: NOT_FOUND, INVALID_FIELD."""
 
 class EventLogServicer(metaclass=_abc_1.ABCMeta):
     """The durable log of events. Appending writes events and nothing else; subscribers, notifications
@@ -216,5 +300,107 @@ class EventLogServicer(metaclass=_abc_1.ABCMeta):
         kind that they do not know. Reasons: INVALID_FIELD (a filter with times), POSITION_AHEAD,
         POSITION_EXPIRED, LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
         """
+
+    @_abc_1.abstractmethod
+    def CreateConsumer(
+        self,
+        request: _event_log_pb2.CreateConsumerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.CreateConsumerResponse, _abc.Awaitable[_event_log_pb2.CreateConsumerResponse]]:
+        """Creates a durable consumer: a named place in the log that many clients share. Each matching event
+        is given to one of them at a time and comes again until it is acknowledged, skipped or parked.
+        Reasons: INVALID_FIELD, NAME_TAKEN, LIMIT_REACHED (100 consumers per account), POSITION_AHEAD,
+        LOG_CHANGED, REQUEST_ID_REUSED, PERMISSION_DENIED (scope GLOBAL).
+        """
+
+    @_abc_1.abstractmethod
+    def GetConsumer(
+        self,
+        request: _event_log_pb2.GetConsumerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.GetConsumerResponse, _abc.Awaitable[_event_log_pb2.GetConsumerResponse]]:
+        """Answers a consumer and how far it is: lag, in flight, waiting, parked. Reasons: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListConsumers(
+        self,
+        request: _event_log_pb2.ListConsumersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.ListConsumersResponse, _abc.Awaitable[_event_log_pb2.ListConsumersResponse]]:
+        """Lists the consumers of the account by name. Reasons: INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH."""
+
+    @_abc_1.abstractmethod
+    def UpdateConsumer(
+        self,
+        request: _event_log_pb2.UpdateConsumerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.UpdateConsumerResponse, _abc.Awaitable[_event_log_pb2.UpdateConsumerResponse]]:
+        """Changes a consumer; open streams go on with the new settings. Reasons: NOT_FOUND, INVALID_FIELD
+        (the filter is fixed).
+        """
+
+    @_abc_1.abstractmethod
+    def SeekConsumer(
+        self,
+        request: _event_log_pb2.SeekConsumerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.SeekConsumerResponse, _abc.Awaitable[_event_log_pb2.SeekConsumerResponse]]:
+        """Moves a consumer to another place, forwards or back, also while streams are open: what is in
+        flight or waits to come again is forgotten, and acknowledgements of older leases are ignored.
+        What is parked stays parked. Reasons: NOT_FOUND, INVALID_FIELD, POSITION_AHEAD, LOG_CHANGED.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteConsumer(
+        self,
+        request: _event_log_pb2.DeleteConsumerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.DeleteConsumerResponse, _abc.Awaitable[_event_log_pb2.DeleteConsumerResponse]]:
+        """Deletes a consumer with all that it knows, parked events included; its open streams end with
+        NOT_FOUND. The events themselves stay. Reasons: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def Consume(
+        self,
+        request_iterator: _MaybeAsyncIterator[_event_log_pb2.ConsumeRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_log_pb2.ConsumeResponse], _abc.AsyncIterator[_event_log_pb2.ConsumeResponse]]:
+        """Hands out the events of a consumer under leases and takes what became of them. The first request
+        is `start`; after it come `ack` and `nack`, in any order and number. Events come in the order of
+        their positions, but for those that come again. An event that is not settled within the lease,
+        or whose stream ends, comes again on any stream: immediately when the stream ended. When the
+        client has ended its side, the server stores what was settled, gives the rest back, says `done`
+        and ends the stream. Messages of an unknown kind are ignored on both sides. Acknowledgements are
+        stored at most 100 ms later: a crash of the server may repeat what was settled in that time and
+        never loses an event. Reasons: NOT_FOUND, INVALID_FIELD, DEADLINE_EXCEEDED (no `start` within
+        30 s), EVENT_CORRUPT, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+        """
+
+    @_abc_1.abstractmethod
+    def ListParked(
+        self,
+        request: _event_log_pb2.ListParkedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.ListParkedResponse, _abc.Awaitable[_event_log_pb2.ListParkedResponse]]:
+        """Lists the parked events of a consumer by position; those that were deleted are gone from here
+        too. Reasons: NOT_FOUND, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayParked(
+        self,
+        request: _event_log_pb2.ReplayParkedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.ReplayParkedResponse, _abc.Awaitable[_event_log_pb2.ReplayParkedResponse]]:
+        """Hands out parked events anew, as if they had never been tried. Reasons: NOT_FOUND, INVALID_FIELD."""
+
+    @_abc_1.abstractmethod
+    def PurgeParked(
+        self,
+        request: _event_log_pb2.PurgeParkedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.PurgeParkedResponse, _abc.Awaitable[_event_log_pb2.PurgeParkedResponse]]:
+        """Forgets parked events; the events themselves stay. Reasons: NOT_FOUND, INVALID_FIELD."""
 
 def add_EventLogServicer_to_server(servicer: EventLogServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
