@@ -84,6 +84,21 @@ class RequestKey(Model):
         without_rowid = True
 
 
+class EventTypeRow(Model):
+    """One entry of an account's catalogue; `spec` is JSON."""
+
+    account = TextField()
+    type = TextField()
+    subtype = TextField()
+    spec = TextField()
+    updated_at = BigIntegerField()
+
+    class Meta:
+        table_name = "event_types"
+        primary_key = CompositeKey("account", "type", "subtype")
+        without_rowid = True
+
+
 class Cursor(Model):
     """The durable place of an internal reader of the log, moved only by the owner of its epoch."""
 
