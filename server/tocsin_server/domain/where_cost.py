@@ -22,6 +22,7 @@ from tocsin_server.domain.patterns import program_size
 REGEX_PROGRAM_MAX = 400  # instructions of all regular expressions of one `where`
 MACRO_DEPTH_MAX = 3
 
+ARITHMETIC = frozenset({"_+_", "_-_", "_*_", "_/_", "_%_"})
 COMPARISONS = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"})
 # What takes the same time for every operand, or has been paid for by its operands.
 CONSTANT = frozenset({
@@ -35,13 +36,14 @@ TEXT, INT64 = FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_INT64
 SHAPES: dict[str, dict[str, tuple[int, str | int, bool]]] = {
     "CheckedExpr": {"type_map": (3, "TypeEntry", True), "expr": (4, "Expr", False)},
     "TypeEntry": {"key": (1, INT64, False), "value": (2, "Type", False)},
-    "Type": {"primitive": (3, INT64, False), "well_known": (5, INT64, False)},
+    "Type": {"dyn": (1, "Nothing", False), "primitive": (3, INT64, False), "well_known": (5, INT64, False)},
     "Expr": {
         "id": (2, INT64, False), "constant": (3, "Constant", False), "ident": (4, "Ident", False),
         "select": (5, "Select", False), "call": (6, "Call", False), "list": (7, "List", False),
         "struct": (8, "Struct", False), "comprehension": (9, "Comprehension", False),
     },
-    "Constant": {"text": (6, TEXT, False)},
+    "Nothing": {},
+    "Constant": {"number": (3, INT64, False), "text": (6, TEXT, False)},
     "Ident": {"name": (1, TEXT, False)},
     "Select": {"operand": (1, "Expr", False)},
     "Call": {"target": (1, "Expr", False), "function": (2, TEXT, False), "args": (3, "Expr", True)},
@@ -63,7 +65,7 @@ def check(serialized: bytes) -> None:
     """Refuse an expression, given as its serialized checked tree, that could cost too much."""
     tree: Any = _CHECKED.FromString(AnyMessage.FromString(serialized).value)
     numbers = {e.key for e in tree.type_map if e.value.primitive in NUMBERS or e.value.well_known in TIMES}
-    walk = _Walk(numbers)
+    walk = _Walk(numbers, {e.key for e in tree.type_map if e.value.HasField("dyn")})
     walk.look(tree.expr, None, 0)
     if walk.program > REGEX_PROGRAM_MAX:
         raise CostError(
@@ -74,8 +76,9 @@ def check(serialized: bytes) -> None:
 class _Walk:
     """A walk through a tree; `own` is the variable of the innermost macro, None outside of macros."""
 
-    def __init__(self, numbers: set[int]) -> None:
+    def __init__(self, numbers: set[int], unknown: set[int]) -> None:
         self._numbers = numbers
+        self._unknown = unknown
         self.program = 0
 
     def look(self, expr: Any, own: str | None, depth: int) -> None:
@@ -104,6 +107,8 @@ class _Walk:
     def _call(self, expr: Any, own: str | None) -> None:
         call = expr.call
         operands = [call.target, *call.args] if call.HasField("target") else list(call.args)
+        if call.function in ARITHMETIC and len(operands) == 2:
+            self._refuse_whole_numbers(*operands)
         if call.function == "matches":
             self._regular_expression(operands[-1])
         if own is None or call.function in CONSTANT:
@@ -119,6 +124,13 @@ class _Walk:
                 raise CostError(f"a key within a macro is a constant or a part of {own!r}")
         elif not all(_is_own(operand, own) for operand in operands):
             raise CostError(f"{_shown(call.function)} within a macro is for constants and parts of {own!r}")
+
+    def _refuse_whole_numbers(self, left: Any, right: Any) -> None:
+        """Refuse what could never be computed: numbers of the details are doubles, and are not converted."""
+        for one, other in ((left, right), (right, left)):
+            if one.id in self._unknown and other.constant.HasField("number"):
+                number = other.constant.number
+                raise CostError(f"numbers of the details are doubles: say {number}.0 in place of {number}")
 
     def _regular_expression(self, pattern: Any) -> None:
         if not pattern.HasField("constant"):
@@ -175,7 +187,7 @@ def _maps(expr: Any, variable: str) -> bool:
 
 
 def _pool() -> DescriptorPool:
-    file = FileDescriptorProto(name="checked.proto", package="tree", syntax="proto3")
+    file = FileDescriptorProto(name="checked.proto", package="tree", syntax="proto2")
     for name, fields in SHAPES.items():
         message = file.message_type.add(name=name)
         for field_name, (number, kind, repeated) in fields.items():

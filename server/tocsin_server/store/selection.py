@@ -13,6 +13,7 @@ from tocsin_server.domain.event_log import EventHead, Level
 from tocsin_server.domain.selection import EventFilter, glob, is_glob
 
 STREAMS_MAX = 500  # runs of an index that one page is merged from, in one account
+LABELS = "iif(events.labels = '', '{}', events.labels)"  # events without labels have an empty text
 HEAD_COLUMNS = tuple(name for name in EventHead._fields)
 
 
@@ -177,7 +178,8 @@ def _criteria(event_filter: EventFilter) -> list[tuple[str, Where]]:
         if values:
             found.append((name, _in(column, values)))
     for key, value in event_filter.labels:
-        sql = "labels <> '' AND EXISTS (SELECT 1 FROM json_each(events.labels) WHERE key = ? AND value = ?)"
+        # SQLite may ask the second term first, so that it has to be able to read what is no JSON.
+        sql = f"labels <> '' AND EXISTS (SELECT 1 FROM json_each({LABELS}) WHERE key = ? AND value = ?)"
         found.append((f"label {key}", Where(sql, (key, value))))
     if event_filter.since is not None:
         found.append(("since", Where("timestamp >= ?", (event_filter.since,))))

@@ -22,7 +22,7 @@ from tocsin_server.domain.summary import (
 )
 from tocsin_server.domain.where import WHERE_SCAN_S
 from tocsin_server.store.listing import Clock, Listing
-from tocsin_server.store.selection import HEAD_COLUMNS, Where, joined
+from tocsin_server.store.selection import HEAD_COLUMNS, LABELS, Where, joined
 from tocsin_server.store.wire import checked
 
 LABEL = "labels."
@@ -117,6 +117,6 @@ class _Slice(Listing):
 def _group(name: str) -> Where:
     """Say the value of the field to group by."""
     if name.startswith(LABEL):
-        value = "(SELECT value FROM json_each(events.labels) WHERE key = ?)"
+        value = f"(SELECT value FROM json_each({LABELS}) WHERE key = ?)"
         return Where(f"CASE WHEN labels <> '' THEN coalesce({value}, '') ELSE '' END", (name[len(LABEL) :],))
     return Where(name if name in HEAD_COLUMNS else "''")
