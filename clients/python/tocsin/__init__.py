@@ -11,6 +11,7 @@
 
 from tocsin.aio import AsyncClient, AsyncSubscription, connect_async
 from tocsin.alerts import RECOVERED, action, alert
+from tocsin.catalogue import event_type
 from tocsin.client import Client, connect
 from tocsin.errors import (
     Aborted,
@@ -54,7 +55,7 @@ from tocsin.errors import (
     Unimplemented,
     Violation,
 )
-from tocsin.events import Appended, draft, event_filter
+from tocsin.events import Appended, Found, draft, event_filter
 from tocsin.following import After, CaughtUp
 from tocsin.receivers import mailbox, new_webhook_secret, selector, webhook
 from tocsin.retries import Backoff
@@ -85,6 +86,7 @@ __all__ = [
     "Event",
     "EventCorrupt",
     "FailedPrecondition",
+    "Found",
     "IdReused",
     "InternalError",
     "InvalidField",
@@ -121,6 +123,7 @@ __all__ = [
     "connect_async",
     "draft",
     "event_filter",
+    "event_type",
     "mailbox",
     "new_webhook_secret",
     "selector",
