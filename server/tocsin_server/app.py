@@ -19,10 +19,14 @@ import structlog
 
 from tocsin_server.alert_types import discover as discover_alert_types
 from tocsin_server.api.alerting import AlertingService
+from tocsin_server.api.appends import AppendService
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_log import EventLogService
 from tocsin_server.api.event_lookups import EventLookupService
+from tocsin_server.api.event_redaction import EventRedaction
 from tocsin_server.api.event_types import EventTypeService
+from tocsin_server.api.ingest import IDLE_S as INGEST_IDLE_S
+from tocsin_server.api.ingest import IngestService
 from tocsin_server.api.notifications import NotificationsService
 from tocsin_server.api.paging import PageTokens
 from tocsin_server.api.server import STREAMS_MAX, ApiServer, Service
@@ -34,6 +38,7 @@ from tocsin_server.domain import alerting, event_log, event_types, notifications
 from tocsin_server.domain.built_in_types import BUILT_IN
 from tocsin_server.domain.event_types import Catalogue
 from tocsin_server.domain.ports import EndpointKind, Runtime
+from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
@@ -52,7 +57,7 @@ from tocsin_server.store.writer import Writer
 
 log = structlog.get_logger("tocsin.app")
 SERVICES: tuple[type[Service], ...] = (EventLogService, NotificationsService, AlertingService, SystemService)
-SWITCH_INTERVAL_S = 0.0005  # the writer's thread gets the interpreter back sooner: 16-20 % on batches
+SWITCH_INTERVAL_S = 0.0005
 
 LIMITS = {
     "event_bytes": event_log.EVENT_BYTES_MAX,
@@ -101,12 +106,12 @@ def system_runtime() -> Runtime:
 
 
 # Seeded by the system; ids have to be distinct, not secret.
-_ids = random.Random(os.urandom(32))
+_ids = random.Random(os.urandom(32)).getrandbits
 
 
 def _rising_id() -> str:
     """Make 32 hex digits that rise with time: neighbours in time are neighbours in the index."""
-    return f"{time.time_ns() // 1_000_000:012x}{_ids.getrandbits(80):020x}"
+    return f"{time.time_ns() // 1_000_000 << 80 | _ids(80):032x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,7 @@ class App:
         self.runtime = runtime or system_runtime()
         self.port = 0
         self.bound = asyncio.Event()
+        self.draining = asyncio.Event()
         self.log_id = ""
         self.failed: asyncio.Future[BaseException] | None = None
         self._cleanups: list[tuple[str, Callable[[], Awaitable[None] | None]]] = []
@@ -186,8 +192,12 @@ class App:
         digest_key = key_file.derive("digests")
         registered = EventTypes(parts.writer, parts.readers)
         catalogue = Catalogue(BUILT_IN, registered.load())
+        secret_keys = SecretKeys(self.settings["event_log.redacted_keys"])
+        drafts = Drafts(self.runtime, digest_key, EventRedaction(secret_keys), catalogue)
         services: list[Service] = [
-            EventLogService(parts.log, Drafts(self.runtime, digest_key), tokens, self.log_id, catalogue),
+            AppendService(parts.log, drafts, self.log_id),
+            IngestService(parts.log, drafts, self.runtime, self.log_id, self.draining, INGEST_IDLE_S),
+            EventLogService(parts.log, tokens, self.log_id),
             EventLookupService(parts.log),
             EventTypeService(catalogue, registered, tokens),
             NotificationsService(store_of_notifications, dispatcher, kinds, tokens, digest_key),
@@ -262,6 +272,7 @@ class App:
         async def drain() -> None:
             log.info("draining")
             await server.set_serving(False)
+            self.draining.set()
             following.drain()
             await server.stop()
 

@@ -78,15 +78,13 @@ class _EventLog(EventLogServicer):
             return lambda request, context: script.play(name, request, context)
         return object.__getattribute__(self, name)
 
-    AppendEvent = AppendEvents = GetEvent = ListEvents = DeleteEvent = DeleteEvents = Subscribe = cast(Any, None)
-
 
 @contextmanager
 def serving(credentials: grpc.ServerCredentials | None = None) -> Iterator[Script]:
     """Serve a script on a free port."""
     script = Script()
     server = grpc.server(ThreadPoolExecutor(8))
-    add_EventLogServicer_to_server(_EventLog(script), server)
+    add_EventLogServicer_to_server(cast(Any, _EventLog)(script), server)
     if credentials is None:
         port = server.add_insecure_port("127.0.0.1:0")
     else:

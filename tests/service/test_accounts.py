@@ -187,6 +187,10 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
         lambda mine: log_pb.AppendEventsRequest(events=[THEIRS], request_id="r"),
         answered(lambda a, mine: a[0].results[0].position > mine.event.position + 1),
     ),
+    "Ingest": (
+        lambda mine: log_pb.IngestRequest(events=[THEIRS], request_id="r"),
+        answered(lambda a, mine: a[0].batches[0].results[0].position > mine.event.position + 1),
+    ),
     "GetEvent": (lambda mine: log_pb.GetEventRequest(id=mine.event.id), not_found),
     "ListEvents": (lambda mine: log_pb.ListEventsRequest(), without("events")),
     "BatchGetEvents": (
@@ -303,10 +307,13 @@ async def test_no_rpc_crosses_accounts(api: Api, hook: WebhookReceiver, method: 
 async def answers_of(api: Api, method: MethodDescriptor, request: Message) -> Answers:
     """Call a method for the other account and give all that it answers."""
     assert method.containing_service is not None
-    make: Any = api.channel.unary_stream if method.server_streaming else api.channel.unary_unary
     path = f"/{method.containing_service.full_name}/{method.name}"
-    call = make(path, type(request).SerializeToString, GetMessageClass(method.output_type).FromString)
-    running = call(request, metadata=OTHER)
+    decode = GetMessageClass(method.output_type).FromString
+    if method.client_streaming:
+        exchange: Any = api.channel.stream_stream(path, type(request).SerializeToString, decode)
+        return [answer async for answer in exchange(iter([request]), metadata=OTHER)]
+    make: Any = api.channel.unary_stream if method.server_streaming else api.channel.unary_unary
+    running = make(path, type(request).SerializeToString, decode)(request, metadata=OTHER)
     return [answer async for answer in running] if method.server_streaming else [await running]
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tocsin_server.app import system_runtime
@@ -69,14 +70,15 @@ async def held(house: House, *work: object) -> list[object]:
 
     blocker = asyncio.create_task(house.writer.run(block))
     await asyncio.to_thread(busy.wait, 10)
-    waiting = [
-        asyncio.create_task(house.writer.append(w) if isinstance(w, Append) else house.writer.run(w))  # type: ignore[arg-type]
+    waiting: list[asyncio.Future[Any]] = [
+        house.writer.append(w) if isinstance(w, Append) else asyncio.create_task(house.writer.run(w))  # type: ignore[arg-type]
         for w in work
     ]
     await asyncio.sleep(0)  # every task has put its work into the queue
     go.set()
     await blocker
-    return await asyncio.gather(*waiting, return_exceptions=True)
+    answers: list[object] = await asyncio.gather(*waiting, return_exceptions=True)
+    return answers
 
 
 async def test_what_waits_is_committed_together(house: House) -> None:
@@ -131,9 +133,7 @@ async def test_a_full_disk_fails_the_group_and_stores_nothing(house: House) -> N
 
 
 async def test_a_caller_that_leaves_does_not_disturb_the_others(house: House) -> None:
-    leaving = asyncio.create_task(house.writer.append(one("left")))
-    await asyncio.sleep(0)
-    leaving.cancel()
+    house.writer.append(one("left")).cancel()
     (appended,) = await house.writer.append(one("stayed"))
     assert appended.position in (1, 2)
 

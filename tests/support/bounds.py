@@ -48,6 +48,7 @@ ALERT = {
 VALID: dict[str, dict[str, Any]] = {
     "AppendEvent": {"event": EVENT},
     "AppendEvents": {"events": [EVENT]},
+    "Ingest": {"events": [EVENT]},
     "GetEvent": {"id": "x"},
     "ListEvents": {"filter": FILTER},
     "BatchGetEvents": {"ids": ["x"]},

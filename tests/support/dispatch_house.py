@@ -9,11 +9,13 @@ from typing import Any
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.api.auth import Caller
 from tocsin_server.api.event_drafts import Drafts
+from tocsin_server.api.event_redaction import EventRedaction
 from tocsin_server.app import system_runtime
 from tocsin_server.dispatch.delivery import Deliverer
 from tocsin_server.dispatch.routing import Router
 from tocsin_server.domain.event_log import Appended
 from tocsin_server.domain.notifications import EndpointConfiguration
+from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.domain.selection import Selector
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
@@ -48,14 +50,13 @@ class DispatchHouse:
         self.door = HttpDoor(Egress(["127.0.0.0/8"]))
         self.deliverer = Deliverer(self.outbox, self.runtime, discover(self.door), lambda: self.router.book, ui_url="")
         self.router = Router(self.outbox, self.runtime, self.deliverer.room, lambda row, event: None)
-        self._drafts = Drafts(self.runtime, b"d" * 32)
+        self._drafts = Drafts(self.runtime, b"d" * 32, EventRedaction(SecretKeys(())))
 
     async def append(self, *events: str | pb.Event, account: str = "admin") -> list[Appended]:
         """Append events, given whole or by their types."""
         whole = [event if isinstance(event, pb.Event) else pb.Event(type=event) for event in events]
-        paths = ["event"] * len(whole)
         return await self.writer.append(
-            self._drafts.append("AppendEvents", Caller(account, "admin", False), "", whole, paths)
+            self._drafts.append(Caller(account, "admin", False), pb.AppendEventsRequest(events=whole))
         )
 
     async def configure(self, url: str, event_type: str = "user.*", account: str = "admin") -> EndpointConfiguration:

@@ -62,6 +62,17 @@ class Channel:
         inner = self._channel.unary_stream(method, serialize, response_deserializer)
         return Streaming(inner, self._settings)
 
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: object,
+        response_deserializer: Decode,
+        **_: object,
+    ) -> Streaming[Any, Any]:
+        """Make the callable of a method that takes a stream, an iterator of requests, and answers one."""
+        inner = self._channel.stream_stream(method, serialize, response_deserializer)
+        return Streaming(inner, self._settings)
+
 
 def serialize(request: Message) -> bytes:
     """Encode a request so that the same request has the same bytes: digests of retries agree."""

@@ -24,6 +24,7 @@ from tocsin.v1.event_log_pb2 import (
     EventFilter,
     EventResource,
     EventSource,
+    FieldWarning,
     GetLogStatusRequest,
     Level,
     ListEventsRequest,
@@ -202,22 +203,19 @@ def fresh_request_id() -> str:
 def appended(response: AppendEventResponse) -> Appended:
     """Read the answer of AppendEvent."""
     event = response.event
-    warnings = tuple(Violation(warning.field, warning.description) for warning in response.warnings)
-    return Appended(event.id, event.position, response.log_id, response.deleted, event, warnings)
+    return Appended(event.id, event.position, response.log_id, response.deleted, event, _warnings(response.warnings))
 
 
 def appended_many(response: AppendEventsResponse) -> list[Appended]:
     """Read the answer of AppendEvents, in the order of the request."""
     return [
-        Appended(result.id, result.position, response.log_id, result.deleted, warnings=_warnings(response, index))
-        for index, result in enumerate(response.results)
+        Appended(result.id, result.position, response.log_id, result.deleted, warnings=_warnings(result.warnings))
+        for result in response.results
     ]
 
 
-def _warnings(response: AppendEventsResponse, index: int) -> tuple[Violation, ...]:
-    path = f"events[{index}]."
-    found = (warning for warning in response.warnings if warning.field.startswith(path))
-    return tuple(Violation(warning.field, warning.description) for warning in found)
+def _warnings(warnings: Iterable[FieldWarning]) -> tuple[Violation, ...]:
+    return tuple(Violation(warning.field, warning.description) for warning in warnings)
 
 
 def batches(ids: Iterable[str]) -> Iterator[list[str]]:

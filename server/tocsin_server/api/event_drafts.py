@@ -1,126 +1,243 @@
 """From an `Event` as a client sends it to a draft that can be stored.
 
 Runs on the hot path of every append, on the event loop, so that the writer's thread has only rows to
-insert. The digest is over the request as sent, before defaults and metadata, and keyed, because
-content may hold secrets.
+insert. Each field is taken once: a function made from the protos gives what filters need if every
+bound holds, and the encoded event says quickly that nothing else has to be looked at. What is suspect
+goes through `bounds.py`, which names the field.
+
+The digest is over the request as sent, before defaults and metadata, and keyed, because content may
+hold secrets.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 from tocsin.v1 import event_log_pb2 as pb
 
-from tocsin_server.api.auth import Caller
+from tocsin_server.api import bounds, quick_bounds
+from tocsin_server.api.auth import ANYBODY, Caller
+from tocsin_server.api.event_redaction import EventRedaction
+from tocsin_server.api.payload_checks import payload_warnings
 from tocsin_server.domain.encoding import wire_text, wire_timestamp
 from tocsin_server.domain.errors import Violation, invalid_fields
-from tocsin_server.domain.event_log import OWN_SERVICE, TIMESTAMP_AHEAD_MAX_US, Append, Draft, EventHead
+from tocsin_server.domain.event_log import (
+    EVENT_BYTES_MAX,
+    OWN_SERVICE,
+    TIMESTAMP_AHEAD_MAX_US,
+    Append,
+    Draft,
+    EventHead,
+)
+from tocsin_server.domain.event_types import Catalogue
 from tocsin_server.domain.ports import Runtime
 
+Request = pb.AppendEventRequest | pb.AppendEventsRequest | pb.IngestRequest
+METHODS = {
+    pb.AppendEventRequest: "AppendEvent",
+    pb.AppendEventsRequest: "AppendEvents",
+    pb.IngestRequest: "Ingest",
+}
 DIGEST_BYTES = 16
 # Fields of Event in their encoded form: (number << 3 | wire type).
 ID_OF_32 = b"\x0a\x20"  # an id of 32 characters, as the server makes them
 ACCOUNT_TAG = b"\x1a"
 LEVEL_INFO_FIELD = b"\x30\x01"
+LEVEL_INFO = int(pb.LEVEL_INFO)
 NO_LABELS: Mapping[str, str] = {}
+NO_CATALOGUE = Catalogue((), {})
+NOTHING_WARNED: Mapping[str, Sequence[Violation]] = {}
 TIMESTAMP_TAG = b"\x6a"
 SECOND_US = 1_000_000
+DEPTH_MAX = 32  # levels of `details`
+# A number whose exponent is all ones, infinite or none: its last two bytes. No UTF-8 text has such a pair.
+NOT_FINITE = re.compile(rb"[\xf0-\xff][\x7f\xff]")
+
+TAKEN = (
+    "id",
+    "type",
+    "subtype",
+    "level",
+    "resource.type",
+    "resource.id",
+    "resource.user_id",
+    "source.service",
+    "source.host",
+    "labels",
+)
+new_tuple: Any = tuple.__new__
+_take = quick_bounds.reading(pb.Event.DESCRIPTOR, TAKEN)
+
+
+class _SuspectError(Exception):
+    """Something has to be looked at closely."""
 
 
 class Drafts:
     """Makes drafts with the server's clock, ids and digest key."""
 
-    def __init__(self, runtime: Runtime, digest_key: bytes) -> None:
+    def __init__(
+        self, runtime: Runtime, digest_key: bytes, redaction: EventRedaction, catalogue: Catalogue = NO_CATALOGUE
+    ) -> None:
+        self._redaction = redaction
+        self._catalogue = catalogue
         self._now = runtime.now
         self._new_id: Callable[[], str] = runtime.new_id
         self._key = digest_key
 
-    def append(
-        self, method: str, caller: Caller, request_id: str, events: Sequence[pb.Event], paths: Sequence[str]
-    ) -> Append:
-        """Make an append of several events; `paths` are their paths in the request."""
-        now = self._now()
-        violations: list[Violation] = []
-        for event, path in zip(events, paths, strict=True):
-            _judge(event, path, now, violations)
-        if violations:
-            raise invalid_fields(violations)
-        whole = b""
-        if request_id:
-            digests = b"".join(self._digest(event) for event in events)
-            whole = hashlib.blake2b(digests, key=self._key, digest_size=DIGEST_BYTES).digest()
-        defaults = _Defaults(caller, now)
-        drafts = tuple([self._draft(event, defaults) for event in events])
-        return Append(caller.account, method, request_id, whole, drafts)
+    def append(self, caller: Caller, request: Request) -> Append:
+        """Make an append of the events of a request; refuse it when one of them is outside its bounds."""
+        events = [request.event] if isinstance(request, pb.AppendEventRequest) else request.events
+        call = _Call(caller, self._now(), bool(request.request_id))
+        try:
+            drafts = [self._draft(event, call) for event in events]
+        except _SuspectError:
+            bounds.check(request)  # raises, or drops what only the server sets
+            _judge(request, events, call.now)
+            call = _Call(caller, call.now, bool(request.request_id), is_checked=True)
+            drafts = [self._draft(event, call) for event in events]
+        whole = self._digest(b"".join(call.digests)) if request.request_id else b""
+        method = METHODS[type(request)]
+        warned = NOTHING_WARNED
+        if self._catalogue.has_checks(caller.account):
+            is_batch = not isinstance(request, pb.AppendEventRequest)
+            warned = payload_warnings(self._catalogue, caller.account, events, drafts, is_batch)
+        return Append(caller.account, method, request.request_id, whole, tuple(drafts), call.redacted, warned)
 
-    def _digest(self, event: pb.Event) -> bytes:
-        sent = event.SerializeToString(deterministic=True)
-        return hashlib.blake2b(sent, key=self._key, digest_size=DIGEST_BYTES).digest()
+    def is_usual(self, event: pb.Event) -> bool:
+        """Tell whether the quick look is enough for an event."""
+        try:
+            self._draft(event, _Call(ANYBODY, self._now(), is_digested=False))
+        except _SuspectError:
+            return False
+        return True
 
-    def _draft(self, event: pb.Event, defaults: _Defaults) -> Draft:
+    def _digest(self, content: bytes) -> bytes:
+        return hashlib.blake2b(content, key=self._key, digest_size=DIGEST_BYTES).digest()
+
+    def _draft(self, event: pb.Event, call: _Call) -> Draft:
         """Complete an event by appending fields to its encoded form: cheaper than setting and encoding them."""
-        event_id, level = event.id, event.level
-        digest = self._digest(event) if event_id else None
-        if defaults.has_ids:
-            _take_over_ids(event, defaults.caller)
-        timestamp = defaults.now
-        if event.HasField("timestamp"):
-            timestamp = _whole_micros(event)
-            body = event.SerializeToString() + defaults.account
+        taken = _take(event)
+        if taken is None:
+            raise _SuspectError
+        event_id, level, service = taken[0], taken[3], taken[7]
+        digest = None
+        if event_id or call.is_digested:
+            body = event.SerializeToString(deterministic=True)
+            digest = self._digest(body)
+            call.digests.append(digest)
         else:
-            body = event.SerializeToString() + defaults.account_and_time
-        if not event_id:
-            event_id = self._new_id()
+            body = event.SerializeToString()
+        if not call.is_checked and (service == OWN_SERVICE or is_suspect(event, body)):
+            raise _SuspectError
+        given = digest if event_id else None
+        event_id = event_id or self._new_id()
+        has_time = event.HasField("timestamp")
+        timestamp = _micros(event, call.now) if has_time else call.now
+        may_hold_secret = self._redaction.is_suspect(body)
+        if may_hold_secret or call.has_ids or (has_time and event.timestamp.nanos % 1000):
+            body = self._completed(event, event_id, call, may_hold_secret)
+        body += call.account if has_time else call.account_and_time
+        if not taken[0]:
             body += ID_OF_32 + event_id.encode()
         if not level:
-            level = pb.LEVEL_INFO
             body += LEVEL_INFO_FIELD
-        resource, source, labels = event.resource, event.source, event.labels
-        head = EventHead(
-            defaults.caller.account,
-            event.type,
-            event.subtype,
-            level,
-            resource.type,
-            resource.id,
-            resource.user_id,
-            source.service,
-            source.host,
-            {key: labels[key] for key in labels} if labels else NO_LABELS,
-            timestamp,
+        _, event_type, subtype, _, *names, labels = taken
+        account = call.caller.account
+        # As EventHead(...) and Draft(...) would, but for their function in Python.
+        head = new_tuple(
+            EventHead, (account, event_type, subtype, level or LEVEL_INFO, *names, labels or NO_LABELS, timestamp)
         )
-        return Draft(event_id, head, digest, body)
+        draft: Draft = new_tuple(Draft, (event_id, head, given, body))
+        return draft
+
+    def _completed(self, event: pb.Event, event_id: str, call: _Call, may_hold_secret: bool) -> bytes:
+        """Encode an event without secrets, with the ids of its call and a timestamp in whole microseconds.
+
+        The event stays as it was sent: its digest may be taken once more. The fields are set anew rather
+        than appended: a message that occurs twice is not merged by every client.
+        """
+        copy = pb.Event()
+        copy.CopyFrom(event)
+        if copy.HasField("timestamp"):
+            copy.timestamp.nanos -= copy.timestamp.nanos % 1000
+        if call.has_ids:
+            _take_over_ids(copy, call.caller)
+        if may_hold_secret and (paths := self._redaction.redact(copy)):
+            call.redacted[event_id] = tuple(paths)
+        return copy.SerializeToString()
 
 
-class _Defaults:
-    """What every event of one call gets where it has nothing of its own, encoded once."""
+class _Call:
+    """What the events of one call have in common: defaults, encoded once, and what is collected of them."""
 
-    __slots__ = ("account", "account_and_time", "caller", "has_ids", "now")
+    __slots__ = (
+        "account",
+        "account_and_time",
+        "caller",
+        "digests",
+        "has_ids",
+        "is_checked",
+        "is_digested",
+        "now",
+        "redacted",
+    )
 
-    def __init__(self, caller: Caller, now: int) -> None:
+    def __init__(self, caller: Caller, now: int, is_digested: bool, is_checked: bool = False) -> None:
         self.caller = caller
         self.now = now
+        self.is_digested = is_digested
+        self.is_checked = is_checked
         self.has_ids = bool(caller.request_id or caller.correlation_id or caller.traceparent)
-        self.account = wire_text(ACCOUNT_TAG, caller.account)
+        self.account = _account_field(caller.account)
         self.account_and_time = self.account + wire_timestamp(TIMESTAMP_TAG, now)
+        self.digests: list[bytes] = []
+        self.redacted: dict[str, tuple[str, ...]] = {}
 
 
-def _judge(event: pb.Event, path: str, now: int, violations: list[Violation]) -> None:
+@lru_cache(maxsize=1024)
+def _account_field(account: str) -> bytes:
+    return wire_text(ACCOUNT_TAG, account)
+
+
+def is_suspect(event: pb.Event, body: bytes) -> bool:
+    """Tell from the encoded event whether something in it has to be looked at; never misses."""
+    if len(body) > EVENT_BYTES_MAX:
+        return True
+    if (b"\x7f" in body or b"\xff" in body) and NOT_FINITE.search(body) is not None:
+        return True
+    # Each level of a structure or a list has its tag in front.
+    if body.count(b"\x2a") + body.count(b"\x32") >= DEPTH_MAX - 1:
+        return bounds.is_suspect(event.details, DEPTH_MAX)
+    # Numbers, false and null have NULs in their encoding too; the text form has them of strings only.
+    return b"\0" in body and "\\000" in str(event.details)
+
+
+def _micros(event: pb.Event, now: int) -> int:
+    """Give the event's timestamp in microseconds; finer digits are cut off."""
+    seconds, nanos = event.timestamp.seconds, event.timestamp.nanos
+    micros = seconds * SECOND_US + nanos // 1000
+    if not (seconds >= 0 and 0 <= nanos < 1_000_000_000 and micros <= now + TIMESTAMP_AHEAD_MAX_US):
+        raise _SuspectError
+    return micros
+
+
+def _judge(request: Request, events: Iterable[pb.Event], now: int) -> None:
     """Refuse what the bounds of single fields cannot say."""
-    if event.HasField("timestamp") and event.timestamp.seconds * SECOND_US > now + TIMESTAMP_AHEAD_MAX_US:
-        violations.append(Violation(f"{path}.timestamp", "is more than 24 hours ahead of the server's clock"))
-    if event.source.service == OWN_SERVICE:
-        violations.append(Violation(f"{path}.source.service", f"{OWN_SERVICE!r} is kept for events of the server"))
-
-
-def _whole_micros(event: pb.Event) -> int:
-    """Give the event's timestamp in microseconds, cutting finer digits off."""
-    timestamp = event.timestamp
-    fine = timestamp.nanos % 1000
-    if fine:
-        timestamp.nanos -= fine
-    return timestamp.seconds * SECOND_US + timestamp.nanos // 1000
+    violations: list[Violation] = []
+    for index, event in enumerate(events):
+        path = "event" if isinstance(request, pb.AppendEventRequest) else f"events[{index}]"
+        seconds, nanos = event.timestamp.seconds, event.timestamp.nanos
+        if seconds * SECOND_US + nanos // 1000 > now + TIMESTAMP_AHEAD_MAX_US:
+            violations.append(Violation(f"{path}.timestamp", "is more than 24 hours ahead of the server's clock"))
+        if event.source.service == OWN_SERVICE:
+            violations.append(Violation(f"{path}.source.service", f"{OWN_SERVICE!r} is kept for events of the server"))
+    if violations:
+        raise invalid_fields(violations)
 
 
 def _take_over_ids(event: pb.Event, caller: Caller) -> None:

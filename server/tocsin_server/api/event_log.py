@@ -1,26 +1,22 @@
-"""The service EventLog on the wire: requests to the store, frames to answers."""
+"""Reading, deleting and following events: requests to the store, frames to answers. Appending is in `appends.py`."""
 
 from __future__ import annotations
 
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_filters import event_filter, micros
-from tocsin_server.api.event_types import payload_warnings
 from tocsin_server.api.paging import PageTokens, page_size
 from tocsin_server.api.server import Send, Service
 from tocsin_server.domain.encoding import wire_bytes
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
 from tocsin_server.domain.event_log import (
-    BATCH_BYTES_MAX,
     SUBSCRIBE_BATCH_EVENTS,
     Batch,
     CaughtUp,
     Key,
     Step,
 )
-from tocsin_server.domain.event_types import Catalogue
 from tocsin_server.domain.ports import EventLogStore
 from tocsin_server.domain.selection import EventFilter
 
@@ -31,40 +27,14 @@ HEARTBEAT_S = 15.0
 
 
 class EventLogService(Service):
-    """Appending, reading, deleting and following events."""
+    """Reading, deleting and following events."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["EventLog"]
 
-    def __init__(
-        self, log: EventLogStore, drafts: Drafts, tokens: PageTokens, log_id: str, catalogue: Catalogue
-    ) -> None:
+    def __init__(self, log: EventLogStore, tokens: PageTokens, log_id: str) -> None:
         self._log = log
-        self._drafts = drafts
         self._tokens = tokens
         self._log_id = log_id
-        self._catalogue = catalogue
-
-    async def append_event(self, request: pb.AppendEventRequest, caller: Caller) -> pb.AppendEventResponse | bytes:
-        """Append one event and answer it as it is stored."""
-        warnings = payload_warnings(self._catalogue, caller.account, [request.event], ["event"])
-        append = self._drafts.append("AppendEvent", caller, request.request_id, [request.event], ["event"])
-        (appended,) = await self._log.append(append)
-        if appended.deleted:
-            gone = pb.Event(id=appended.id, position=appended.position)
-            return pb.AppendEventResponse(event=gone, log_id=self._log_id, deleted=True)
-        tail = pb.AppendEventResponse(log_id=self._log_id, warnings=warnings).SerializeToString()
-        return (appended.frame or await self._log.get_at(appended.position)) + tail
-
-    async def append_events(self, request: pb.AppendEventsRequest, caller: Caller) -> pb.AppendEventsResponse:
-        """Append a batch, all or none, and answer where each event is."""
-        if request.ByteSize() > BATCH_BYTES_MAX:
-            raise invalid_field("events", f"have {request.ByteSize()} bytes, at most {BATCH_BYTES_MAX} are allowed")
-        paths = [f"events[{index}]" for index in range(len(request.events))]
-        warnings = payload_warnings(self._catalogue, caller.account, request.events, paths)
-        append = self._drafts.append("AppendEvents", caller, request.request_id, request.events, paths)
-        appended = await self._log.append(append)
-        results = [pb.AppendResult(id=a.id, position=a.position, deleted=a.deleted) for a in appended]
-        return pb.AppendEventsResponse(results=results, log_id=self._log_id, warnings=warnings)
 
     async def get_event(self, request: pb.GetEventRequest, caller: Caller) -> bytes:
         """Answer one event's frame."""

@@ -1,4 +1,4 @@
-"""The catalogue of event types on the wire, and the checks of payloads that it asks for."""
+"""The catalogue of event types on the wire. Its checks of payloads are in `payload_checks.py`."""
 
 from __future__ import annotations
 
@@ -17,28 +17,7 @@ from tocsin_server.domain.event_types import Catalogue, EventType, Name, Payload
 from tocsin_server.domain.ports import EventTypeStore
 from tocsin_server.domain.selection import glob
 
-WARNINGS_MAX = 100  # of one answer
 Branch = pb.ListEventTypesResponse.Branch
-
-
-def payload_warnings(
-    catalogue: Catalogue, account: str, events: Sequence[pb.Event], paths: Sequence[str]
-) -> list[pb.FieldWarning]:
-    """Check the details of events whose types ask for it; TocsinError names what a schema forbids."""
-    warnings: list[pb.FieldWarning] = []
-    refused: list[Violation] = []
-    for event, path in zip(events, paths, strict=True):
-        check = catalogue.check(account, event.type, event.subtype)
-        if check is None:
-            continue
-        found = check.schema.violations(plain_value(event.details), f"{path}.details")
-        if check.enforced:
-            refused += found
-        else:
-            warnings += [pb.FieldWarning(field=v.path[:512], description=v.description) for v in found]
-    if refused:
-        raise invalid_fields(refused)
-    return warnings[:WARNINGS_MAX]
 
 
 class EventTypeService(Service):

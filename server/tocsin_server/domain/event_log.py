@@ -6,10 +6,12 @@ beside it. All times are microseconds since 1970 UTC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
+
+from tocsin_server.domain.errors import Violation
 
 # Limits, shown by System.GetInfo and quoted in the proto comments.
 EVENT_BYTES_MAX = 256 * 1024  # one message stays readable for every client
@@ -68,13 +70,19 @@ class Draft(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """One append: events that are stored all or none."""
+    """One append: events that are stored all or none.
+
+    `redacted` tells, by the event's id, which of its fields had secrets, and `warned` what is wrong with
+    its details; only the answer needs them.
+    """
 
     account: str
     method: str
     request_id: str
     digest: bytes
     drafts: tuple[Draft, ...]
+    redacted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    warned: Mapping[str, Sequence[Violation]] = field(default_factory=dict)
 
 
 class Appended(NamedTuple):

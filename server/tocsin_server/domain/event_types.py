@@ -83,6 +83,10 @@ class Catalogue:
                 return checks.get(name)
         return checks.get((event_type, ""))
 
+    def has_checks(self, account: str) -> bool:
+        """Tell whether any details of an account's events are checked."""
+        return account in self._checks
+
     def entries(self, account: str) -> list[EventType]:
         """Give all that an account sees, by type and subtype."""
         return sorted([*self._built_in.values(), *self._stored.get(account, {}).values()], key=lambda e: e.name)

@@ -75,7 +75,7 @@ class EventLogStore(Protocol):
         ...
 
     def append(self, append: Append) -> Awaitable[list[Appended]]:
-        """Store events, all or none; durable when this returns."""
+        """Store events, all or none; durable when the answer is there. Stored in the order of these calls."""
         ...
 
     async def status(self, account: str | None) -> LogStatus:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Append, Appended, OwnEvent, Stored
@@ -69,18 +69,18 @@ Unit = Callable[[Transaction], T]
 OnCommit = Callable[[Sequence[Stored], Sequence[int]], None]
 
 
-class _Work(Generic[T]):
+class _Work:
     """A unit or an append, and who waits for it."""
 
     __slots__ = ("answer", "append", "error", "loop", "unit", "waiter")
 
-    def __init__(self, unit: Unit[T] | None, append: Append | None) -> None:
+    def __init__(self, unit: Unit[Any] | None, append: Append | None) -> None:
         self.unit = unit
         self.append = append
         self.answer: Any = None
         self.error: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.waiter: asyncio.Future[T] | Future[T] | None = None
+        self.waiter: asyncio.Future[Any] | Future[Any] | None = None
 
     def settle(self) -> None:
         waiter = self.waiter
@@ -99,7 +99,7 @@ class Writer:
         self._store = store
         self._runtime = runtime
         self._on_commit = on_commit
-        self._queue: queue.SimpleQueue[_Work[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="writer", daemon=True)
         self._connection: sqlite3.Connection
         self._last_group = 1
@@ -115,27 +115,28 @@ class Writer:
         self._queue.put(None)
         self._thread.join()
 
-    async def append(self, append: Append) -> list[Appended]:
-        """Store events; durable when this returns."""
-        return await self._await(_Work[list[Appended]](None, append))
+    def append(self, append: Append) -> asyncio.Future[list[Appended]]:
+        """Store events; durable when the answer is there. Appends are stored in the order of these calls."""
+        return self._await(_Work(None, append))
 
     async def run(self, unit: Unit[T]) -> T:
         """Run a unit of work in a transaction; committed when this returns."""
-        return await self._await(_Work(unit, None))
+        answer: T = await self._await(_Work(unit, None))
+        return answer
 
     def run_sync(self, unit: Unit[T]) -> T:
         """Run a unit of work from a thread that has no event loop."""
-        work: _Work[T] = _Work(unit, None)
+        work = _Work(unit, None)
         waiter: Future[T] = Future()
         work.waiter = waiter
         self._queue.put(work)
         return waiter.result()
 
-    def _await(self, work: _Work[T]) -> asyncio.Future[T]:
+    def _await(self, work: _Work) -> asyncio.Future[Any]:
         if self._queue.qsize() >= QUEUE_UNITS_MAX:
             raise TocsinError(Reason.STORAGE_FAILED, "the store does not keep up; try again", retry_s=1.0)
         work.loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[T] = work.loop.create_future()
+        waiter: asyncio.Future[Any] = work.loop.create_future()
         work.waiter = waiter
         self._queue.put(work)
         return waiter
@@ -153,7 +154,7 @@ class Writer:
         finally:
             database.close()
 
-    def _gather(self, first: _Work[Any]) -> tuple[list[_Work[Any]], bool]:
+    def _gather(self, first: _Work) -> tuple[list[_Work], bool]:
         """Take what waits; wait a moment for company when the last group had some."""
         group, events = [first], _events(first)
         window_end = 0.0
@@ -171,11 +172,11 @@ class Writer:
         self._last_group = len(group)
         return group, False
 
-    def _next(self, window_end: float) -> _Work[Any] | None:
+    def _next(self, window_end: float) -> _Work | None:
         wait = window_end - self._runtime.monotonic() if window_end else 0.0
         return self._queue.get(timeout=wait) if wait > 0 else self._queue.get_nowait()
 
-    def _step(self, group: list[_Work[Any]]) -> None:
+    def _step(self, group: list[_Work]) -> None:
         """Run one group in one transaction, tell of it, and answer everybody in it."""
         try:
             log = self._commit(group)
@@ -198,7 +199,7 @@ class Writer:
         except BaseException as error:
             self.fatal(error)
 
-    def _commit(self, group: list[_Work[Any]]) -> appending.LogAppender:
+    def _commit(self, group: list[_Work]) -> appending.LogAppender:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -212,7 +213,7 @@ class Writer:
         self._last_commit_s = self._runtime.monotonic() - began
         return log
 
-    def _run_group(self, connection: sqlite3.Connection, group: list[_Work[Any]]) -> appending.LogAppender:
+    def _run_group(self, connection: sqlite3.Connection, group: list[_Work]) -> appending.LogAppender:
         log = appending.LogAppender(connection, self._runtime.now())
         appends = [work for work in group if work.append is not None]
         outcomes = log.append_all([work.append for work in appends if work.append is not None])
@@ -230,7 +231,7 @@ class Writer:
         return log
 
     @staticmethod
-    def _run_unit(work: _Work[Any], transaction: Transaction) -> None:
+    def _run_unit(work: _Work, transaction: Transaction) -> None:
         assert work.unit is not None
         mark = transaction.log.mark()
         transaction.connection.execute("SAVEPOINT unit")
@@ -245,9 +246,9 @@ class Writer:
         transaction.connection.execute("RELEASE unit")
 
     @staticmethod
-    def _answer(group: list[_Work[Any]]) -> None:
+    def _answer(group: list[_Work]) -> None:
         """Wake the waiters: one call into each event loop for the whole group."""
-        by_loop: dict[asyncio.AbstractEventLoop | None, list[_Work[Any]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop | None, list[_Work]] = {}
         for work in group:
             by_loop.setdefault(work.loop, []).append(work)
         for loop, works in by_loop.items():
@@ -257,12 +258,12 @@ class Writer:
                 loop.call_soon_threadsafe(_settle_all, works)
 
 
-def _settle_all(works: list[_Work[Any]]) -> None:
+def _settle_all(works: list[_Work]) -> None:
     for work in works:
         work.settle()
 
 
-def _events(work: _Work[Any]) -> int:
+def _events(work: _Work) -> int:
     return len(work.append.drafts) if work.append is not None else 1
 
 

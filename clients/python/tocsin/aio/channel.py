@@ -57,6 +57,17 @@ class AsyncChannel:
         inner = self._channel.unary_stream(method, serialize, response_deserializer)
         return AsyncStreaming(inner, self._settings)
 
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: object,
+        response_deserializer: Decode,
+        **_: object,
+    ) -> AsyncStreaming[Any, Any]:
+        """Make the callable of a method that takes a stream, an iterator of requests, and answers one."""
+        inner = self._channel.stream_stream(method, serialize, response_deserializer)
+        return AsyncStreaming(inner, self._settings)
+
 
 class AsyncUnary(Generic[_Request, _Response]):
     """A method that answers once."""

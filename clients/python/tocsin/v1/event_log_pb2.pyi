@@ -11,6 +11,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tocsin.v1 import annotations_pb2 as _annotations_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -462,6 +463,7 @@ class AppendEventResponse(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     LOG_ID_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    REDACTED_PATHS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     log_id: _builtins.str
     """Identity of the log that the position belongs to."""
@@ -472,9 +474,16 @@ class AppendEventResponse(_message.Message):
         """The stored event; only `id` and `position` when it has been deleted since."""
 
     @_builtins.property
+    def redacted_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of the event whose secrets were replaced by `****` before it was stored, such as
+        "details.registry.password" or "message": values under keys that name secrets, and the user-info
+        of URLs.
+        """
+
+    @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldWarning]:
         """Where the details do not meet the schema that the catalogue has for the type with
-        PAYLOAD_CHECK_WARN. At most 100.
+        PAYLOAD_CHECK_WARN. At most 20.
         """
 
     def __init__(
@@ -483,11 +492,12 @@ class AppendEventResponse(_message.Message):
         event: Global___Event | None = ...,
         log_id: _builtins.str = ...,
         deleted: _builtins.bool = ...,
+        redacted_paths: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[Global___FieldWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "log_id", b"log_id", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "log_id", b"log_id", "redacted_paths", b"redacted_paths", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -495,14 +505,14 @@ Global___AppendEventResponse: _TypeAlias = AppendEventResponse  # noqa: Y015
 
 @_typing.final
 class FieldWarning(_message.Message):
-    """Something about a field of a request that did not keep the call from being done."""
+    """Something about a field of an event that did not keep it from being stored."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FIELD_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """Path of the field in the request, such as "events[3].details.exitcode"."""
+    """Path of the field in the event, such as "details.exitcode"."""
     description: _builtins.str
     """What is wrong with it."""
     def __init__(
@@ -558,22 +568,36 @@ class AppendResult(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    REDACTED_PATHS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The event's id, as given or as made by the server."""
     position: _builtins.int
     """Its place in the log."""
     deleted: _builtins.bool
     """True when the event was stored before and has been deleted since."""
+    @_builtins.property
+    def redacted_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of the event whose secrets were replaced by `****`; see AppendEventResponse."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldWarning]:
+        """Where the event's details do not meet the schema that the catalogue has for the type with
+        PAYLOAD_CHECK_WARN. At most 20.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         position: _builtins.int = ...,
         deleted: _builtins.bool = ...,
+        redacted_paths: _abc.Iterable[_builtins.str] | None = ...,
+        warnings: _abc.Iterable[Global___FieldWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "id", b"id", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "id", b"id", "position", b"position", "redacted_paths", b"redacted_paths", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -587,33 +611,195 @@ class AppendEventsResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     LOG_ID_FIELD_NUMBER: _builtins.int
-    WARNINGS_FIELD_NUMBER: _builtins.int
     log_id: _builtins.str
     """Identity of the log that the positions belong to."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppendResult]:
         """One result for each event of the request, in its order."""
 
-    @_builtins.property
-    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldWarning]:
-        """Where details do not meet the schema that the catalogue has for the type with
-        PAYLOAD_CHECK_WARN. At most 100.
-        """
-
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___AppendResult] | None = ...,
         log_id: _builtins.str = ...,
-        warnings: _abc.Iterable[Global___FieldWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_id", b"log_id", "results", b"results", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_id", b"log_id", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppendEventsResponse: _TypeAlias = AppendEventsResponse  # noqa: Y015
+
+@_typing.final
+class IngestRequest(_message.Message):
+    """A batch to append."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the batch safe to send again: unique in the account for this method, remembered for at least
+    7 days and as long as the events.
+    """
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """1 to 1000 events of at most 256 KiB each, 3 MiB together."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestRequest: _TypeAlias = IngestRequest  # noqa: Y015
+
+@_typing.final
+class IngestResponse(_message.Message):
+    """What became of batches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Batch(_message.Message):
+        """One batch. Without a refusal it is durable."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SEQUENCE_FIELD_NUMBER: _builtins.int
+        RESULTS_FIELD_NUMBER: _builtins.int
+        REFUSAL_FIELD_NUMBER: _builtins.int
+        sequence: _builtins.int
+        """The batch's number in the stream, from 1."""
+        @_builtins.property
+        def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppendResult]:
+            """One result for each event of the batch, in its order."""
+
+        @_builtins.property
+        def refusal(self) -> Global___IngestResponse.Refusal:
+            """Why nothing of the batch was stored."""
+
+        def __init__(
+            self,
+            *,
+            sequence: _builtins.int = ...,
+            results: _abc.Iterable[Global___AppendResult] | None = ...,
+            refusal: Global___IngestResponse.Refusal | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal", "results", b"results", "sequence", b"sequence"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Refusal(_message.Message):
+        """Why a batch was refused; the same that AppendEvents would answer."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        @_typing.final
+        class MetadataEntry(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: _builtins.int
+            VALUE_FIELD_NUMBER: _builtins.int
+            key: _builtins.str
+            value: _builtins.str
+            def __init__(
+                self,
+                *,
+                key: _builtins.str = ...,
+                value: _builtins.str = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        REASON_FIELD_NUMBER: _builtins.int
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        METADATA_FIELD_NUMBER: _builtins.int
+        VIOLATIONS_FIELD_NUMBER: _builtins.int
+        reason: _annotations_pb2.ErrorReason.ValueType
+        """The reason."""
+        message: _builtins.str
+        """One sentence for people."""
+        @_builtins.property
+        def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+            """The dynamic values of the message."""
+
+        @_builtins.property
+        def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___IngestResponse.Violation]:
+            """Which fields, for INVALID_FIELD and ID_REUSED: up to 100."""
+
+        def __init__(
+            self,
+            *,
+            reason: _annotations_pb2.ErrorReason.ValueType = ...,
+            message: _builtins.str = ...,
+            metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+            violations: _abc.Iterable[Global___IngestResponse.Violation] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "metadata", b"metadata", "reason", b"reason", "violations", b"violations"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Violation(_message.Message):
+        """A field that cannot be used."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        FIELD_FIELD_NUMBER: _builtins.int
+        DESCRIPTION_FIELD_NUMBER: _builtins.int
+        field: _builtins.str
+        """Its path in the batch, such as "events[3].type"."""
+        description: _builtins.str
+        """Why."""
+        def __init__(
+            self,
+            *,
+            field: _builtins.str = ...,
+            description: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "field", b"field"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
+    log_id: _builtins.str
+    """Identity of the log that the positions belong to."""
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___IngestResponse.Batch]:
+        """Batches in the order in which they were sent."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[Global___IngestResponse.Batch] | None = ...,
+        log_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "log_id", b"log_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestResponse: _TypeAlias = IngestResponse  # noqa: Y015
 
 @_typing.final
 class GetEventRequest(_message.Message):

@@ -46,6 +46,11 @@ class EventLogStub(object):
                 request_serializer=tocsin_dot_v1_dot_event__log__pb2.AppendEventsRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_event__log__pb2.AppendEventsResponse.FromString,
                 _registered_method=True)
+        self.Ingest = channel.stream_stream(
+                '/tocsin.v1.EventLog/Ingest',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.IngestRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.IngestResponse.FromString,
+                _registered_method=True)
         self.GetEvent = channel.unary_unary(
                 '/tocsin.v1.EventLog/GetEvent',
                 request_serializer=tocsin_dot_v1_dot_event__log__pb2.GetEventRequest.SerializeToString,
@@ -121,6 +126,20 @@ class EventLogServicer(object):
         """Appends up to 1000 events, all or none. An event that was stored before with the same content
         answers its old position beside the new ones. Every bad index is listed: INVALID_FIELD,
         ID_REUSED. Also: REQUEST_ID_REUSED, STORAGE_FULL, STORAGE_FAILED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Ingest(self, request_iterator, context):
+        """The fast way in: batches as they come, without waiting for the one before. Each is stored like an
+        AppendEvents, all or none, in the order in which they were sent, and acknowledged once it is
+        durable; a refused batch is told with its reason and does not end the stream. At most 256 batches or
+        8 MiB of a stream are unacknowledged: then the server reads no more until it has caught up. When
+        the client has ended its side, the stream ends with the last acknowledgement. After a broken
+        stream, batches that were not acknowledged can be sent again under their ids or request ids.
+        Reasons that end the stream: UNDECODABLE, SERVER_DRAINING, DEADLINE_EXCEEDED (nothing was sent for
+        5 minutes). Of a batch: those of AppendEvents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,6 +250,11 @@ def add_EventLogServicer_to_server(servicer, server):
                     servicer.AppendEvents,
                     request_deserializer=tocsin_dot_v1_dot_event__log__pb2.AppendEventsRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_event__log__pb2.AppendEventsResponse.SerializeToString,
+            ),
+            'Ingest': grpc.stream_stream_rpc_method_handler(
+                    servicer.Ingest,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.IngestRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.IngestResponse.SerializeToString,
             ),
             'GetEvent': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEvent,
@@ -344,6 +368,33 @@ class EventLog(object):
             '/tocsin.v1.EventLog/AppendEvents',
             tocsin_dot_v1_dot_event__log__pb2.AppendEventsRequest.SerializeToString,
             tocsin_dot_v1_dot_event__log__pb2.AppendEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Ingest(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tocsin.v1.EventLog/Ingest',
+            tocsin_dot_v1_dot_event__log__pb2.IngestRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.IngestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,16 @@ class EventLogStub:
     answers its old position beside the new ones. Every bad index is listed: INVALID_FIELD,
     ID_REUSED. Also: REQUEST_ID_REUSED, STORAGE_FULL, STORAGE_FAILED.
     """
+    Ingest: _grpc.StreamStreamMultiCallable[_event_log_pb2.IngestRequest, _event_log_pb2.IngestResponse]
+    """The fast way in: batches as they come, without waiting for the one before. Each is stored like an
+    AppendEvents, all or none, in the order in which they were sent, and acknowledged once it is
+    durable; a refused batch is told with its reason and does not end the stream. At most 256 batches or
+    8 MiB of a stream are unacknowledged: then the server reads no more until it has caught up. When
+    the client has ended its side, the stream ends with the last acknowledgement. After a broken
+    stream, batches that were not acknowledged can be sent again under their ids or request ids.
+    Reasons that end the stream: UNDECODABLE, SERVER_DRAINING, DEADLINE_EXCEEDED (nothing was sent for
+    5 minutes). Of a batch: those of AppendEvents.
+    """
     GetEvent: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.GetEventRequest, _event_log_pb2.GetEventResponse]
     """Answers one whole event. Reasons: NOT_FOUND, EVENT_CORRUPT."""
     BatchGetEvents: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.BatchGetEventsRequest, _event_log_pb2.BatchGetEventsResponse]
@@ -109,6 +119,16 @@ class EventLogAsyncStub(EventLogStub):
     """Appends up to 1000 events, all or none. An event that was stored before with the same content
     answers its old position beside the new ones. Every bad index is listed: INVALID_FIELD,
     ID_REUSED. Also: REQUEST_ID_REUSED, STORAGE_FULL, STORAGE_FAILED.
+    """
+    Ingest: _aio.StreamStreamMultiCallable[_event_log_pb2.IngestRequest, _event_log_pb2.IngestResponse]  # type: ignore[assignment]
+    """The fast way in: batches as they come, without waiting for the one before. Each is stored like an
+    AppendEvents, all or none, in the order in which they were sent, and acknowledged once it is
+    durable; a refused batch is told with its reason and does not end the stream. At most 256 batches or
+    8 MiB of a stream are unacknowledged: then the server reads no more until it has caught up. When
+    the client has ended its side, the stream ends with the last acknowledgement. After a broken
+    stream, batches that were not acknowledged can be sent again under their ids or request ids.
+    Reasons that end the stream: UNDECODABLE, SERVER_DRAINING, DEADLINE_EXCEEDED (nothing was sent for
+    5 minutes). Of a batch: those of AppendEvents.
     """
     GetEvent: _aio.UnaryUnaryMultiCallable[_event_log_pb2.GetEventRequest, _event_log_pb2.GetEventResponse]  # type: ignore[assignment]
     """Answers one whole event. Reasons: NOT_FOUND, EVENT_CORRUPT."""
@@ -183,6 +203,22 @@ class EventLogServicer(metaclass=_abc_1.ABCMeta):
         """Appends up to 1000 events, all or none. An event that was stored before with the same content
         answers its old position beside the new ones. Every bad index is listed: INVALID_FIELD,
         ID_REUSED. Also: REQUEST_ID_REUSED, STORAGE_FULL, STORAGE_FAILED.
+        """
+
+    @_abc_1.abstractmethod
+    def Ingest(
+        self,
+        request_iterator: _MaybeAsyncIterator[_event_log_pb2.IngestRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_log_pb2.IngestResponse], _abc.AsyncIterator[_event_log_pb2.IngestResponse]]:
+        """The fast way in: batches as they come, without waiting for the one before. Each is stored like an
+        AppendEvents, all or none, in the order in which they were sent, and acknowledged once it is
+        durable; a refused batch is told with its reason and does not end the stream. At most 256 batches or
+        8 MiB of a stream are unacknowledged: then the server reads no more until it has caught up. When
+        the client has ended its side, the stream ends with the last acknowledgement. After a broken
+        stream, batches that were not acknowledged can be sent again under their ids or request ids.
+        Reasons that end the stream: UNDECODABLE, SERVER_DRAINING, DEADLINE_EXCEEDED (nothing was sent for
+        5 minutes). Of a batch: those of AppendEvents.
         """
 
     @_abc_1.abstractmethod

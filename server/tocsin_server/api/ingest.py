@@ -1,0 +1,198 @@
+"""Ingest: batches as they come, each acknowledged once it is durable.
+
+A stream has two tasks: one reads batches and hands them to the writer, the other tells what became of
+them, in their order, as many as are known in one message. What is unacknowledged is bounded; beyond it
+nothing is read, and HTTP/2 holds the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from tocsin.v1 import annotations_pb2
+from tocsin.v1 import event_log_pb2 as pb
+
+from tocsin_server.api.appends import encoded_results, refuse_large
+from tocsin_server.api.auth import Caller
+from tocsin_server.api.event_drafts import Drafts
+from tocsin_server.api.server import Receive, Send, Service
+from tocsin_server.domain.encoding import varint, wire_bytes
+from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.event_log import Append, Appended
+from tocsin_server.domain.ports import EventLogStore, Runtime
+
+BATCHES_MAX = 256  # unacknowledged batches of one stream
+BYTES_MAX = 8 * 1024 * 1024  # and their size
+MESSAGE_BATCHES_MAX = 64  # batches told in one message: a thousand results each stay below 4 MiB
+IDLE_S = 300.0  # a client that says nothing for so long is gone
+VIOLATIONS_MAX = 100
+BATCH_TAG = b"\x0a"  # IngestResponse.batches
+SEQUENCE_TAG = b"\x08"  # Batch.sequence
+RESULTS_TAG = b"\x12"  # Batch.results
+
+
+class IngestService(Service):
+    """The call of EventLog that stores a stream of batches."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["EventLog"]
+
+    def __init__(
+        self, log: EventLogStore, drafts: Drafts, runtime: Runtime, log_id: str, draining: asyncio.Event, idle_s: float
+    ) -> None:
+        self._log = log
+        self._drafts = drafts
+        self._runtime = runtime
+        self._end = pb.IngestResponse(log_id=log_id).SerializeToString()
+        self._draining = draining
+        self._idle_s = idle_s
+
+    async def ingest(self, receive: Receive, caller: Caller, send: Send) -> None:
+        """Store what comes and acknowledge it, until the client ends its side."""
+        stream = _Stream(self._log, self._drafts, self._runtime, caller, self._end)
+        reading = asyncio.create_task(stream.read(receive))
+        telling = asyncio.create_task(stream.acknowledge(send))
+        draining = asyncio.create_task(self._draining.wait())
+        try:
+            over = await self._until_over(stream, reading, telling, draining)
+            reading.cancel()
+            await asyncio.wait({reading})
+            stream.end()
+            await telling
+        finally:
+            for task in (reading, telling, draining):
+                task.cancel()
+            await asyncio.gather(reading, telling, draining, return_exceptions=True)
+        if over is not None:
+            raise over
+
+    async def _until_over(
+        self, stream: _Stream, reading: asyncio.Task[None], telling: asyncio.Task[None], draining: asyncio.Task[bool]
+    ) -> BaseException | None:
+        """Wait until nothing more is read, and say why: None when the client has ended its side."""
+        while True:
+            await asyncio.wait({reading, telling, draining}, timeout=self._idle_s, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.exception()
+            if telling.done():
+                return telling.exception()
+            if draining.done():
+                text = "the server is stopping: send what is not acknowledged to another, or again"
+                return TocsinError(Reason.SERVER_DRAINING, text, retry_s=0.2)
+            if self._runtime.monotonic() - stream.last_read >= self._idle_s:
+                return TocsinError(Reason.DEADLINE_EXCEEDED, f"nothing was sent for {self._idle_s:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch that is on its way, or why it never went."""
+
+    size: int
+    append: Append | None
+    stored: Awaitable[list[Appended]] | None
+    refusal: TocsinError | None
+
+
+class _Stream:
+    """The batches of one stream that are not acknowledged yet, in their order."""
+
+    def __init__(self, log: EventLogStore, drafts: Drafts, runtime: Runtime, caller: Caller, end: bytes) -> None:
+        self._log = log
+        self._drafts = drafts
+        self._runtime = runtime
+        self._caller = caller
+        self._end = end
+        self._waiting: deque[_Batch] = deque()
+        self._bytes = 0
+        self._sequence = 0
+        self._ended = False
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self.last_read = runtime.monotonic()
+
+    async def read(self, receive: Receive) -> None:
+        """Hand every batch to the writer, until the client ends its side."""
+        while (batch := await self._next(receive)) is not None:
+            self.last_read = self._runtime.monotonic()
+            self._waiting.append(batch)
+            self._bytes += batch.size
+            self._arrived.set()
+            while len(self._waiting) >= BATCHES_MAX or self._bytes >= BYTES_MAX:
+                self._room.clear()
+                await self._room.wait()
+
+    async def _next(self, receive: Receive) -> _Batch | None:
+        """Read a batch and hand it to the writer. One that is refused does not end the stream."""
+        size = 0
+        try:
+            request: pb.IngestRequest | None = await receive()
+            if request is None:
+                return None
+            size = request.ByteSize()
+            refuse_large(request)
+            append = self._drafts.append(self._caller, request)
+            return _Batch(size, append, self._log.append(append), None)
+        except TocsinError as error:
+            if error.reason is Reason.UNDECODABLE:
+                raise  # what follows cannot be trusted either
+            return _Batch(size, None, None, error)
+
+    def end(self) -> None:
+        """Say that no more batches come."""
+        self._ended = True
+        self._arrived.set()
+
+    async def acknowledge(self, send: Send) -> None:
+        """Tell what became of the batches, until there are no more."""
+        while await self._first():
+            encoded: list[bytes] = []
+            while self._waiting and len(encoded) < MESSAGE_BATCHES_MAX and (not encoded or _is_known(self._waiting[0])):
+                batch = self._waiting[0]
+                self._sequence += 1
+                encoded.append(wire_bytes(BATCH_TAG, await self._outcome(batch)))
+                self._waiting.popleft()
+                self._bytes -= batch.size
+            self._room.set()
+            await send(b"".join((*encoded, self._end)))
+
+    async def _first(self) -> bool:
+        """Wait for a batch; False when none will come."""
+        while not self._waiting:
+            if self._ended:
+                return False
+            self._arrived.clear()
+            await self._arrived.wait()
+        return True
+
+    async def _outcome(self, batch: _Batch) -> bytes:
+        """Wait until a batch is durable or refused, and encode which."""
+        place = SEQUENCE_TAG + varint(self._sequence)
+        refusal = batch.refusal
+        if batch.stored is not None and batch.append is not None:
+            try:
+                return place + encoded_results(await batch.stored, batch.append, RESULTS_TAG)
+            except TocsinError as error:
+                refusal = error
+        assert refusal is not None
+        return place + _refused(refusal)
+
+
+def _is_known(batch: _Batch) -> bool:
+    return not isinstance(batch.stored, asyncio.Future) or batch.stored.done()
+
+
+def _refused(error: TocsinError) -> bytes:
+    """Encode why a batch was refused, as the rest of a Batch."""
+    violations = [
+        pb.IngestResponse.Violation(field=violation.path, description=violation.description)
+        for violation in error.violations[:VIOLATIONS_MAX]
+    ]
+    refusal = pb.IngestResponse.Refusal(
+        reason=annotations_pb2.ErrorReason.Value(f"ERROR_REASON_{error.reason}"),
+        message=error.message,
+        metadata=error.metadata,
+        violations=violations,
+    )
+    return pb.IngestResponse.Batch(refusal=refusal).SerializeToString()
