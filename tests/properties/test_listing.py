@@ -160,6 +160,21 @@ def test_a_page_looks_at_no_more_than_it_may(connection: sqlite3.Connection) -> 
         assert (total.count, total.capped) == (0, True)
 
 
+@pytest.mark.parametrize("where", ["", "event.type == 'a'"])
+def test_a_summary_ends_at_its_bound_and_says_how_far_it_counted(connection: sqlite3.Connection, where: str) -> None:
+    heads = [EventHead("admin", "a", "", 1, "", "", "", "", "", {}, n) for n in range(30)]
+    filled(connection, [(head, None, False) for head in heads])
+
+    async def read(query: Any) -> Any:
+        return query(connection)
+
+    query = SummaryQuery(EventFilter("admin", where=where), "type", 0, 10, None)
+    with patch.object(summary, "SUMMARY_SLICE_EVENTS", 4), patch.object(summary, "SUMMARY_EVENTS_MAX", 8):
+        answer = asyncio.run(summary.summarize(read, query, lambda: 0.0))
+    assert (answer.total, answer.counted_since, answer.groups) == (8, 22, (("a", 8),))
+    assert [(bucket.start, bucket.count) for bucket in answer.buckets] == [(20, 8)]
+
+
 def test_a_where_is_asked_for_a_bounded_time(connection: sqlite3.Connection) -> None:
     heads = [EventHead("admin", "a", "", 1, "", "", "", "", "", {}, n) for n in range(30)]
     filled(connection, [(head, None, False) for head in heads])
