@@ -2,7 +2,8 @@
 
 A page is merged from streams: runs of one index that are in order already, one for each value of the
 criterion that the index answers, and for each account where all are meant. So every page is found by
-a few seeks, whatever the log holds. What no index answers is looked at row by row, at most
+a few seeks, whatever the log holds, and neither globs over types nor lists of every account need an
+index or a table of their own, which each append would pay for. What no index answers is looked at row by row, at most
 SCAN_EVENTS_MAX rows a page; a `where` is asked last, of what is left, for at most WHERE_SCAN_S.
 """
 

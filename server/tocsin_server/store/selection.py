@@ -101,6 +101,8 @@ def _known_types(
 ) -> list[tuple[str, str]] | None:
     """Read which types, by account, match patterns, by one seek each; None when they are too many."""
     found: dict[tuple[str, str], None] = {}
+    if len(accounts) > STREAMS_MAX:
+        return None
     for account in accounts:
         for pattern in patterns:
             first = pattern.partition("*")[0]
