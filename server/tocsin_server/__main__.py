@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tocsin_server import __version__
-from tocsin_server.app import App, event_loop_factory
+from tocsin_server.app import App, data_file, event_loop_factory
 from tocsin_server.config import ConfigError, Settings, load, variable_of
 from tocsin_server.logs import configure_logs
+from tocsin_server.store.checking import check as check_store
 from tocsin_server.store.database import StoreError
 
 EXIT_FAILED = 1
@@ -53,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--dev", action="store_true", help="embedded store, 127.0.0.1, no key needed")
     _add_settings(serve)
     serve.set_defaults(run=_serve)
+    check = commands.add_parser("check", help="read the whole store and say what is damaged; a server may be running")
+    check.add_argument("--dev", action="store_true", help="the store of `serve --dev`")
+    _add_settings(check)
+    check.set_defaults(run=_check)
     config = commands.add_parser("config", help="look at the settings")
     show = config.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "show", help="print every effective setting and where it came from"
@@ -91,6 +96,25 @@ def _show(arguments: argparse.Namespace, settings: Settings) -> int:
     for setting in settings.all():
         print(f"{setting.name:<{width}} = {setting.shown():<24} # {setting.origin}, restart")
     return 0
+
+
+def _check(arguments: argparse.Namespace, settings: Settings) -> int:
+    path = data_file(settings)
+    print(f"Checking {path}")
+    damaged = False
+    for result in check_store(path, _progress if sys.stderr.isatty() else lambda part, count, total: None):
+        damaged = damaged or bool(result.damages)
+        print(f"  {result.part:<16} {result.count:>12,}   {'DAMAGED' if result.damages else 'ok'}")
+        for damage in result.damages:
+            print(f"    {damage}")
+    if damaged:
+        return _complain("the store is damaged: restore it from a backup, or save what can be read", EXIT_FAILED)
+    return 0
+
+
+def _progress(part: str, count: int, total: int) -> None:
+    """Say on the terminal how far a long check has come; the result is written over it."""
+    print(f"  {part:<16} {count:>12,} of {total:,}\r", end="", file=sys.stderr, flush=True)
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -51,6 +51,7 @@ from tocsin_server.store.execution import Runs
 from tocsin_server.store.following import Following
 from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
+from tocsin_server.store.retention import Retention, Rules, horizons
 from tocsin_server.store.secrets import KeyFile, SecretCipher
 from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Writer
@@ -184,7 +185,9 @@ class App:
         store_of_notifications = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
         outbox = StoreOutbox(parts.writer, parts.readers, parts.tail, store_of_notifications)
         alert_parts = self._build_alerting(store, parts)
-        dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts)
+        retention = self._retention(parts)
+        dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts, retention)
+        retention.nudge_router = dispatcher.nudge
         parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed(), dispatcher.follows_closely)
         parts.log.nudge_router = dispatcher.nudge
         store_of_notifications.changed = dispatcher.configurations_changed
@@ -212,7 +215,7 @@ class App:
         self._cleanups.append(("readers", readers.close))
         status = readers.submit(lambda connection: log_status(connection, None)).result()
         self.log_id = status.log_id
-        tail = Tail(status.head)
+        tail = Tail(status.head, readers.submit(horizons).result())
         writer = Writer(store, self.runtime, tail.commit)
         writer.fatal = self._storage_failed
         writer.start()
@@ -222,6 +225,12 @@ class App:
         following.start()
         self._cleanups.append(("following", following.stop))
         return StoreParts(readers, tail, writer, LogStore(writer, reads, following))
+
+    def _retention(self, parts: StoreParts) -> Retention:
+        rules = Rules(
+            self.settings["event_log.retention.max_age"] * 1_000_000, self.settings["event_log.retention.max_events"]
+        )
+        return Retention(parts.writer, parts.readers, parts.tail, self.runtime, rules)
 
     def _build_alerting(self, store: Store, parts: StoreParts) -> AlertingParts:
         readers = Readers(store, THREADS, "alerts")
@@ -236,6 +245,7 @@ class App:
         kinds: dict[str, EndpointKind],
         door: HttpDoor,
         alert_parts: AlertingParts,
+        retention: Retention,
     ) -> Dispatcher:
         dispatcher = Dispatcher(
             outbox,
@@ -247,6 +257,7 @@ class App:
             self.settings["notifications.enabled"],
             alert_parts.execution,
             event_loop_factory(),
+            retention.step,
         )
         # Before the first run: what it queues is sent at once.
         alert_parts.alerts.changed = dispatcher.alerts_changed

@@ -18,6 +18,8 @@ DEFAULTS = Path(__file__).with_name("config.default.toml")
 ENVIRONMENT_PREFIX = "TOCSIN_"
 CONFIG_VARIABLE = "TOCSIN_CONFIG"
 RANGES = {
+    "event_log.retention.max_age": (0, 100 * 365 * 86_400),
+    "event_log.retention.max_events": (0, 10**12),
     "server.port": (0, 65_535),
     "notifications.cycle_timers.notifications": (1, 3600),
     "notifications.paused_max_age": (0, 7 * 86_400),

@@ -148,9 +148,11 @@ async def test_a_damaged_event_is_passed_over_by_routing(tmp_path: Path, hook: W
     """XA11, XD27: one bad row blocks nobody."""
     async with serving(tmp_path) as api:
         await api.append("damaged", message="before")
+        # The newest thousand are read at start: a store with a damaged one among them is refused.
+        await api.events.AppendEvents(log_pb.AppendEventsRequest(events=[log_pb.Event(type="later")] * 1000))
     with sqlite3.connect(tmp_path / "tocsin.db") as connection:
-        (body,) = connection.execute("SELECT body FROM events").fetchone()
-        connection.execute("UPDATE events SET body = ?", (body.replace(b"before", b"beware"),))
+        (body,) = connection.execute("SELECT body FROM events WHERE position = 1").fetchone()
+        connection.execute("UPDATE events SET body = ? WHERE position = 1", (body.replace(b"before", b"beware"),))
     connection.close()
     async with serving(tmp_path) as api:
         await created(api, webhook(hook.url))

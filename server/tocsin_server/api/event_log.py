@@ -100,8 +100,9 @@ class EventLogService(Service):
         for name in ("since", "before"):
             if request.filter.HasField(name):
                 raise invalid_field(f"filter.{name}", "makes no sense for what is to come: use start_time")
-        position = await self._start(request)
         status = await self._log.status(wanted.account)
+        start = await self._start(request, status.oldest)
+        position = status.oldest - 1 if start is None else start
         started = pb.SubscribeResponse.Started(
             log_id=status.log_id, head=status.head, oldest=status.oldest, position=position
         )
@@ -111,7 +112,7 @@ class EventLogService(Service):
             heartbeat.seconds + heartbeat.nanos / 1e9 if request.HasField("heartbeat_interval") else HEARTBEAT_S
         )
         batch_max = request.batch_max or SUBSCRIBE_BATCH_EVENTS
-        async for step in self._log.follow(wanted, position, batch_max, heartbeat_s):
+        async for step in self._log.follow(wanted, start, batch_max, heartbeat_s):
             try:
                 await send(encoded_step(step))
             except TocsinError as error:
@@ -121,13 +122,13 @@ class EventLogService(Service):
             if request.stop_when_caught_up and isinstance(step, CaughtUp):
                 return
 
-    async def _start(self, request: pb.SubscribeRequest) -> int:
-        """Find the position after which events are told."""
+    async def _start(self, request: pb.SubscribeRequest, oldest: int) -> int | None:
+        """Find the position after which events are told, None for the beginning; `oldest` can still be read."""
         kind = request.WhichOneof("start")
         if kind == "beginning":
-            return 0
+            return None
         if kind == "start_time":
-            return await self._log.position_before(micros(request.start_time))
+            return max(await self._log.position_before(micros(request.start_time)), oldest - 1)
         if kind is None:
             return self._log.head
         if request.after.log_id and request.after.log_id != self._log_id:

@@ -138,6 +138,9 @@ class Guard:
             raise error
         if not isinstance(error, Exception | asyncio.CancelledError) or isinstance(error, grpc.aio.AbortError):
             raise error
+        if isinstance(error, grpc.aio.InternalError):
+            # A message could not be written or read: the client has left, which gRPC tells a moment later.
+            raise asyncio.CancelledError from error
         if not isinstance(error, TocsinError):
             incident = self._runtime.new_id()
             ids = {key: value for key, value in _echo(context)}

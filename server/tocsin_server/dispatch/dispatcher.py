@@ -13,10 +13,11 @@ from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfig
 from tocsin_server.domain.ports import EndpointKind, Outbox, Runtime
 
 SWEEP_EVERY_S = 60.0
+RETAIN_EVERY_S = 60.0
 
 
 class Dispatcher:
-    """Routing, delivering and sweeping on the dispatch thread; see `loop.py`."""
+    """Routing, delivering, sweeping, retention and runs of alerts on the dispatch thread; see `loop.py`."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Dispatcher:
         enabled: bool = True,
         execution: Execution | None = None,
         new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+        retain: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.thread = DispatchThread(new_event_loop)
         self._outbox = outbox
@@ -38,6 +40,7 @@ class Dispatcher:
         self._routing = Loop("routing", self._router.step, backstop_s)
         self._delivering = Loop("delivering", self._deliverer.step, backstop_s)
         self._sweeping = Loop("sweeping", self._sweep, SWEEP_EVERY_S)
+        self._retaining = Loop("retention", retain, RETAIN_EVERY_S) if retain else None
         self._execution = execution
         self._executing = Loop("executing", execution.step, BACKSTOP_S) if execution else None
 
@@ -54,6 +57,8 @@ class Dispatcher:
         await self._router.begin()
         for loop in (self._routing, self._delivering, self._sweeping):
             await self.thread.run(loop)
+        if self._retaining is not None:
+            await self.thread.run(self._retaining)
         if self._execution is not None and self._executing is not None:
             self._execution.wake_in = self._executing.wake_in
             await self.thread.run(self._executing)

@@ -118,8 +118,10 @@ class EventLogStore(Protocol):
         """Find the position before the first event stored at `created_at` or later."""
         ...
 
-    def follow(self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float) -> AsyncIterator[Step]:
-        """Tell what matches after a position, without end."""
+    def follow(
+        self, event_filter: EventFilter, after: int | None, batch_max: int, heartbeat_s: float
+    ) -> AsyncIterator[Step]:
+        """Tell what matches after a position, or (None) from the oldest event on, without end."""
         ...
 
     async def delete(self, account: str, event_id: str, upto: int) -> None:

@@ -14,8 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
+from zlib import crc32
 
-from peewee import SqliteDatabase
+from peewee import DatabaseError, SqliteDatabase
 from playhouse.migrations import Runner
 
 from tocsin_server.domain.event_log import LogStatus
@@ -26,15 +27,20 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 READER_THREADS = 3  # reads are short; more threads only fight for the interpreter
 CACHE_KIB = 64 * 1024  # dirty index pages of a batch stay in memory
 AUTOCHECKPOINT_PAGES = 10_000  # 40 MB of log between checkpoints: 25 % off an append with 6 indexes
+WAL_BYTES_KEPT = 64 * 1024 * 1024  # a log that a long read made longer is cut back
 BUSY_TIMEOUT_S = 5
 SYNCHRONOUS_FULL = 2
+NEWEST_CHECKED = 1000  # events: a few milliseconds at start, where a crash would have left its marks
+NETWORK_FILE_SYSTEMS = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"))
 
 PRAGMAS = {
+    "auto_vacuum": "incremental",  # set before the first table is made: retention gives pages back
     "journal_mode": "wal",
     "synchronous": "full",
     "foreign_keys": 1,
     "cache_size": -CACHE_KIB,
     "wal_autocheckpoint": AUTOCHECKPOINT_PAGES,
+    "journal_size_limit": WAL_BYTES_KEPT,
 }
 
 
@@ -69,12 +75,14 @@ def open_store(url: str, new_id: Callable[[], str]) -> Store:
         raise StoreError(f"the store {path} cannot be opened: {error.strerror} ({error.filename})") from error
     _take(lock, path)
     try:
+        _refuse_network(path)
         _check_readable(path)
         writer = SqliteDatabase(str(path), pragmas=PRAGMAS, timeout=BUSY_TIMEOUT_S, lock_type="IMMEDIATE")
         with writer.connection_context():
             _migrate(writer, path)
             _assert_durable(writer)
             _found_log(writer, new_id)
+            _check_newest(writer, path)
         reader = SqliteDatabase(
             str(path),
             pragmas=dict(PRAGMAS, query_only=1, cache_size=-CACHE_KIB // 4),
@@ -82,9 +90,19 @@ def open_store(url: str, new_id: Callable[[], str]) -> Store:
             check_same_thread=False,  # each thread has its own; Readers.close closes them all
         )
         return Store(path, writer, reader, lock)
+    except (sqlite3.DatabaseError, DatabaseError) as error:
+        lock.close()
+        raise _damaged(path, error) from error
     except BaseException:
         lock.close()
         raise
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"DATA_LOSS: {path} is not a readable SQLite database ({error}): restore it from a backup, or save what can be"
+        " read with `sqlite3 FILE .recover`; nothing was changed"
+    )
 
 
 def path_of(url: str) -> Path:
@@ -115,7 +133,7 @@ def _check_readable(path: Path) -> None:
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
-        raise StoreError(f"{path} is not a readable SQLite database ({error}): restore it from a backup") from error
+        raise _damaged(path, error) from error
     finally:
         connection.close()
 
@@ -144,6 +162,43 @@ def _found_log(database: SqliteDatabase, new_id: Callable[[], str]) -> None:
             LogHead.insert(id=1, log_id=new_id(), head=0, created_at=0).execute(database)
         elif rows[0][0] < newest:
             raise StoreError(f"the head of the log is {rows[0][0]} but event {newest} is stored: restore from a backup")
+
+
+def _check_newest(database: SqliteDatabase, path: Path) -> None:
+    """Refuse a store whose newest events are damaged; `tocsin-server check` reads all of them."""
+    rows = database.execute_sql(
+        "SELECT position, crc, body FROM events ORDER BY position DESC LIMIT ?", (NEWEST_CHECKED,)
+    )
+    for position, crc, body in rows:
+        if crc32(body) != crc:
+            raise StoreError(
+                f"DATA_LOSS: the event at position {position} of {path} does not match its checksum: restore from a"
+                " backup; `tocsin-server check` says what else is damaged"
+            )
+
+
+def _refuse_network(path: Path) -> None:
+    """Refuse a folder on a network: its locks and syncs do not hold what SQLite needs."""
+    kind = file_system_of(path.parent.resolve(), Path("/proc/self/mounts"))
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise StoreError(
+            f"{path} is on a network file system ({kind}), where events would not be safe: use a local disk"
+        )
+
+
+def file_system_of(folder: Path, mounts: Path) -> str:
+    """Give the type of the file system that a folder is on; empty where that cannot be known."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    found = ("", "")
+    for line in lines:
+        _, place, kind, *_ = line.split(" ")
+        place = place.replace("\\040", " ")
+        if folder.is_relative_to(place) and len(place) >= len(found[0]):
+            found = (place, kind)
+    return found[1]
 
 
 class Readers:
@@ -177,6 +232,9 @@ def log_status(connection: sqlite3.Connection, account: str | None) -> LogStatus
     """Read identity and head of the log, and the oldest position that the account can still read."""
     log_id, head = connection.execute("SELECT log_id, head FROM log_head").fetchone()
     where, values = ("WHERE account = ?", [account]) if account is not None else ("", [])
-    any_event = connection.execute(f"SELECT 1 FROM events {where} LIMIT 1", values).fetchone()
-    # Nothing but retention moves the horizon, and there is none yet: all that stands can be read.
-    return LogStatus(log_id, head, 1 if any_event else head + 1)
+    if connection.execute(f"SELECT 1 FROM events {where} LIMIT 1", values).fetchone() is None:
+        return LogStatus(log_id, head, head + 1)
+    # Nothing but retention moves the horizon: to an account's own or to everybody's.
+    mine = "WHERE account IN (?, '')" if account is not None else ""
+    (horizon,) = connection.execute(f"SELECT max(position) FROM horizons {mine}", values).fetchone()
+    return LogStatus(log_id, head, horizon or 1)

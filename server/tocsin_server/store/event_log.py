@@ -107,7 +107,7 @@ class EventReads:
 
     async def position_before(self, created_at: int) -> int:
         """Find the position before the first event stored at `created_at` or later."""
-        return await self._read(lambda c: _position_before(c, created_at))
+        return await self._read(lambda c: position_before(c, created_at))
 
     async def routed(self, position: int) -> None:
         """Wait until the router has passed a position."""
@@ -243,8 +243,11 @@ def cursor_position(connection: sqlite3.Connection, name: str) -> int:
     return int(row[0]) if row is not None else 0
 
 
-def _position_before(connection: sqlite3.Connection, created_at: int) -> int:
-    """Search by halves: `created_at` never falls from one position to the next."""
+def position_before(connection: sqlite3.Connection, created_at: int) -> int:
+    """Find the position before the first event stored at `created_at` or later.
+
+    By halves: `created_at` never falls from one position to the next.
+    """
     (head,) = connection.execute("SELECT head FROM log_head").fetchone()
     low, high = 0, int(head)
     while low < high:
@@ -267,7 +270,7 @@ def delete_one(transaction: Transaction, account: str, event_id: str, upto: int)
     ).fetchone()
     if row is None:
         raise not_found("event", event_id)
-    _delete(transaction, [(row[0], account, event_id)])
+    delete_rows(transaction, [(row[0], account, event_id)])
     return event_id
 
 
@@ -283,7 +286,7 @@ def delete_step(
         f" WHERE position > ? AND position <= ? AND deleted_at = 0 AND {where.sql} ORDER BY position LIMIT ?",
         (after, bound, *where.values, limit),
     ).fetchall()
-    _delete(transaction, rows)
+    delete_rows(transaction, rows)
     return [row[2] for row in rows], rows[-1][0] if len(rows) == limit else bound
 
 
@@ -296,11 +299,11 @@ def delete_named(transaction: Transaction, named: Sequence[Named]) -> list[str]:
             "SELECT 1 FROM events WHERE position = ? AND deleted_at = 0", (row.position,)
         ).fetchone()
     ]
-    _delete(transaction, standing)
+    delete_rows(transaction, standing)
     return [row.id for row in standing]
 
 
-def _delete(transaction: Transaction, rows: Sequence[tuple[int, str, str]]) -> None:
+def delete_rows(transaction: Transaction, rows: Sequence[tuple[int, str, str]]) -> None:
     """Hide the events, forget the bodies that no open delivery needs, remember the ids."""
     if not rows:
         return

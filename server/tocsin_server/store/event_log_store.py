@@ -45,8 +45,10 @@ class LogStore:
         """Store events, all or none; durable when this returns."""
         return self._writer.append(append)
 
-    def follow(self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float) -> AsyncIterator[Step]:
-        """Tell what matches after a position, without end."""
+    def follow(
+        self, event_filter: EventFilter, after: int | None, batch_max: int, heartbeat_s: float
+    ) -> AsyncIterator[Step]:
+        """Tell what matches after a position, or (None) from the oldest event on, without end."""
         return self.following.follow(event_filter, after, batch_max, heartbeat_s)
 
     async def delete(self, account: str, event_id: str, upto: int) -> None:

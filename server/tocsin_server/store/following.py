@@ -170,9 +170,9 @@ class Following:
                 view.tick(now)
 
     async def follow(
-        self, event_filter: EventFilter, after: int, batch_max: int, heartbeat_s: float
+        self, event_filter: EventFilter, after: int | None, batch_max: int, heartbeat_s: float
     ) -> AsyncIterator[Step]:
-        """Tell what matches after a position, without end."""
+        """Tell what matches after a position, or (None) from the oldest event on, without end."""
         view = self._views.get(event_filter)
         if view is None:
             view = self._views[event_filter] = View(self._tail, event_filter)
@@ -187,8 +187,11 @@ class Following:
                 self._views.pop(event_filter, None)
 
     async def _steps(
-        self, view: View, event_filter: EventFilter, position: int, batch_max: int, heartbeat_s: float
+        self, view: View, event_filter: EventFilter, after: int | None, batch_max: int, heartbeat_s: float
     ) -> AsyncIterator[Step]:
+        # Retention works where the log begins: who begins there is moved along until it has its first event.
+        at_beginning = after is None
+        position = self._tail.horizon(event_filter.account) - 1 if after is None else after
         told, behind = position, True
         due = self._runtime.monotonic() + heartbeat_s
         while True:
@@ -203,8 +206,15 @@ class Following:
             if batch is None:
                 behind = True
                 batch = await self._from_store(event_filter, position, batch_max)
+            oldest = self._tail.horizon(event_filter.account)
+            if position < oldest - 1:
+                if not at_beginning:
+                    raise _expired(position, oldest)
+                position = oldest - 1
+                continue
             moved, position = batch.position > position, batch.position
             if batch.frames:
+                at_beginning = False
                 yield batch
             elif behind and not moved:
                 behind = False
@@ -221,3 +231,12 @@ class Following:
         upto = min(position + CHECKPOINT_EVENTS, self._tail.head)
         page = await self._reads.scan(event_filter, position, upto, batch_max, SUBSCRIBE_BATCH_BYTES)
         return Batch(b"".join(frame for _, frame in page.events), page.through)
+
+
+def _expired(position: int, oldest: int) -> TocsinError:
+    """Say that retention has deleted what follows a position, or is about to."""
+    return TocsinError(
+        Reason.POSITION_EXPIRED,
+        f"events after position {position} are not kept any more: the oldest is at {oldest}",
+        metadata={"oldest": str(oldest), "position": str(position)},
+    )

@@ -99,6 +99,16 @@ class EventTypeRow(Model):
         without_rowid = True
 
 
+class HorizonRow(Model):
+    """How far retention has come: an account's oldest readable position; account '' is all of them."""
+
+    account = TextField(primary_key=True)
+    position = BigIntegerField()
+
+    class Meta:
+        table_name = "horizons"
+
+
 class Cursor(Model):
     """The durable place of an internal reader of the log, moved only by the owner of its epoch."""
 

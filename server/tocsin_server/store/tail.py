@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tocsin_server.domain.event_log import Stored
 
 Wake = Callable[[Sequence[int]], None]
+EVERYBODY = ""  # the horizon that holds for all accounts
 RING_EVENTS_MAX = 10_000  # a second or two of the fastest appends
 RING_BYTES_MAX = 32 * 1024 * 1024
 
@@ -22,7 +23,8 @@ RING_BYTES_MAX = 32 * 1024 * 1024
 class Tail:
     """A bounded ring of the newest events: complete from `floor` (exclusive) to `head`."""
 
-    def __init__(self, head: int) -> None:
+    def __init__(self, head: int, horizons: Mapping[str, int] | None = None) -> None:
+        self._horizons: dict[str, int] = dict(horizons or {})
         self._lock = threading.Lock()
         self._ring: deque[Stored] = deque()
         self._bytes = 0
@@ -34,6 +36,18 @@ class Tail:
         """Have `wake(deleted positions)` called on `loop` after each commit, while `wants()` says so."""
         with self._lock:
             self._listeners.append((loop, wake, wants))
+
+    def raise_horizon(self, account: str, position: int) -> None:
+        """Say that retention is about to delete what an account (EVERYBODY: any) has before a position."""
+        with self._lock:
+            self._horizons[account] = max(position, self._horizons.get(account, 0))
+
+    def horizon(self, account: str | None) -> int:
+        """Give the oldest position that an account (None: one that reads all accounts) can still read."""
+        with self._lock:
+            if account is None:
+                return max(self._horizons.values(), default=1)
+            return max(self._horizons.get(account, 1), self._horizons.get(EVERYBODY, 1))
 
     def commit(self, stored: Sequence[Stored], deleted: Sequence[int]) -> None:
         """Take over what a transaction has committed; called on the writer's thread."""

@@ -85,6 +85,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the kind of endpoint is switched off for all accounts."""
     ERROR_REASON_SERVER_STARTING: _ErrorReason.ValueType  # 28
     """UNAVAILABLE: the server has not opened its store yet; the call can be repeated."""
+    ERROR_REASON_POSITION_EXPIRED: _ErrorReason.ValueType  # 29
+    """OUT_OF_RANGE: retention has deleted events after the position; metadata has the `oldest` position
+    that can be read. Begin anew there, or at `beginning`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -149,6 +153,10 @@ ERROR_REASON_ENDPOINT_DISABLED: ErrorReason.ValueType  # 27
 """FAILED_PRECONDITION: the kind of endpoint is switched off for all accounts."""
 ERROR_REASON_SERVER_STARTING: ErrorReason.ValueType  # 28
 """UNAVAILABLE: the server has not opened its store yet; the call can be repeated."""
+ERROR_REASON_POSITION_EXPIRED: ErrorReason.ValueType  # 29
+"""OUT_OF_RANGE: retention has deleted events after the position; metadata has the `oldest` position
+that can be read. Begin anew there, or at `beginning`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -1797,7 +1797,9 @@ class SubscribeResponse(_message.Message):
         head: _builtins.int
         """The newest position of the whole log; 0 is an empty log."""
         oldest: _builtins.int
-        """The oldest position that the account can still read; `head + 1` when it has no events."""
+        """The oldest position that the account can still read: only retention moves it. `head + 1` when
+        the account has no events.
+        """
         position: _builtins.int
         """Events after this position will come."""
         def __init__(

@@ -232,7 +232,7 @@ class EventLogServicer(object):
         """Follows the log in position order: first what stands, then what comes. Gaps between positions
         are deletions or events of others and are passed over in silence. Clients ignore messages of a
         kind that they do not know. Reasons: INVALID_FIELD (a filter with times), POSITION_AHEAD,
-        LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+        POSITION_EXPIRED, LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -100,7 +100,7 @@ class EventLogStub:
     """Follows the log in position order: first what stands, then what comes. Gaps between positions
     are deletions or events of others and are passed over in silence. Clients ignore messages of a
     kind that they do not know. Reasons: INVALID_FIELD (a filter with times), POSITION_AHEAD,
-    LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+    POSITION_EXPIRED, LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
     """
 
 @_typing.type_check_only
@@ -175,7 +175,7 @@ class EventLogAsyncStub(EventLogStub):
     """Follows the log in position order: first what stands, then what comes. Gaps between positions
     are deletions or events of others and are passed over in silence. Clients ignore messages of a
     kind that they do not know. Reasons: INVALID_FIELD (a filter with times), POSITION_AHEAD,
-    LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+    POSITION_EXPIRED, LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
     """
 
 class EventLogServicer(metaclass=_abc_1.ABCMeta):
@@ -331,7 +331,7 @@ class EventLogServicer(metaclass=_abc_1.ABCMeta):
         """Follows the log in position order: first what stands, then what comes. Gaps between positions
         are deletions or events of others and are passed over in silence. Clients ignore messages of a
         kind that they do not know. Reasons: INVALID_FIELD (a filter with times), POSITION_AHEAD,
-        LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
+        POSITION_EXPIRED, LOG_CHANGED, TOO_MANY_STREAMS, SLOW_CONSUMER, SERVER_DRAINING.
         """
 
 def add_EventLogServicer_to_server(servicer: EventLogServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,186 @@
+"""Retention: what is too old or too many goes in small steps, and who follows is told."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from tocsin.v1 import event_log_pb2 as pb
+from tocsin_server.app import system_runtime
+from tocsin_server.store import retention
+
+from tests.support.receivers import WebhookReceiver
+from tests.support.servers import Api, Refusal, Subscriber, refused, serving
+
+HOUR_US = 3600 * 1_000_000
+BEGINNING = pb.SubscribeRequest.Beginning()
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.ahead_us = 0
+        system = system_runtime()
+        self.runtime = replace(system, now=lambda: system.now() + self.ahead_us)
+
+
+@asynccontextmanager
+async def keeping(data: Path, clock: Clock | None = None, **rules: Any) -> AsyncIterator[Api]:
+    """Run a server whose retention looks often."""
+    settings = {f"event_log__retention__{name}": value for name, value in rules.items()}
+    async with serving(data, clock.runtime if clock else None, **settings) as api:
+        yield api
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tocsin_server.dispatch.dispatcher.RETAIN_EVERY_S", 0.05)
+
+
+async def until(look: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(30):
+        while not await look():
+            await asyncio.sleep(0.02)
+
+
+async def append(api: Api, count: int, account: str = "admin") -> list[int]:
+    metadata = (("x-tocsin-account", account),)
+    request = pb.AppendEventsRequest(events=[pb.Event(type=f"n{number}") for number in range(count)])
+    return [r.position for r in (await api.events.AppendEvents(request, metadata=metadata)).results]
+
+
+async def positions(api: Api, account: str = "admin") -> list[int]:
+    request = pb.SubscribeRequest(beginning=BEGINNING, stop_when_caught_up=True)
+    call = api.events.Subscribe(request, metadata=(("x-tocsin-account", account),))
+    return [event.position async for message in call for event in message.batch.events]
+
+
+async def started(api: Api, account: str = "admin") -> pb.SubscribeResponse.Started:
+    request = pb.SubscribeRequest(beginning=BEGINNING, stop_when_caught_up=True)
+    call = api.events.Subscribe(request, metadata=(("x-tocsin-account", account),))
+    messages = [message async for message in call]
+    return messages[0].started
+
+
+async def test_events_that_are_too_old_go_in_every_account(tmp_path: Path) -> None:
+    clock = Clock()
+    async with keeping(tmp_path / "data", clock, max_age=3600) as api:
+        await append(api, 450)
+        await append(api, 10, "acme")
+        clock.ahead_us = 2 * HOUR_US
+        kept = await append(api, 5)
+        await until(lambda: stand(api, kept))
+        assert await positions(api, "acme") == []
+        assert (await started(api)).oldest == kept[0]
+        assert (await started(api, "acme")).oldest == kept[-1] + 1
+
+
+async def stand(api: Api, kept: list[int], account: str = "admin") -> bool:
+    """Tell whether a list has just these events."""
+    request = pb.ListEventsRequest(order=pb.ORDER_OLDEST_FIRST, page_size=1000)
+    page = await api.events.ListEvents(request, metadata=(("x-tocsin-account", account),))
+    return [event.position for event in page.events] == kept
+
+
+async def test_each_account_keeps_its_newest(tmp_path: Path) -> None:
+    async with keeping(tmp_path / "data", max_events=20) as api:
+        mine, theirs = [], []
+        for _ in range(30):
+            mine += await append(api, 10)
+            theirs += await append(api, 1, "acme")
+        await until(lambda: stand(api, mine[-20:]))
+        await until(lambda: stand(api, theirs[-20:], "acme"))
+        assert (await started(api)).oldest == mine[-21] + 1
+
+
+async def test_a_position_below_the_horizon_is_refused_with_the_oldest(tmp_path: Path) -> None:
+    """XB7: never a silent skip; `beginning` never expires, also after a restart."""
+    async with keeping(tmp_path / "data", max_events=5) as api:
+        mine = await append(api, 30)
+        await until(lambda: stand(api, mine[-5:]))
+    async with keeping(tmp_path / "data") as api:
+        for position in (0, mine[-7]):
+            after = pb.SubscribeRequest.After(position=position)
+            refusal = await refused(api.events.Subscribe(pb.SubscribeRequest(after=after)))
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "POSITION_EXPIRED")
+            assert refusal.metadata["oldest"] == str(mine[-5])
+        just = Subscriber(api, after=pb.SubscribeRequest.After(position=mine[-6]))
+        await just.until(count=5)
+        assert just.positions == mine[-5:]
+        await just.close()
+        assert await positions(api) == mine[-5:]
+
+
+async def test_a_subscriber_that_is_overtaken_is_told_where_to_go_on(tmp_path: Path) -> None:
+    """XB7: retention does not wait for readers, and does not pass them in silence."""
+    clock = Clock()
+    async with keeping(tmp_path / "data", clock, max_age=3600) as api:
+        big = [pb.Event(type="big", message="x" * 4000) for _ in range(500)]
+        for _ in range(8):
+            await api.events.AppendEvents(pb.AppendEventsRequest(events=big))
+        call: Any = api.events.Subscribe(pb.SubscribeRequest(beginning=BEGINNING))
+        assert (await call.read()).started.oldest == 1  # and reads nothing more for now
+        clock.ahead_us = 2 * HOUR_US
+        (kept,) = await append(api, 1)
+        await until(lambda: stand(api, [kept]))
+        seen: list[int] = []
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while True:
+                seen += [event.position for event in (await call.read()).batch.events]
+        refusal = Refusal(caught.value)
+        assert refusal.reason == "POSITION_EXPIRED"
+        assert seen == list(range(1, int(refusal.metadata["position"]) + 1))
+        assert refusal.metadata["oldest"] == str(kept)
+
+
+async def test_bodies_of_events_with_open_deliveries_are_kept_and_hidden(tmp_path: Path, hook: WebhookReceiver) -> None:
+    """XA24: what is routed is delivered, though the event has vanished from every read."""
+    from tests.service.test_notifications import webhook
+
+    hook.answer = lambda posted: 503
+    clock = Clock()
+    async with keeping(tmp_path / "data", clock, max_age=3600) as api:
+        await api.notifications.CreateEndpointConfiguration(webhook_request(webhook(hook.url)))
+        (position,) = await append(api, 1)
+        await hook.until(1)
+        clock.ahead_us = 2 * HOUR_US
+        (kept,) = await append(api, 1)
+        await until(lambda: stand(api, [kept]))
+        with sqlite3.connect(tmp_path / "data" / "tocsin.db") as connection:
+            rows = connection.execute("SELECT position, deleted_at <> 0 FROM events ORDER BY position").fetchall()
+        connection.close()
+        assert rows == [(position, 1), (kept, 0)]
+
+
+def webhook_request(configuration: Any) -> Any:
+    from tocsin.v1 import notifications_pb2
+
+    return notifications_pb2.CreateEndpointConfigurationRequest(configuration=configuration)
+
+
+async def test_the_file_gives_its_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "FREE_PAGES_KEPT", 100)
+    path = tmp_path / "data" / "tocsin.db"
+    async with keeping(tmp_path / "data", max_events=10) as api:
+        big = [pb.Event(type="big", message="x" * 4000) for _ in range(500)]
+        for _ in range(4):
+            await api.events.AppendEvents(pb.AppendEventsRequest(events=big))
+        head = (await started(api)).head
+        await until(lambda: stand(api, list(range(head - 9, head + 1))))
+
+        async def is_small() -> bool:
+            with sqlite3.connect(path) as connection:
+                (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.close()
+            return bool(pages < 500)
+
+        await until(is_small)
+    assert path.stat().st_size < 500 * 4096
