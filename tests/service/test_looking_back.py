@@ -173,6 +173,16 @@ async def test_a_total_is_not_counted_unless_it_is_asked_for(api: Api) -> None:
     assert (page.total_size, page.total_size_capped) == (0, False)
 
 
+async def test_a_total_can_be_asked_with_the_first_page_only(api: Api) -> None:
+    for _ in range(3):
+        await api.append("t")
+    request = pb.ListEventsRequest(page_size=2, with_total_size=True)
+    first = await api.events.ListEvents(request)
+    assert (first.total_size, len(first.events)) == (3, 2)
+    request.page_token, request.with_total_size = first.next_page_token, False
+    assert len((await api.events.ListEvents(request)).events) == 1
+
+
 async def test_a_total_ends_at_ten_thousand(api: Api) -> None:
     batches = [[pb.Event(type="many") for _ in range(1000)] for _ in range(11)]
     await asyncio.gather(*(api.events.AppendEvents(pb.AppendEventsRequest(events=events)) for events in batches))

@@ -988,7 +988,9 @@ class ListEventsRequest(_message.Message):
     order: Global___Order.ValueType
     """Unset is newest first."""
     with_total_size: _builtins.bool
-    """Counts what the filter matches, at the cost of several pages: best asked with the first page only."""
+    """Counts what the filter matches, at the cost of several pages: best asked with the first page only,
+    and left out of the requests for the next ones.
+    """
     @_builtins.property
     def filter(self) -> Global___EventFilter:
         """Which events; unset is every event of the account."""
