@@ -139,7 +139,9 @@ class Deliverer:
                 done_recipients=row.recipients,
                 ui_url=self._ui_url,
             )
+            self._runtime.moment("sending")
             outcome = await self._kinds[configuration.kind].send(message, configuration.connection)
+            self._runtime.moment("sent")
         except TocsinError as error:  # the event is damaged or gone: no repeat brings it back
             outcome = Outcome(Verdict.PERMANENT, error=f"RENDER: {error.message}", reason="RENDER")
         except Exception as error:

@@ -109,6 +109,7 @@ class Router:
             await self.reload()
             self.wake()
             return
+        self._runtime.moment("routed")
         self._cursor = self._position = through
         self._flushing = False
         for row, body, is_new in zip(rows, bodies, new, strict=True):

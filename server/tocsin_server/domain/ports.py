@@ -45,13 +45,15 @@ class Runtime:
     """Time, ids and chance, made once in `app.py` so that tests can hold them still.
 
     `now` gives microseconds since 1970 UTC; `monotonic` seconds from an arbitrary start, for
-    durations only; `new_id` 32 hex digits that rise with time; `jitter` a number in [0, 1).
+    durations only; `new_id` 32 hex digits that rise with time; `jitter` a number in [0, 1). `moment` is
+    told of moments at which a crash must lose nothing, by their names: tests crash there.
     """
 
     now: Callable[[], int]
     monotonic: Callable[[], float]
     new_id: Callable[[], str]
     jitter: Callable[[], float]
+    moment: Callable[[str], None] = lambda name: None
 
 
 class Cipher(Protocol):

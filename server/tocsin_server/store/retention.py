@@ -76,6 +76,7 @@ class Retention:
 
     async def _delete(self, step: _Step) -> None:
         self._tail.raise_horizon(step.account, step.reached + 1)
+        self._runtime.moment("horizon raised")
 
         def unit(transaction: Transaction) -> None:
             delete_rows(transaction, step.rows)

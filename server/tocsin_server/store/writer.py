@@ -98,6 +98,7 @@ class Writer:
     def __init__(self, store: Store, runtime: Runtime, on_commit: OnCommit) -> None:
         self._store = store
         self._runtime = runtime
+        self._moment = runtime.moment
         self._on_commit = on_commit
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="writer", daemon=True)
@@ -178,6 +179,7 @@ class Writer:
 
     def _step(self, group: list[_Work]) -> None:
         """Run one group in one transaction, tell of it, and answer everybody in it."""
+        self._moment("group taken")
         try:
             log = self._commit(group)
         except BaseException as error:
@@ -189,7 +191,9 @@ class Writer:
                 self.fatal(error)
         else:
             self._publish(log)
+            self._moment("published")
         self._answer(group)
+        self._moment("answered")
 
     def _publish(self, log: appending.LogAppender) -> None:
         """Tell of what is committed. It stands whatever happens here; without it followers would miss events."""
@@ -202,8 +206,10 @@ class Writer:
     def _commit(self, group: list[_Work]) -> appending.LogAppender:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
+        self._moment("transaction begun")
         try:
             log = self._run_group(connection, group)
+            self._moment("rows written")
             began = self._runtime.monotonic()
             connection.execute("COMMIT")
         except BaseException:
@@ -211,6 +217,7 @@ class Writer:
                 connection.execute("ROLLBACK")
             raise
         self._last_commit_s = self._runtime.monotonic() - began
+        self._moment("committed")
         return log
 
     def _run_group(self, connection: sqlite3.Connection, group: list[_Work]) -> appending.LogAppender:
