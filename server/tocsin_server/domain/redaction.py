@@ -21,8 +21,9 @@ class SecretKeys:
     def __init__(self, names: Iterable[str]) -> None:
         kept = [name.lower() for name in names if _letters(name)]
         self._names = tuple(_letters(name) for name in kept)
-        # Part of every spelling of a name: what holds none of them, in small letters, names no secret.
-        self.needles = tuple({max(_IGNORED.split(name), key=len).encode() for name in kept})
+        # Part of every spelling of a name: what holds none of them, in small letters, names no secret. Short:
+        # `password` and `passwd` are looked for as one.
+        self.needles = tuple({max(_IGNORED.split(name), key=len)[:5].encode() for name in kept})
 
     def names(self, key: str) -> bool:
         """Tell whether a key names a secret."""
