@@ -23,7 +23,9 @@ from tocsin_server.api.appends import AppendService
 from tocsin_server.api.consumers import ConsumersService
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_log import EventLogService
+from tocsin_server.api.event_lookups import EventLookupService
 from tocsin_server.api.event_redaction import EventRedaction
+from tocsin_server.api.event_types import EventTypeService
 from tocsin_server.api.ingest import IDLE_S as INGEST_IDLE_S
 from tocsin_server.api.ingest import IngestService
 from tocsin_server.api.notifications import NotificationsService
@@ -33,7 +35,9 @@ from tocsin_server.api.system import SystemService
 from tocsin_server.config import ConfigError, Settings
 from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.dispatch.execution import THREADS, Execution
-from tocsin_server.domain import alerting, consumers, event_log, notifications, templates
+from tocsin_server.domain import alerting, consumers, event_log, event_types, notifications, summary, templates, where
+from tocsin_server.domain.built_in_types import BUILT_IN
+from tocsin_server.domain.event_types import Catalogue
 from tocsin_server.domain.ports import EndpointKind, Runtime
 from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
@@ -44,6 +48,7 @@ from tocsin_server.store.consumer_store import Consumers
 from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
+from tocsin_server.store.event_types import EventTypes
 from tocsin_server.store.execution import Runs
 from tocsin_server.store.following import Following
 from tocsin_server.store.notifications import ConfigurationCodec, Notifications
@@ -64,6 +69,11 @@ LIMITS = {
     "page_size": event_log.PAGE_EVENTS_MAX,
     "page_bytes": event_log.PAGE_BYTES_MAX,
     "scan_events": event_log.SCAN_EVENTS_MAX,
+    "total_size": event_log.TOTAL_SIZE_MAX,
+    "summary_events": summary.SUMMARY_EVENTS_MAX,
+    "summary_buckets": summary.BUCKETS_MAX,
+    "where_characters": where.WHERE_LENGTH_MAX,
+    "event_types": event_types.EVENT_TYPES_MAX,
     "subscribe_batch_events": event_log.SUBSCRIBE_BATCH_EVENTS,
     "subscribe_batch_bytes": event_log.SUBSCRIBE_BATCH_BYTES,
     "consumers": consumers.CONSUMERS_MAX,
@@ -189,13 +199,17 @@ class App:
         store_of_notifications.changed = dispatcher.configurations_changed
         tokens = PageTokens(key_file.derive("page tokens"))
         digest_key = key_file.derive("digests")
+        registered = EventTypes(parts.writer, parts.readers)
+        catalogue = Catalogue(BUILT_IN, registered.load())
         secret_keys = SecretKeys(self.settings["event_log.redacted_keys"])
-        drafts = Drafts(self.runtime, digest_key, EventRedaction(secret_keys))
+        drafts = Drafts(self.runtime, digest_key, EventRedaction(secret_keys), catalogue)
         services: list[Service] = [
             AppendService(parts.log, drafts, self.log_id),
             IngestService(parts.log, drafts, self.runtime, self.log_id, self.draining, INGEST_IDLE_S),
             EventLogService(parts.log, tokens, self.log_id),
             ConsumersService(parts.consumers, parts.log, tokens, self.log_id, digest_key),
+            EventLookupService(parts.log),
+            EventTypeService(catalogue, registered, tokens),
             NotificationsService(store_of_notifications, dispatcher, kinds, tokens, digest_key),
             AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
@@ -213,7 +227,7 @@ class App:
         writer.fatal = self._storage_failed
         writer.start()
         self._cleanups.append(("writer", writer.stop))
-        reads = EventReads(readers)
+        reads = EventReads(readers, self.runtime.monotonic)
         following = Following(tail, reads, self.runtime)
         following.start()
         self._cleanups.append(("following", following.stop))

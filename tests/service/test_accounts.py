@@ -149,6 +149,8 @@ async def filled(api: Api, hook: WebhookReceiver) -> Mine:
     await api.events.AppendEvents(log_pb.AppendEventsRequest(events=[log_pb.Event(type="user.b")], request_id="r"))
     consumer = log_pb.Consumer(name="mine", filter=log_pb.EventFilter(types=[SECRET_WORD]))
     await api.events.CreateConsumer(log_pb.CreateConsumerRequest(consumer=consumer, request_id="r"))
+    described = log_pb.EventType(type="user.mine", description=SECRET_WORD)
+    await api.events.RegisterEventTypes(log_pb.RegisterEventTypesRequest(event_types=[described]))
     delivery_id = (await hook.until(1))[0].id
     return Mine(appended.event, configuration, delivery_id, await create(api, alert(name=SECRET_WORD), "r"))
 
@@ -193,6 +195,30 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
     ),
     "GetEvent": (lambda mine: log_pb.GetEventRequest(id=mine.event.id), not_found),
     "ListEvents": (lambda mine: log_pb.ListEventsRequest(), without("events")),
+    "BatchGetEvents": (
+        lambda mine: log_pb.BatchGetEventsRequest(ids=[mine.event.id]),
+        answered(lambda a, mine: not a[0].events and list(a[0].missing_ids) == [mine.event.id]),
+    ),
+    "GetLogStatus": (
+        lambda mine: log_pb.GetLogStatusRequest(),
+        answered(lambda a, mine: (a[0].event_count, a[0].oldest) == (0, a[0].head + 1)),
+    ),
+    "SummarizeEvents": (
+        lambda mine: log_pb.SummarizeEventsRequest(group_by="type", bucket_count=10),
+        answered(lambda a, mine: (a[0].total_count, len(a[0].groups), len(a[0].buckets)) == (0, 0, 0)),
+    ),
+    "RegisterEventTypes": (
+        lambda mine: log_pb.RegisterEventTypesRequest(event_types=[log_pb.EventType(type="user.mine")]),
+        answered(lambda a, mine: a[0].event_types[0].description == ""),
+    ),
+    "UnregisterEventTypes": (
+        lambda mine: log_pb.UnregisterEventTypesRequest(names=[log_pb.EventTypeName(type="user.mine")]),
+        answered(lambda a, mine: a[0].removed_count == 0),
+    ),
+    "ListEventTypes": (
+        lambda mine: log_pb.ListEventTypesRequest(),
+        answered(lambda a, mine: "user.mine" not in [branch.type for branch in a[0].types]),
+    ),
     "DeleteEvent": (lambda mine: log_pb.DeleteEventRequest(id=mine.event.id), not_found),
     "DeleteEvents": (
         lambda mine: log_pb.DeleteEventsRequest(all=True),
@@ -295,6 +321,8 @@ async def test_no_rpc_crosses_accounts(api: Api, hook: WebhookReceiver, method: 
         pb.GetEndpointConfigurationRequest(id=mine.configuration.id)
     )
     assert kept.configuration.update_time == mine.configuration.update_time
+    described = await api.events.ListEventTypes(log_pb.ListEventTypesRequest(type="user.mine"))
+    assert [branch.event_type.description for branch in described.types] == [SECRET_WORD]
     found = (await api.alerting.GetAlert(alerting_pb.GetAlertRequest(id=mine.alert.id))).alert
     assert (found.enabled, found.update_time) == (mine.alert.enabled, mine.alert.update_time)
 

@@ -202,6 +202,7 @@ async def test_paging_skips_and_repeats_nothing_while_events_come_and_go(api: Ap
 
 
 async def test_deleting_by_filter_streams_ids_and_the_count(api: Api) -> None:
+    """B04: in bulk, by what they have in common or all."""
     ids = [(await api.append("user.a" if i % 2 else "user.b")).id for i in range(10)]
     wanted = pb.EventFilter(types=["user.a"])
     (preview,) = [m async for m in api.events.DeleteEvents(pb.DeleteEventsRequest(filter=wanted, validate_only=True))]

@@ -28,7 +28,8 @@ EVENT = {
     "resource": {"id": "r"},
     "source": {"host": "h"},
 }
-FILTER = {"types": ["user.*"], "labels": {"k": "v"}}
+FILTER = {"types": ["user.*"], "labels": {"k": "v"}, "where": "event.details.a == 1"}
+EVENT_TYPE = {"type": "user.a.b", "payload_schema": {"type": "object"}, "example": {"a": 1}}
 WEBHOOK = {
     "name": "n",
     "webhook": {"url": "http://127.0.0.1:9/", "secret": SECRET},
@@ -50,6 +51,12 @@ VALID: dict[str, dict[str, Any]] = {
     "Ingest": {"events": [EVENT]},
     "GetEvent": {"id": "x"},
     "ListEvents": {"filter": FILTER},
+    "BatchGetEvents": {"ids": ["x"]},
+    "GetLogStatus": {},
+    "SummarizeEvents": {"filter": FILTER, "bucket_count": 10, "group_by": "type"},
+    "RegisterEventTypes": {"event_types": [EVENT_TYPE]},
+    "UnregisterEventTypes": {"names": [{"type": "user.a.b"}]},
+    "ListEventTypes": {"type": "user.*"},
     "DeleteEvent": {"id": "x"},
     "DeleteEvents": {"filter": FILTER},
     "Subscribe": {"filter": FILTER},

@@ -11,6 +11,7 @@
 
 from tocsin.aio import AsyncClient, AsyncConsumption, AsyncSubscription, connect_async
 from tocsin.alerts import RECOVERED, action, alert
+from tocsin.catalogue import event_type
 from tocsin.client import Client, connect
 from tocsin.consumers import Delivery
 from tocsin.consumption import Consumption
@@ -58,7 +59,7 @@ from tocsin.errors import (
     Unimplemented,
     Violation,
 )
-from tocsin.events import Appended, draft, event_filter
+from tocsin.events import Appended, Found, draft, event_filter
 from tocsin.following import After, CaughtUp
 from tocsin.receivers import mailbox, new_webhook_secret, selector, webhook
 from tocsin.retries import Backoff
@@ -92,6 +93,7 @@ __all__ = [
     "Event",
     "EventCorrupt",
     "FailedPrecondition",
+    "Found",
     "IdReused",
     "InternalError",
     "InvalidField",
@@ -130,6 +132,7 @@ __all__ = [
     "connect_async",
     "draft",
     "event_filter",
+    "event_type",
     "mailbox",
     "new_webhook_secret",
     "selector",

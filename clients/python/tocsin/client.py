@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import Self, Unpack, cast
 from weakref import WeakSet
 
 import grpc
 
-from tocsin import alerts, events, following, receivers
+from tocsin import alerts, catalogue, events, following, receivers
 from tocsin.channel import Channel, Streaming, dial, pages, until
 from tocsin.consumer_calls import ConsumerCalls
 from tocsin.consumption import Consumption
@@ -137,6 +138,37 @@ class Client(ConsumerCalls):
         request = events.list_request(events.one_filter(filter, criteria), oldest_first, page_size)
         return (event for page in pages(self.event_log.ListEvents, request) for event in page.events)
 
+    def get_many(self, ids: Iterable[str]) -> events.Found:
+        """Answer several events by their ids, in their order, with as many calls as that takes."""
+        found = events.Found([], [])
+        for asked in events.batches(ids):
+            rest = asked
+            while rest:
+                answer = self.event_log.BatchGetEvents(event_log.BatchGetEventsRequest(ids=rest))
+                found.events.extend(answer.events)
+                found.missing.extend(answer.missing_ids)
+                rest = list(answer.remaining_ids)
+        return found
+
+    def log_status(self, *, all_accounts: bool = False) -> event_log.GetLogStatusResponse:
+        """Answer identity and reach of the log, and how many events can be read."""
+        return self.event_log.GetLogStatus(events.status_request(all_accounts))
+
+    def summarize(
+        self,
+        filter: event_log.EventFilter | None = None,
+        *,
+        bucket_width: timedelta | None = None,
+        bucket_count: int | None = None,
+        group_by: str = "",
+        top: int = 0,
+        **criteria: Unpack[events.Criteria],
+    ) -> event_log.SummarizeEventsResponse:
+        """Count events per bucket of time and per value of a field ("type", "host", "labels.region" ...)."""
+        wanted = events.one_filter(filter, criteria)
+        request = events.summary_request(wanted, bucket_width, bucket_count, group_by, top)
+        return self.event_log.SummarizeEvents(request)
+
     def delete_event(self, id: str) -> None:
         """Delete one event. Raises NotFound."""
         self.event_log.DeleteEvent(event_log.DeleteEventRequest(id=id))
@@ -188,6 +220,23 @@ class Client(ConsumerCalls):
         subscription = Subscription(self._follow, progress, on_disconnect)
         self._subscriptions.add(subscription)
         return subscription
+
+    # The catalogue of event types
+
+    def register_event_types(self, event_types: Iterable[event_log.EventType]) -> list[event_log.EventType]:
+        """Write entries of `event_type(...)` into the account's catalogue, all or none. Up to 100."""
+        request = catalogue.register_request(event_types)
+        return list(self.event_log.RegisterEventTypes(request).event_types)
+
+    def unregister_event_types(self, names: Iterable[str | tuple[str, str]]) -> int:
+        """Remove entries by type, or by (type, subtype); answers how many there were."""
+        request = catalogue.unregister_request(names)
+        return self.event_log.UnregisterEventTypes(request).removed_count
+
+    def list_event_types(self, type: str = "") -> Iterator[event_log.EventType]:
+        """Go through the catalogue, what is built in and what is the account's. `type` may be a glob."""
+        found = pages(self.event_log.ListEventTypes, catalogue.list_request(type))
+        return (entry for page in found for entry in catalogue.entries(page))
 
     # Notifications
 

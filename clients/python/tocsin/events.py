@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
 from tocsin import arguments
+from tocsin.errors import Violation
 from tocsin.v1.event_log_pb2 import (
     ORDER_NEWEST_FIRST,
     ORDER_OLDEST_FIRST,
+    SCOPE_ACCOUNT,
     SCOPE_GLOBAL,
     AppendEventRequest,
     AppendEventResponse,
@@ -22,8 +24,11 @@ from tocsin.v1.event_log_pb2 import (
     EventFilter,
     EventResource,
     EventSource,
+    FieldWarning,
+    GetLogStatusRequest,
     Level,
     ListEventsRequest,
+    SummarizeEventsRequest,
 )
 
 LevelLike = str | int
@@ -62,6 +67,7 @@ class Criteria(TypedDict, total=False):
     since: datetime
     before: datetime
     all_accounts: bool
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class Appended:
     """Where an event is stored. `deleted`: it was stored by an earlier try and deleted since.
 
     `event` is the whole stored event where the server sent it back (`append`, not `append_many`).
+    `warnings` say where its details do not meet the schema that the catalogue has for its type.
     """
 
     id: str
@@ -76,8 +83,18 @@ class Appended:
     log_id: str
     deleted: bool = False
     event: Event | None = None
+    warnings: tuple[Violation, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Events that were asked for by their ids, in that order, and the ids that the account does not have."""
+
+    events: list[Event]
+    missing: list[str]
+
+
+_IDS_MAX = 1000  # of one call of BatchGetEvents
 _PLAIN_FIELDS = ("id", "subtype", "message", "category", "correlation_id", "traceparent")
 _LIST_CRITERIA = ("types", "subtypes", "resource_types", "resource_ids", "user_ids", "services", "hosts")
 
@@ -117,7 +134,8 @@ def draft(type: str, **fields: Unpack[EventFields]) -> Event:
 def event_filter(**criteria: Unpack[Criteria]) -> EventFilter:
     """Make a filter. Types may be globs, `*` matches any run of characters, dots included.
 
-    `since` and `before` bound the time of occurrence, half-open. Raises TypeError for a string where
+    `since` and `before` bound the time of occurrence, half-open. `where` is a condition in CEL, such as
+    "event.details.exitcode > 1.0". Raises TypeError for a string where
     a list of strings is meant, ValueError for a level that is none.
     """
     given: Mapping[str, Any] = criteria
@@ -132,6 +150,7 @@ def event_filter(**criteria: Unpack[Criteria]) -> EventFilter:
         wanted.before.CopyFrom(arguments.moment("before", before))
     if criteria.get("all_accounts"):
         wanted.scope = SCOPE_GLOBAL
+    wanted.where = arguments.text("where", criteria.get("where") or "")
     return wanted
 
 
@@ -184,12 +203,48 @@ def fresh_request_id() -> str:
 def appended(response: AppendEventResponse) -> Appended:
     """Read the answer of AppendEvent."""
     event = response.event
-    return Appended(event.id, event.position, response.log_id, response.deleted, event)
+    return Appended(event.id, event.position, response.log_id, response.deleted, event, _warnings(response.warnings))
 
 
 def appended_many(response: AppendEventsResponse) -> list[Appended]:
     """Read the answer of AppendEvents, in the order of the request."""
-    return [Appended(result.id, result.position, response.log_id, result.deleted) for result in response.results]
+    return [
+        Appended(result.id, result.position, response.log_id, result.deleted, warnings=_warnings(result.warnings))
+        for result in response.results
+    ]
+
+
+def _warnings(warnings: Iterable[FieldWarning]) -> tuple[Violation, ...]:
+    return tuple(Violation(warning.field, warning.description) for warning in warnings)
+
+
+def batches(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Split ids into lists that one call may ask for."""
+    wanted = arguments.strings("ids", ids)
+    return (wanted[start : start + _IDS_MAX] for start in range(0, len(wanted), _IDS_MAX))
+
+
+def status_request(all_accounts: bool) -> GetLogStatusRequest:
+    """Ask for the status of the log."""
+    return GetLogStatusRequest(scope=SCOPE_GLOBAL if all_accounts else SCOPE_ACCOUNT)
+
+
+def summary_request(
+    wanted: EventFilter | None,
+    bucket_width: timedelta | None,
+    bucket_count: int | None,
+    group_by: str,
+    top: int,
+) -> SummarizeEventsRequest:
+    """Ask for counts. Raises TypeError for both a width and a number of buckets."""
+    if bucket_width is not None and bucket_count is not None:
+        raise TypeError("give a bucket_width or a bucket_count, not both")
+    request = SummarizeEventsRequest(filter=wanted, group_by=arguments.text("group_by", group_by), top=top)
+    if bucket_width is not None:
+        request.bucket_width.FromTimedelta(bucket_width)
+    if bucket_count is not None:
+        request.bucket_count = bucket_count
+    return request
 
 
 def list_request(wanted: EventFilter | None, oldest_first: bool, page_size: int) -> ListEventsRequest:

@@ -11,7 +11,8 @@ from google.protobuf.message import Message
 from tocsin.errors import TocsinError
 from tocsin.v1.event_log_pb2 import AppendEventRequest, AppendEventsRequest
 
-_READS = ("Get", "List", "Find")
+_READS = ("Get", "BatchGet", "List", "Find", "Summarize")
+_SAME_AGAIN = ("RegisterEventTypes",)  # a repeat leaves what the first one has made
 # Nothing of the call took effect, or it did not reach the server and a repeat finds what it did.
 _TRANSIENT = (grpc.StatusCode.UNAVAILABLE,)
 # The server may know that the call would succeed later; only then does it send RetryInfo.
@@ -28,7 +29,8 @@ def is_repeatable(method: str, request: Message) -> bool:
 
     `method` is the full path of the RPC, "/tocsin.v1.EventLog/GetEvent".
     """
-    if method.rpartition("/")[2].startswith(_READS):
+    name = method.rpartition("/")[2]
+    if name.startswith(_READS) or name in _SAME_AGAIN:
         return True
     if isinstance(request, _HasRequestId) and request.request_id:
         return True

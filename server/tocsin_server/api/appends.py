@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
 from tocsin_server.api.event_drafts import Drafts
+from tocsin_server.api.payload_checks import warnings_of
 from tocsin_server.api.server import Service
 from tocsin_server.domain.encoding import varint, wire_bytes, wire_text
 from tocsin_server.domain.errors import invalid_field
-from tocsin_server.domain.event_log import BATCH_BYTES_MAX, Appended
+from tocsin_server.domain.event_log import BATCH_BYTES_MAX, Append, Appended
 from tocsin_server.domain.ports import EventLogStore
 
 # AppendResult, and the field of the answers that has them.
@@ -44,15 +45,17 @@ class AppendService(Service):
             gone = pb.Event(id=appended.id, position=appended.position)
             return pb.AppendEventResponse(event=gone, log_id=self._log_id, deleted=True, redacted_paths=paths)
         frame = appended.frame or await self._log.get_at(appended.position)
-        if paths:
-            return frame + self._event_end + pb.AppendEventResponse(redacted_paths=paths).SerializeToString()
+        if paths or append.warned:
+            warnings = warnings_of(append.warned.get(appended.id, ()))
+            told = pb.AppendEventResponse(redacted_paths=paths, warnings=warnings)
+            return frame + self._event_end + told.SerializeToString()
         return frame + self._event_end
 
     async def append_events(self, request: pb.AppendEventsRequest, caller: Caller) -> bytes:
         """Append a batch, all or none, and answer where each event is."""
         refuse_large(request)
         append = self._drafts.append(caller, request)
-        return encoded_results(await self._log.append(append), append.redacted, RESULTS_TAG) + self._events_end
+        return encoded_results(await self._log.append(append), append, RESULTS_TAG) + self._events_end
 
 
 def refuse_large(request: pb.AppendEventsRequest | pb.IngestRequest) -> None:
@@ -62,14 +65,17 @@ def refuse_large(request: pb.AppendEventsRequest | pb.IngestRequest) -> None:
         raise invalid_field("events", f"have {size} bytes, at most {BATCH_BYTES_MAX} are allowed")
 
 
-def encoded_results(appended: Sequence[Appended], redacted: Mapping[str, Sequence[str]], tag: bytes) -> bytes:
+def encoded_results(appended: Sequence[Appended], append: Append, tag: bytes) -> bytes:
     """Encode a field of type `repeated AppendResult` with the given tag."""
     parts: list[bytes] = []
+    redacted, warned = append.redacted, append.warned
     for event_id, position, deleted, _ in appended:
         result = wire_text(RESULT_ID_TAG, event_id) + RESULT_POSITION_TAG + varint(position)
         if deleted:
             result += RESULT_DELETED
         for path in redacted.get(event_id, ()) if redacted else ():
             result += wire_text(RESULT_REDACTED_TAG, path)
+        if warned:
+            result += pb.AppendResult(warnings=warnings_of(warned.get(event_id, ()))).SerializeToString()
         parts.append(wire_bytes(tag, result))
     return b"".join(parts)

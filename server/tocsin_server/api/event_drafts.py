@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.api import bounds, quick_bounds
 from tocsin_server.api.auth import ANYBODY, Caller
 from tocsin_server.api.event_redaction import EventRedaction
+from tocsin_server.api.payload_checks import payload_warnings
 from tocsin_server.domain.encoding import wire_text, wire_timestamp
 from tocsin_server.domain.errors import Violation, invalid_fields
 from tocsin_server.domain.event_log import (
@@ -32,6 +33,7 @@ from tocsin_server.domain.event_log import (
     Draft,
     EventHead,
 )
+from tocsin_server.domain.event_types import Catalogue
 from tocsin_server.domain.ports import Runtime
 
 Request = pb.AppendEventRequest | pb.AppendEventsRequest | pb.IngestRequest
@@ -47,6 +49,8 @@ ACCOUNT_TAG = b"\x1a"
 LEVEL_INFO_FIELD = b"\x30\x01"
 LEVEL_INFO = int(pb.LEVEL_INFO)
 NO_LABELS: Mapping[str, str] = {}
+NO_CATALOGUE = Catalogue((), {})
+NOTHING_WARNED: Mapping[str, Sequence[Violation]] = {}
 TIMESTAMP_TAG = b"\x6a"
 SECOND_US = 1_000_000
 DEPTH_MAX = 32  # levels of `details`
@@ -76,8 +80,11 @@ class _SuspectError(Exception):
 class Drafts:
     """Makes drafts with the server's clock, ids and digest key."""
 
-    def __init__(self, runtime: Runtime, digest_key: bytes, redaction: EventRedaction) -> None:
+    def __init__(
+        self, runtime: Runtime, digest_key: bytes, redaction: EventRedaction, catalogue: Catalogue = NO_CATALOGUE
+    ) -> None:
         self._redaction = redaction
+        self._catalogue = catalogue
         self._now = runtime.now
         self._new_id: Callable[[], str] = runtime.new_id
         self._key = digest_key
@@ -95,7 +102,11 @@ class Drafts:
             drafts = [self._draft(event, call) for event in events]
         whole = self._digest(b"".join(call.digests)) if request.request_id else b""
         method = METHODS[type(request)]
-        return Append(caller.account, method, request.request_id, whole, tuple(drafts), call.redacted)
+        warned = NOTHING_WARNED
+        if self._catalogue.has_checks(caller.account):
+            is_batch = not isinstance(request, pb.AppendEventRequest)
+            warned = payload_warnings(self._catalogue, caller.account, events, drafts, is_batch)
+        return Append(caller.account, method, request.request_id, whole, tuple(drafts), call.redacted, warned)
 
     def is_usual(self, event: pb.Event) -> bool:
         """Tell whether the quick look is enough for an event."""

@@ -8,6 +8,7 @@ from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.api.auth import Caller
 from tocsin_server.domain.errors import invalid_field
 from tocsin_server.domain.selection import EventFilter
+from tocsin_server.domain.where import WhereError, compiled
 
 
 def micros(timestamp: Timestamp) -> int:
@@ -31,6 +32,11 @@ def event_filter(sent: pb.EventFilter, caller: Caller, path: str = "filter") -> 
     before = micros(sent.before) if sent.HasField("before") else None
     if since is not None and before is not None and since > before:
         raise invalid_field(f"{path}.since", "is later than before")
+    if sent.where:
+        try:
+            compiled(sent.where)
+        except WhereError as error:
+            raise invalid_field(f"{path}.where", str(error)) from None
     return EventFilter(
         account=None if everybody else caller.account,
         types=tuple(sent.types),
@@ -44,4 +50,5 @@ def event_filter(sent: pb.EventFilter, caller: Caller, path: str = "filter") -> 
         labels=tuple(sorted(sent.labels.items())),
         since=since,
         before=before,
+        where=sent.where,
     )

@@ -51,6 +51,9 @@ class EventLogService(Service):
         newest_first = request.order != pb.ORDER_OLDEST_FIRST
         page = await self._log.page(wanted, newest_first, after, page_size(request.page_size))
         tail = pb.ListEventsResponse()
+        if request.with_total_size:
+            total = await self._log.total(wanted)
+            tail.total_size, tail.total_size_capped = total.count, total.capped
         if page.next_key is not None:
             place = (page.next_key.timestamp, page.next_key.position)
             tail.next_page_token = self._tokens.make(caller.account, request, place)

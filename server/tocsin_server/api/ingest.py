@@ -172,7 +172,7 @@ class _Stream:
         refusal = batch.refusal
         if batch.stored is not None and batch.append is not None:
             try:
-                return place + encoded_results(await batch.stored, batch.append.redacted, RESULTS_TAG)
+                return place + encoded_results(await batch.stored, batch.append, RESULTS_TAG)
             except TocsinError as error:
                 refusal = error
         assert refusal is not None

@@ -1,4 +1,4 @@
-"""Page tokens: opaque, signed, bound to what was asked and to the account, not to the page size."""
+"""Page tokens: opaque, signed, bound to what was asked and to the account, not to the size of the page."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tocsin_server.domain.event_log import PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT, 
 M = TypeVar("M", bound=Message)
 SIGNATURE_BYTES = 16
 QUERY_BYTES = 8
+UNBOUND = {"page_token", "page_size", "with_total_size"}  # what may be asked differently for each page
 
 
 def page_size(asked: int) -> int:
@@ -71,7 +72,7 @@ class PageTokens:
     def _query(account: str, request: Message) -> bytes:
         asked = type(request)()
         asked.CopyFrom(request)
-        for field in ("page_token", "page_size"):
+        for field in UNBOUND.intersection(asked.DESCRIPTOR.fields_by_name):
             asked.ClearField(field)
         named = f"{account}\0{request.DESCRIPTOR.full_name}\0".encode()
         return hashlib.sha256(named + asked.SerializeToString(deterministic=True)).digest()[:QUERY_BYTES]

@@ -13,10 +13,11 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 def plain_object(struct: Struct) -> dict[str, Any]:
     """Read an object."""
-    return {key: _plain(value) for key, value in struct.fields.items()}
+    return {key: plain_value(value) for key, value in struct.fields.items()}
 
 
-def _plain(value: Value) -> Any:
+def plain_value(value: Value) -> Any:
+    """Read any dynamic data; what is not set is None."""
     kind = value.WhichOneof("kind")
     if kind == "string_value":
         return value.string_value
@@ -26,7 +27,7 @@ def _plain(value: Value) -> Any:
     if kind == "struct_value":
         return plain_object(value.struct_value)
     if kind == "list_value":
-        return [_plain(entry) for entry in value.list_value.values]
+        return [plain_value(entry) for entry in value.list_value.values]
     return value.bool_value if kind == "bool_value" else None
 
 
@@ -35,6 +36,13 @@ def struct_of(values: Mapping[str, Any]) -> Struct:
     struct = Struct()
     _fill_object(struct, values)
     return struct
+
+
+def value_of(data: Any) -> Value:
+    """Write any dynamic data."""
+    value = Value()
+    _fill(value, data)
+    return value
 
 
 def _fill_object(struct: Struct, values: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
+from tocsin_server.domain.errors import Violation
+
 # Limits, shown by System.GetInfo and quoted in the proto comments.
 EVENT_BYTES_MAX = 256 * 1024  # one message stays readable for every client
 BATCH_EVENTS_MAX = 1000  # one transaction stays short
@@ -23,6 +25,8 @@ KEY_KEPT_US = 7 * 24 * 3600 * 1_000_000  # how long a repeat is recognised at le
 SUBSCRIBE_BATCH_EVENTS = 256
 SUBSCRIBE_BATCH_BYTES = 256 * 1024
 SCAN_EVENTS_MAX = 20_000  # events that one page looks at
+TOTAL_SIZE_MAX = 10_000  # how far the events of a list are counted
+STANDING_MAX = 1_000_000  # how far the events of the log are counted: some 50 ms
 CHECKPOINT_EVENTS = 10_000  # scanned events after which a subscriber hears of progress
 
 OWN_SERVICE = "tocsin"  # source.service of events that tocsin itself writes
@@ -68,7 +72,8 @@ class Draft(NamedTuple):
 class Append:
     """One append: events that are stored all or none.
 
-    `redacted` tells, by the event's id, which of its fields had secrets; only the answer needs it.
+    `redacted` tells, by the event's id, which of its fields had secrets, and `warned` what is wrong with
+    its details; only the answer needs them.
     """
 
     account: str
@@ -77,6 +82,7 @@ class Append:
     digest: bytes
     drafts: tuple[Draft, ...]
     redacted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    warned: Mapping[str, Sequence[Violation]] = field(default_factory=dict)
 
 
 class Appended(NamedTuple):
@@ -157,6 +163,31 @@ class ListPage:
 
     frames: list[bytes]
     next_key: Key | None
+
+
+@dataclass(frozen=True, slots=True)
+class TotalSize:
+    """How many events there are, and whether there may be more."""
+
+    count: int
+    capped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Frames of the events that were asked for by id, the ids that do not exist, and those not looked at."""
+
+    frames: list[bytes]
+    missing: list[str]
+    remaining: list[str]
+
+
+class Named(NamedTuple):
+    """An event by its place and its id."""
+
+    position: int
+    account: str
+    id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,19 @@ from typing import Any, Protocol
 
 from tocsin_server.domain.alerting import Alert, AlertPage, AlertSearch, EventReads
 from tocsin_server.domain.errors import Violation
-from tocsin_server.domain.event_log import Append, Appended, Event, Key, ListPage, LogStatus, Step, Stored
+from tocsin_server.domain.event_log import (
+    Append,
+    Appended,
+    Event,
+    Found,
+    Key,
+    ListPage,
+    LogStatus,
+    Step,
+    Stored,
+    TotalSize,
+)
+from tocsin_server.domain.event_types import EventType
 from tocsin_server.domain.execution import AlertState, Claim, Claims, Run, RunOutcome
 from tocsin_server.domain.notifications import (
     Attempt,
@@ -25,6 +37,7 @@ from tocsin_server.domain.notifications import (
     State,
 )
 from tocsin_server.domain.selection import EventFilter
+from tocsin_server.domain.summary import Summary, SummaryQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +92,24 @@ class EventLogStore(Protocol):
         """Read one event's frame by its position, hidden ones too."""
         ...
 
+    async def batch(self, account: str, ids: Sequence[str]) -> Found:
+        """Read several events by their ids, as many as fit into one answer."""
+        ...
+
+    async def standing(self, account: str | None) -> TotalSize:
+        """Count the events that can be read."""
+        ...
+
     async def page(self, event_filter: EventFilter, newest_first: bool, after: Key | None, size: int) -> ListPage:
         """Read one page by (timestamp, position)."""
+        ...
+
+    async def total(self, event_filter: EventFilter) -> TotalSize:
+        """Count what a list has on all its pages, to a bound."""
+        ...
+
+    async def summarize(self, query: SummaryQuery) -> Summary:
+        """Count events per bucket of time and value of a field."""
         ...
 
     async def count(self, event_filter: EventFilter) -> int:
@@ -107,6 +136,18 @@ class EventLogStore(Protocol):
 
     async def routed(self, position: int) -> None:
         """Wait until the router has passed a position."""
+        ...
+
+
+class EventTypeStore(Protocol):
+    """The entries of the catalogue that accounts have registered."""
+
+    async def register(self, account: str, entries: Sequence[EventType]) -> list[EventType]:
+        """Store entries, all or none; LIMIT_REACHED when they are too many."""
+        ...
+
+    async def unregister(self, account: str, names: Sequence[tuple[str, str]]) -> int:
+        """Remove entries by type and subtype; give how many there were."""
         ...
 
 

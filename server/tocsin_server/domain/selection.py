@@ -1,7 +1,8 @@
 """Which events are meant: filters, globs, and an index over the selectors of all configurations.
 
 One meaning serves listing, subscribing, deleting, routing and alerting. Here it is a predicate over
-`EventHead`; `store/event_log.py` says the same in SQL, and a property test holds them equal.
+`EventHead`; `store/selection.py` says the same in SQL, and a property test holds them equal. A filter's
+`where` needs the whole event and is asked last, in either case by `domain/where.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from tocsin_server.domain import where
 from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level
 
 Predicate = Callable[[EventHead], bool]
+Matcher = Callable[[EventHead, bytes], bool]
 
 
 @lru_cache(maxsize=4096)
@@ -64,13 +67,22 @@ class EventFilter:
     labels: tuple[tuple[str, str], ...] = ()
     since: int | None = None
     before: int | None = None
+    where: str = ""
 
     def is_empty(self) -> bool:
         """Tell whether the filter has no criterion but the account."""
         return self == EventFilter(self.account)
 
+    def matcher(self) -> Matcher:
+        """Compile the whole filter into a function of an event's head and its frame."""
+        predicate = self.predicate()
+        if not self.where:
+            return lambda head, frame: predicate(head)
+        condition = where.compiled(self.where).matches
+        return lambda head, frame: predicate(head) and condition(frame, head.level)
+
     def predicate(self) -> Predicate:
-        """Compile the filter into a function that tells whether an event is meant."""
+        """Compile all but `where` into a function that tells whether an event is meant."""
         checks = [c for c in (self._account(), self._types(), *self._sets(), self._labels(), self._times()) if c]
         if not checks:
             return lambda head: True

@@ -42,6 +42,10 @@ class EventCounts:
         unknown = set(group_by) - GROUP_COLUMNS
         if unknown:
             raise ValueError(f"events cannot be grouped by {', '.join(sorted(unknown))}")
+        if events.where:
+            raise ValueError(
+                "counts of alerts are made by SQL alone: a where would need the interpreter for each event"
+            )
         plan = selection.plan(replace(events, account=self._account))
         own = self._own_events(events)
         conditions = [plan.indexed, *([plan.residual] if plan.residual else []), own]

@@ -8,25 +8,32 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
 
 from tocsin_server.domain.errors import Reason, TocsinError, not_found
 from tocsin_server.domain.event_log import (
-    PAGE_BYTES_MAX,
     SCAN_EVENTS_MAX,
     EventHead,
+    Found,
     Key,
     ListPage,
     LogStatus,
+    Named,
     ScanPage,
     Stored,
+    TotalSize,
 )
 from tocsin_server.domain.selection import EventFilter
-from tocsin_server.store import selection
+from tocsin_server.domain.summary import Summary, SummaryQuery
+from tocsin_server.domain.where import WHERE_SCAN_S, compiled
+from tocsin_server.store import lookups, selection
 from tocsin_server.store.database import Readers, log_status
+from tocsin_server.store.listing import Clock, Listing
+from tocsin_server.store.summary import summarize
+from tocsin_server.store.wire import checked
 from tocsin_server.store.writer import Transaction
 
 T = TypeVar("T")
@@ -42,10 +49,14 @@ ROUTED_POLL_S = 0.01  # the router is a few milliseconds behind; nobody else wai
 
 
 class EventReads:
-    """Reads of the log, each one short query on a reader thread."""
+    """Reads of the log, each one short query on a reader thread.
 
-    def __init__(self, readers: Readers) -> None:
+    `monotonic` ends reads with a `where` in time; the router, which has none, gives no clock.
+    """
+
+    def __init__(self, readers: Readers, monotonic: Clock = lambda: 0.0) -> None:
         self._readers = readers
+        self._monotonic = monotonic
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._readers.submit(read))
@@ -62,13 +73,33 @@ class EventReads:
         """Read one event's frame by its position, hidden ones too."""
         return await self._read(lambda c: _get_at(c, position))
 
+    async def batch(self, account: str, ids: Sequence[str]) -> Found:
+        """Read several events by their ids, as many as fit into one answer."""
+        return await self._read(lambda c: lookups.batch(c, account, ids))
+
+    async def standing(self, account: str | None) -> TotalSize:
+        """Count the events that can be read."""
+        return await self._read(lambda c: lookups.standing(c, account))
+
     async def page(self, event_filter: EventFilter, newest_first: bool, after: Key | None, size: int) -> ListPage:
         """Read one page by (timestamp, position)."""
-        return await self._read(lambda c: _list(c, event_filter, newest_first, after, size))
+        return await self._read(lambda c: Listing(c, event_filter, newest_first).page(after, size, self._monotonic))
+
+    async def total(self, event_filter: EventFilter) -> TotalSize:
+        """Count what a list has on all its pages, to a bound."""
+        return await self._read(lambda c: Listing(c, event_filter).total(self._monotonic))
+
+    async def summarize(self, query: SummaryQuery) -> Summary:
+        """Count events per bucket of time and value of a field."""
+        return await summarize(self._read, query, self._monotonic)
 
     async def scan(self, event_filter: EventFilter, after: int, upto: int, size: int, size_bytes: int) -> ScanPage:
         """Read matching events with `after` < position <= `upto`, in position order."""
-        return await self._read(lambda c: _scan(c, event_filter, after, upto, size, size_bytes))
+        return await self._read(lambda c: _scan(c, event_filter, after, upto, size, size_bytes, self._monotonic))
+
+    async def matching(self, event_filter: EventFilter, after: int, upto: int, limit: int) -> tuple[list[Named], int]:
+        """Find events that a `where` means with `after` < position <= `upto`; say how far it looked."""
+        return await self._read(lambda c: _matching(c, event_filter, after, upto, limit, self._monotonic))
 
     async def stored(self, after: int, limit: int) -> list[Stored]:
         """Read whole rows of all accounts in position order, for the router; a damaged one has no frame."""
@@ -90,9 +121,20 @@ class EventReads:
 
     async def count(self, event_filter: EventFilter) -> int:
         """Count the events that match."""
+        if event_filter.where:
+            return await self._count_asked(event_filter)
         where = selection.where(event_filter)
         sql = f"SELECT count(*) FROM events WHERE deleted_at = 0 AND {where.sql}"
         return await self._read(lambda c: int(c.execute(sql, where.values).fetchone()[0]))
+
+    async def _count_asked(self, event_filter: EventFilter) -> int:
+        """Count in steps, so that nobody waits behind the whole of it."""
+        head = (await self.status(None)).head
+        found, reached = 0, 0
+        while reached < head:
+            named, reached = await self.matching(event_filter, reached, head, SCAN_EVENTS_MAX)
+            found += len(named)
+        return found
 
 
 def _get(connection: sqlite3.Connection, account: str, event_id: str) -> bytes:
@@ -113,66 +155,6 @@ def _get_at(connection: sqlite3.Connection, position: int) -> bytes:
     return checked(*row)
 
 
-def checked(position: int, crc: int, body: bytes) -> bytes:
-    """Give a stored frame if it is what was stored."""
-    if zlib.crc32(body) != crc:
-        raise TocsinError(
-            Reason.EVENT_CORRUPT,
-            f"the stored event at position {position} does not match its checksum",
-            metadata={"position": str(position)},
-        )
-    return body
-
-
-def _list(
-    connection: sqlite3.Connection,
-    event_filter: EventFilter,
-    newest_first: bool,
-    after: Key | None,
-    size: int,
-) -> ListPage:
-    plan = selection.plan(event_filter)
-    compare, order = ("<", "DESC") if newest_first else (">", "ASC")
-    table = f"events INDEXED BY {plan.index}" if event_filter.account is not None else "events"
-    sql, values = plan.indexed.sql, list(plan.indexed.values)
-    if after is not None:
-        # The first term is a range of the index; the second decides between equal timestamps.
-        sql += f" AND timestamp {compare}= ? AND (timestamp, position) {compare} (?, ?)"
-        values += [after.timestamp, after.timestamp, after.position]
-    ordered = f"ORDER BY timestamp {order}, position {order}"
-    boundary = None
-    if plan.residual is not None:
-        boundary = connection.execute(
-            f"SELECT timestamp, position FROM {table} WHERE {sql} {ordered} LIMIT 1 OFFSET {SCAN_EVENTS_MAX - 1}",
-            values,
-        ).fetchone()
-        if boundary is not None:
-            sql += f" AND timestamp {'>' if newest_first else '<'}= ?"
-            sql += f" AND (timestamp, position) {'>' if newest_first else '<'}= (?, ?)"
-            values += [boundary[0], *boundary]
-        sql += f" AND {plan.residual.sql}"
-        values += plan.residual.values
-    rows = connection.execute(
-        f"SELECT timestamp, position, crc, body FROM {table} WHERE {sql} AND deleted_at = 0 {ordered} LIMIT ?",
-        [*values, size + 1],
-    )
-    return _page(rows, size, Key(*boundary) if boundary is not None else None)
-
-
-def _page(rows: Iterable[tuple[int, int, int, bytes]], size: int, boundary: Key | None) -> ListPage:
-    """Take rows until the page is full; bodies beyond it are not read."""
-    frames: list[bytes] = []
-    taken = 0
-    last: Key | None = None
-    for timestamp, position, crc, body in rows:
-        if len(frames) == size or (frames and taken + len(body) > PAGE_BYTES_MAX):
-            return ListPage(frames, last)
-        frames.append(checked(position, crc, body))
-        taken += len(body)
-        last = Key(timestamp, position)
-    return ListPage(frames, boundary)
-
-
 def _scan(
     connection: sqlite3.Connection,
     event_filter: EventFilter,
@@ -180,22 +162,46 @@ def _scan(
     upto: int,
     size: int,
     size_bytes: int,
+    clock: Clock,
 ) -> ScanPage:
     where = selection.where(event_filter)
+    condition = compiled(event_filter.where).matches if event_filter.where else None
     rows = connection.execute(
-        "SELECT position, crc, body FROM events NOT INDEXED"
+        "SELECT position, level, crc, body FROM events NOT INDEXED"
         f" WHERE position > ? AND position <= ? AND deleted_at = 0 AND {where.sql} ORDER BY position LIMIT ?",
-        (after, upto, *where.values, size),
+        (after, upto, *where.values, -1 if condition else size),
     )
     events: list[tuple[int, bytes]] = []
     taken = 0
-    for position, crc, body in rows:
-        events.append((position, checked(position, crc, body)))
-        taken += len(body)
-        if taken >= size_bytes:
-            break
-    full = len(events) == size or taken >= size_bytes
-    return ScanPage(events, events[-1][0] if full else upto)
+    until = clock() + WHERE_SCAN_S
+    for position, level, crc, body in rows:
+        frame = checked(position, crc, body)
+        if condition is None or condition(frame, level):
+            events.append((position, frame))
+            taken += len(body)
+        if len(events) == size or taken >= size_bytes or (condition and clock() > until):
+            return ScanPage(events, position)
+    return ScanPage(events, upto)
+
+
+def _matching(
+    connection: sqlite3.Connection, event_filter: EventFilter, after: int, upto: int, limit: int, clock: Clock
+) -> tuple[list[Named], int]:
+    where, condition = selection.where(event_filter), compiled(event_filter.where).matches
+    bound = min(upto, after + SCAN_EVENTS_MAX)
+    rows = connection.execute(
+        "SELECT position, account, id, level, crc, body FROM events NOT INDEXED"
+        f" WHERE position > ? AND position <= ? AND deleted_at = 0 AND {where.sql} ORDER BY position",
+        (after, bound, *where.values),
+    )
+    found: list[Named] = []
+    until = clock() + WHERE_SCAN_S
+    for position, account, event_id, level, crc, body in rows:
+        if condition(checked(position, crc, body), level):
+            found.append(Named(position, account, event_id))
+        if len(found) == limit or clock() > until:
+            return found, position
+    return found, bound
 
 
 def _stored(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
@@ -282,6 +288,19 @@ def delete_step(
     ).fetchall()
     delete_rows(transaction, rows)
     return [row[2] for row in rows], rows[-1][0] if len(rows) == limit else bound
+
+
+def delete_named(transaction: Transaction, named: Sequence[Named]) -> list[str]:
+    """Delete events that were found before this transaction, those that still stand; give their ids."""
+    standing = [
+        row
+        for row in named
+        if transaction.connection.execute(
+            "SELECT 1 FROM events WHERE position = ? AND deleted_at = 0", (row.position,)
+        ).fetchone()
+    ]
+    delete_rows(transaction, standing)
+    return [row.id for row in standing]
 
 
 def delete_rows(transaction: Transaction, rows: Sequence[tuple[int, str, str]]) -> None:

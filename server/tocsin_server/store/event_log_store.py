@@ -25,7 +25,10 @@ class LogStore:
         self.count = reads.count
         self.status = reads.status
         self.position_before = reads.position_before
-        self._reads = reads
+        self.batch = reads.batch
+        self.standing = reads.standing
+        self.total = reads.total
+        self.summarize = reads.summarize
         self.nudge_router: Callable[[], None] = lambda: None
 
     @property
@@ -54,4 +57,7 @@ class LogStore:
 
     async def delete_step(self, event_filter: EventFilter, after: int, upto: int, limit: int) -> tuple[list[str], int]:
         """Delete some of the matching events."""
+        if event_filter.where:  # asked on a reader: the writer does not wait for it
+            named, reached = await self._reads.matching(event_filter, after, upto, limit)
+            return await self._writer.run(lambda tx: event_log.delete_named(tx, named)), reached
         return await self._writer.run(lambda tx: event_log.delete_step(tx, event_filter, after, upto, limit))

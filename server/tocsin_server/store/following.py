@@ -43,7 +43,7 @@ class View:
 
     def __init__(self, tail: Tail, event_filter: EventFilter) -> None:
         self._tail = tail
-        self._matches = event_filter.predicate()
+        self._matches = event_filter.matcher()
         self._matched: deque[tuple[int, bytes]] = deque()
         self._joined: tuple[tuple[int, int, int], Batch] | None = None
         self.waiters: list[_Waiter] = []
@@ -55,7 +55,7 @@ class View:
         found = False
         while fresh := self._tail.after(self.scanned, RING_EVENTS_MAX):
             for event in fresh:
-                if self._matches(event.head):
+                if self._matches(event.head, event.frame):
                     self._matched.append((event.position, event.frame))
                     found = True
             self.scanned = fresh[-1].position

@@ -6,10 +6,15 @@ exact about case and whose other metacharacters (`?`, `[`) a pattern cannot cont
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sqlite3
+from dataclasses import dataclass, replace
 
-from tocsin_server.domain.event_log import Level
-from tocsin_server.domain.selection import EventFilter, is_glob
+from tocsin_server.domain.event_log import EventHead, Level
+from tocsin_server.domain.selection import EventFilter, glob, is_glob
+
+STREAMS_MAX = 500  # runs of an index that one page is merged from, in one account
+LABELS = "iif(events.labels = '', '{}', events.labels)"  # events without labels have an empty text
+HEAD_COLUMNS = tuple(name for name in EventHead._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +34,96 @@ class Plan:
     residual: Where | None
 
 
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """How a page is found: an index, the runs of it that are in order, and the criteria that are left."""
+
+    index: str
+    each: tuple[Where, ...]
+    residual: Where | None
+
+
+# Criterion, its column, the index that answers it, and what lets SQLite prove that a partial one does.
+INDEXED = (
+    ("resource_ids", "resource_id", "events_by_resource", " AND resource_id <> ''"),
+    ("types", "type", "events_by_type", ""),
+    ("hosts", "host", "events_by_host", " AND host <> ''"),
+    ("services", "service", "events_by_service", " AND service <> ''"),
+)
+
+
+def streams(connection: sqlite3.Connection, event_filter: EventFilter) -> Streams:
+    """Choose the index for a list by (timestamp, position), and the runs of it; the planner has no say."""
+    if event_filter.types == ("*",):
+        event_filter = replace(event_filter, types=())
+    criteria = dict(_criteria(event_filter))
+    times = [criteria.pop(name) for name in ("since", "before") if name in criteria]
+    accounts = [event_filter.account] if event_filter.account is not None else _accounts(connection)
+    index, runs = _runs(connection, event_filter, accounts, criteria)
+    residual = joined(list(criteria.values())) if criteria else None
+    return Streams(index, tuple(joined([run, *times]) for run in runs), residual)
+
+
+def _runs(
+    connection: sqlite3.Connection, event_filter: EventFilter, accounts: list[str], criteria: dict[str, Where]
+) -> tuple[str, list[Where]]:
+    """Give the index and its runs; the criterion that they answer is taken out of `criteria`."""
+    for name, column, index, literal in INDEXED:
+        values = getattr(event_filter, name)
+        exact = values and "" not in values and not (name == "types" and any(map(is_glob, values)))
+        if exact and len(values) * len(accounts) <= STREAMS_MAX:
+            del criteria[name]
+            sql = f"account = ? AND {column} = ?{literal}"
+            return index, [Where(sql, (account, v)) for account in accounts for v in dict.fromkeys(values)]
+    if event_filter.levels == (Level.ERROR,):
+        del criteria["levels"]
+        return "events_errors", [Where("account = ? AND level = 2", (account,)) for account in accounts]
+    if event_filter.types:
+        known = _known_types(connection, event_filter.types, accounts)
+        if known is not None:
+            del criteria["types"]
+            return "events_by_type", [Where("account = ? AND type = ?", found) for found in known]
+    return "events_by_time", [Where("account = ?", (account,)) for account in accounts]
+
+
+def _accounts(connection: sqlite3.Connection) -> list[str]:
+    """Read the accounts that have events, by one seek each."""
+    rows = connection.execute(
+        "WITH RECURSIVE known (account) AS (SELECT min(account) FROM events INDEXED BY events_by_time UNION ALL"
+        " SELECT (SELECT min(account) FROM events INDEXED BY events_by_time WHERE account > known.account)"
+        " FROM known WHERE account IS NOT NULL) SELECT account FROM known WHERE account IS NOT NULL"
+    )
+    return [account for (account,) in rows]
+
+
+def _known_types(
+    connection: sqlite3.Connection, patterns: tuple[str, ...], accounts: list[str]
+) -> list[tuple[str, str]] | None:
+    """Read which types, by account, match patterns, by one seek each; None when they are too many."""
+    found: dict[tuple[str, str], None] = {}
+    if len(accounts) > STREAMS_MAX:
+        return None
+    for account in accounts:
+        for pattern in patterns:
+            first = pattern.partition("*")[0]
+            rows = connection.execute(
+                "WITH RECURSIVE known (type) AS (SELECT min(type) FROM events INDEXED BY events_by_type"
+                " WHERE account = ?1 AND type >= ?2 UNION ALL SELECT (SELECT min(type) FROM events"
+                " INDEXED BY events_by_type WHERE account = ?1 AND type > known.type) FROM known"
+                " WHERE substr(type, 1, length(?2)) = ?2) SELECT type FROM known WHERE type IS NOT NULL LIMIT ?3",
+                (account, first, STREAMS_MAX + 2),
+            ).fetchall()
+            if len(rows) > STREAMS_MAX + 1:
+                return None
+            matches = glob(pattern)
+            found.update({(account, event_type): None for (event_type,) in rows if matches(event_type)})
+            if len(found) > STREAMS_MAX:
+                return None
+    return list(found)
+
+
 def plan(event_filter: EventFilter) -> Plan:
-    """Choose the most selective index for a list by (timestamp, position); the planner has no say."""
+    """Choose the most selective index for counts in one account; the planner has no say."""
     account = _account(event_filter)
     criteria = dict(_criteria(event_filter))
     choices = [
@@ -50,18 +143,18 @@ def plan(event_filter: EventFilter) -> Plan:
                 sql = "level = 2" if name == "levels" else own.sql + literal
                 index, indexed = (
                     candidate,
-                    _all([account, Where(sql, () if name == "levels" else own.values)]),
+                    joined([account, Where(sql, () if name == "levels" else own.values)]),
                 )
                 break
     # The times are a range of the same index.
     times = [criteria.pop(name) for name in ("since", "before") if name in criteria]
-    residual = _all(list(criteria.values())) if criteria else None
-    return Plan(index, _all([indexed, *times]), residual)
+    residual = joined(list(criteria.values())) if criteria else None
+    return Plan(index, joined([indexed, *times]), residual)
 
 
 def where(event_filter: EventFilter) -> Where:
     """Say the whole filter, for scans in position order."""
-    return _all([_account(event_filter), *(condition for _, condition in _criteria(event_filter))])
+    return joined([_account(event_filter), *(condition for _, condition in _criteria(event_filter))])
 
 
 def _account(event_filter: EventFilter) -> Where:
@@ -87,7 +180,8 @@ def _criteria(event_filter: EventFilter) -> list[tuple[str, Where]]:
         if values:
             found.append((name, _in(column, values)))
     for key, value in event_filter.labels:
-        sql = "labels <> '' AND EXISTS (SELECT 1 FROM json_each(events.labels) WHERE key = ? AND value = ?)"
+        # SQLite may ask the second term first, so that it has to be able to read what is no JSON.
+        sql = f"labels <> '' AND EXISTS (SELECT 1 FROM json_each({LABELS}) WHERE key = ? AND value = ?)"
         found.append((f"label {key}", Where(sql, (key, value))))
     if event_filter.since is not None:
         found.append(("since", Where("timestamp >= ?", (event_filter.since,))))
@@ -111,6 +205,7 @@ def _in(column: str, values: tuple[object, ...]) -> Where:
     return Where(f"{column} IN ({','.join('?' * len(values))})", values)
 
 
-def _all(conditions: list[Where]) -> Where:
+def joined(conditions: list[Where]) -> Where:
+    """Say several conditions at once."""
     sql = " AND ".join(c.sql for c in conditions)
     return Where(sql, tuple(value for c in conditions for value in c.values))

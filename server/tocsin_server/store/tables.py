@@ -84,6 +84,21 @@ class RequestKey(Model):
         without_rowid = True
 
 
+class EventTypeRow(Model):
+    """One entry of an account's catalogue; `spec` is JSON."""
+
+    account = TextField()
+    type = TextField()
+    subtype = TextField()
+    spec = TextField()
+    updated_at = BigIntegerField()
+
+    class Meta:
+        table_name = "event_types"
+        primary_key = CompositeKey("account", "type", "subtype")
+        without_rowid = True
+
+
 class HorizonRow(Model):
     """How far retention has come: an account's oldest readable position; account '' is all of them."""
 

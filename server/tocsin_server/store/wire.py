@@ -7,11 +7,14 @@ frames, without decoding or encoding an event again.
 
 from __future__ import annotations
 
+import zlib
+
 from google.protobuf import json_format, struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.domain.encoding import SECOND_US, varint, wire_timestamp
+from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import OWN_SERVICE, Draft, Event, EventHead, Level, OwnEvent
 
 EVENTS_TAG = b"\x0a"  # field 1, length-delimited: `event` or `events` of every answer
@@ -28,6 +31,17 @@ def frame(body: bytes, position: int, created_at: bytes) -> bytes:
     """Complete an encoded event with its position and its `created_at_field`, and frame it."""
     place = POSITION_TAG + varint(position)
     return b"".join((EVENTS_TAG, varint(len(body) + len(place) + len(created_at)), body, place, created_at))
+
+
+def checked(position: int, crc: int, body: bytes) -> bytes:
+    """Give a stored frame if it is what was stored."""
+    if zlib.crc32(body) != crc:
+        raise TocsinError(
+            Reason.EVENT_CORRUPT,
+            f"the stored event at position {position} does not match its checksum",
+            metadata={"position": str(position)},
+        )
+    return body
 
 
 def decode(framed: bytes) -> Event:

@@ -96,6 +96,34 @@ ORDER_OLDEST_FIRST: Order.ValueType  # 2
 """Earliest timestamp first."""
 Global___Order: _TypeAlias = Order  # noqa: Y015
 
+class _PayloadCheck:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PayloadCheckEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PayloadCheck.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAYLOAD_CHECK_UNSPECIFIED: _PayloadCheck.ValueType  # 0
+    """The same as PAYLOAD_CHECK_OFF."""
+    PAYLOAD_CHECK_OFF: _PayloadCheck.ValueType  # 1
+    """Nothing: the schema is for readers."""
+    PAYLOAD_CHECK_WARN: _PayloadCheck.ValueType  # 2
+    """It is stored, and the answer of the append says what is wrong."""
+    PAYLOAD_CHECK_ENFORCE: _PayloadCheck.ValueType  # 3
+    """It is refused with INVALID_FIELD and the path into its details."""
+
+class PayloadCheck(_PayloadCheck, metaclass=_PayloadCheckEnumTypeWrapper):
+    """What happens to an event whose details do not meet the schema of its type."""
+
+PAYLOAD_CHECK_UNSPECIFIED: PayloadCheck.ValueType  # 0
+"""The same as PAYLOAD_CHECK_OFF."""
+PAYLOAD_CHECK_OFF: PayloadCheck.ValueType  # 1
+"""Nothing: the schema is for readers."""
+PAYLOAD_CHECK_WARN: PayloadCheck.ValueType  # 2
+"""It is stored, and the answer of the append says what is wrong."""
+PAYLOAD_CHECK_ENFORCE: PayloadCheck.ValueType  # 3
+"""It is refused with INVALID_FIELD and the path into its details."""
+Global___PayloadCheck: _TypeAlias = PayloadCheck  # noqa: Y015
+
 class _ConsumerStall:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -398,8 +426,14 @@ class EventFilter(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    WHERE_FIELD_NUMBER: _builtins.int
     scope: Global___Scope.ValueType
     """Whose events. SCOPE_GLOBAL is for the account `admin` only."""
+    where: _builtins.str
+    """A condition in CEL over the variable `event`, such as `event.details.exitcode > 1.0`. It is
+    checked when it is given: syntax, fields of the event, types, cost. An event for which it cannot
+    be evaluated, because a key of its details is missing or has another type, does not match.
+    """
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Types: exact, or a glob in which `*` matches any run of characters, dots and nothing included.
@@ -461,10 +495,11 @@ class EventFilter(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         before: _timestamp_pb2.Timestamp | None = ...,
         scope: Global___Scope.ValueType = ...,
+        where: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "hosts", b"hosts", "labels", b"labels", "levels", b"levels", "resource_ids", b"resource_ids", "resource_types", b"resource_types", "scope", b"scope", "services", b"services", "since", b"since", "subtypes", b"subtypes", "types", b"types", "user_ids", b"user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "hosts", b"hosts", "labels", b"labels", "levels", b"levels", "resource_ids", b"resource_ids", "resource_types", b"resource_types", "scope", b"scope", "services", b"services", "since", b"since", "subtypes", b"subtypes", "types", b"types", "user_ids", b"user_ids", "where", b"where"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -510,6 +545,7 @@ class AppendEventResponse(_message.Message):
     LOG_ID_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     REDACTED_PATHS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     log_id: _builtins.str
     """Identity of the log that the position belongs to."""
     deleted: _builtins.bool
@@ -525,6 +561,12 @@ class AppendEventResponse(_message.Message):
         of URLs.
         """
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldWarning]:
+        """Where the details do not meet the schema that the catalogue has for the type with
+        PAYLOAD_CHECK_WARN. At most 20.
+        """
+
     def __init__(
         self,
         *,
@@ -532,14 +574,41 @@ class AppendEventResponse(_message.Message):
         log_id: _builtins.str = ...,
         deleted: _builtins.bool = ...,
         redacted_paths: _abc.Iterable[_builtins.str] | None = ...,
+        warnings: _abc.Iterable[Global___FieldWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "log_id", b"log_id", "redacted_paths", b"redacted_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "log_id", b"log_id", "redacted_paths", b"redacted_paths", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppendEventResponse: _TypeAlias = AppendEventResponse  # noqa: Y015
+
+@_typing.final
+class FieldWarning(_message.Message):
+    """Something about a field of an event that did not keep it from being stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Path of the field in the event, such as "details.exitcode"."""
+    description: _builtins.str
+    """What is wrong with it."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "field", b"field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldWarning: _TypeAlias = FieldWarning  # noqa: Y015
 
 @_typing.final
 class AppendEventsRequest(_message.Message):
@@ -581,6 +650,7 @@ class AppendResult(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     REDACTED_PATHS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The event's id, as given or as made by the server."""
     position: _builtins.int
@@ -591,6 +661,12 @@ class AppendResult(_message.Message):
     def redacted_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Fields of the event whose secrets were replaced by `****`; see AppendEventResponse."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldWarning]:
+        """Where the event's details do not meet the schema that the catalogue has for the type with
+        PAYLOAD_CHECK_WARN. At most 20.
+        """
+
     def __init__(
         self,
         *,
@@ -598,10 +674,11 @@ class AppendResult(_message.Message):
         position: _builtins.int = ...,
         deleted: _builtins.bool = ...,
         redacted_paths: _abc.Iterable[_builtins.str] | None = ...,
+        warnings: _abc.Iterable[Global___FieldWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "id", b"id", "position", b"position", "redacted_paths", b"redacted_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "id", b"id", "position", b"position", "redacted_paths", b"redacted_paths", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -852,6 +929,129 @@ class GetEventResponse(_message.Message):
 Global___GetEventResponse: _TypeAlias = GetEventResponse  # noqa: Y015
 
 @_typing.final
+class BatchGetEventsRequest(_message.Message):
+    """Asks for several events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The events' ids. An id that is given twice is answered twice."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetEventsRequest: _TypeAlias = BatchGetEventsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetEventsResponse(_message.Message):
+    """Several events. Each id of the request is in one of the three lists."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    MISSING_IDS_FIELD_NUMBER: _builtins.int
+    REMAINING_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """The whole events that were found, in the order of the request."""
+
+    @_builtins.property
+    def missing_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids that the account does not have, in the order of the request."""
+
+    @_builtins.property
+    def remaining_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids, in the order of the request, that were not answered because the events before them
+        fill the 3 MiB of one answer: ask for them with another call. At least one event is answered
+        where any is found, so that this ends.
+        """
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+        missing_ids: _abc.Iterable[_builtins.str] | None = ...,
+        remaining_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "missing_ids", b"missing_ids", "remaining_ids", b"remaining_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetEventsResponse: _TypeAlias = BatchGetEventsResponse  # noqa: Y015
+
+@_typing.final
+class GetLogStatusRequest(_message.Message):
+    """Asks for the state of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    scope: Global___Scope.ValueType
+    """Whose events are counted. SCOPE_GLOBAL is for the account `admin` only."""
+    def __init__(
+        self,
+        *,
+        scope: Global___Scope.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLogStatusRequest: _TypeAlias = GetLogStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetLogStatusResponse(_message.Message):
+    """The state of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_ID_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    OLDEST_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_CAPPED_FIELD_NUMBER: _builtins.int
+    log_id: _builtins.str
+    """Identity of the log; it changes when the store is restored from a backup."""
+    head: _builtins.int
+    """The newest position of the whole log, events of other accounts included; 0 is an empty log."""
+    oldest: _builtins.int
+    """The oldest position that can still be read; `head + 1` when there is no event."""
+    event_count: _builtins.int
+    """How many events can be read, counted to 1,000,000."""
+    event_count_capped: _builtins.bool
+    """True when there are more than `event_count`."""
+    def __init__(
+        self,
+        *,
+        log_id: _builtins.str = ...,
+        head: _builtins.int = ...,
+        oldest: _builtins.int = ...,
+        event_count: _builtins.int = ...,
+        event_count_capped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_count", b"event_count", "event_count_capped", b"event_count_capped", "head", b"head", "log_id", b"log_id", "oldest", b"oldest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLogStatusResponse: _TypeAlias = GetLogStatusResponse  # noqa: Y015
+
+@_typing.final
 class ListEventsRequest(_message.Message):
     """Asks for a page of events."""
 
@@ -861,12 +1061,17 @@ class ListEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
+    WITH_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most events of the page: 0 is 100, more than 1000 is 1000. A page also ends at 3 MiB."""
     page_token: _builtins.str
     """`next_page_token` of the page before; bound to filter, order and account."""
     order: Global___Order.ValueType
     """Unset is newest first."""
+    with_total_size: _builtins.bool
+    """Counts what the filter matches, at the cost of several pages: best asked with the first page only,
+    and left out of the requests for the next ones.
+    """
     @_builtins.property
     def filter(self) -> Global___EventFilter:
         """Which events; unset is every event of the account."""
@@ -878,10 +1083,11 @@ class ListEventsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         order: Global___Order.ValueType = ...,
+        with_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order", b"order", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "with_total_size", b"with_total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -895,8 +1101,16 @@ class ListEventsResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_CAPPED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Asks for the next page; empty at the end."""
+    total_size: _builtins.int
+    """With `with_total_size`: how many events match on all pages, counted to 10,000, looking at no
+    more than 20,000 events.
+    """
+    total_size_capped: _builtins.bool
+    """With `with_total_size`: true when there may be more than `total_size`."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The events."""
@@ -906,14 +1120,461 @@ class ListEventsResponse(_message.Message):
         *,
         events: _abc.Iterable[Global___Event] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+        total_size_capped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token", "total_size", b"total_size", "total_size_capped", b"total_size_capped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class SummarizeEventsRequest(_message.Message):
+    """Asks for counts of events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    BUCKET_WIDTH_FIELD_NUMBER: _builtins.int
+    BUCKET_COUNT_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    bucket_count: _builtins.int
+    """At most so many buckets, 0 is 60: the server chooses the least of its widths (1, 5, 15, 30 s,
+    1, 5, 15, 30 min, 1, 3, 6, 12 h, 1, 7, 30, 366 days) with which that holds.
+    """
+    group_by: _builtins.str
+    """Counts per value of this field, if set: "type", "subtype", "level", "service", "host",
+    "resource_type", "resource_id", "user_id", or "labels.KEY" for the label KEY.
+    """
+    top: _builtins.int
+    """Most groups that are answered, the largest ones; the rest is counted together. 0 is 10."""
+    @_builtins.property
+    def filter(self) -> Global___EventFilter:
+        """Which events; unset is every event of the account."""
+
+    @_builtins.property
+    def bucket_width(self) -> _duration_pb2.Duration:
+        """Width of a bucket, whole seconds from 1 s to 366 days. More than 1000 buckets are refused."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___EventFilter | None = ...,
+        bucket_width: _duration_pb2.Duration | None = ...,
+        bucket_count: _builtins.int = ...,
+        group_by: _builtins.str = ...,
+        top: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bucket_count", b"bucket_count", "bucket_width", b"bucket_width", "buckets", b"buckets", "filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_count", b"bucket_count", "bucket_width", b"bucket_width", "buckets", b"buckets", "filter", b"filter", "group_by", b"group_by", "top", b"top"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_buckets: _TypeAlias = _typing.Literal["bucket_width", "bucket_count"]  # noqa: Y015
+    _WhichOneofArgType_buckets: _TypeAlias = _typing.Literal["buckets", b"buckets"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_buckets) -> _WhichOneofReturnType_buckets | None: ...
+
+Global___SummarizeEventsRequest: _TypeAlias = SummarizeEventsRequest  # noqa: Y015
+
+@_typing.final
+class SummarizeEventsResponse(_message.Message):
+    """Counts of events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Group(_message.Message):
+        """One value of the field to group by."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        VALUE_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        value: _builtins.str
+        """The value; empty for events without one. Levels are "info" and "error"."""
+        count: _builtins.int
+        """How many events have it."""
+        def __init__(
+            self,
+            *,
+            value: _builtins.str = ...,
+            count: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Bucket(_message.Message):
+        """One stretch of time."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        START_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        GROUP_COUNTS_FIELD_NUMBER: _builtins.int
+        count: _builtins.int
+        """How many events are in it."""
+        @_builtins.property
+        def start(self) -> _timestamp_pb2.Timestamp:
+            """Its begin; it ends before the next one's."""
+
+        @_builtins.property
+        def group_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """How many of them are in each of `groups`, in their order. What is missing from `count` are the
+            others.
+            """
+
+        def __init__(
+            self,
+            *,
+            start: _timestamp_pb2.Timestamp | None = ...,
+            count: _builtins.int = ...,
+            group_counts: _abc.Iterable[_builtins.int] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "group_counts", b"group_counts", "start", b"start"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    OTHERS_COUNT_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    BUCKET_WIDTH_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    COUNTED_SINCE_FIELD_NUMBER: _builtins.int
+    total_count: _builtins.int
+    """How many events were counted."""
+    others_count: _builtins.int
+    """How many events are in none of `groups`."""
+    truncated: _builtins.bool
+    """True when not every matching event was counted: only those at or after `counted_since`, or at
+    that very time some of them.
+    """
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SummarizeEventsResponse.Group]:
+        """The largest groups, largest first, equal ones by their value."""
+
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___SummarizeEventsResponse.Bucket]:
+        """Stretches of time, earliest first, without a gap."""
+
+    @_builtins.property
+    def bucket_width(self) -> _duration_pb2.Duration:
+        """Width of the buckets; unset without buckets."""
+
+    @_builtins.property
+    def counted_since(self) -> _timestamp_pb2.Timestamp:
+        """With `truncated`: how far back the counts reach."""
+
+    def __init__(
+        self,
+        *,
+        total_count: _builtins.int = ...,
+        groups: _abc.Iterable[Global___SummarizeEventsResponse.Group] | None = ...,
+        others_count: _builtins.int = ...,
+        buckets: _abc.Iterable[Global___SummarizeEventsResponse.Bucket] | None = ...,
+        bucket_width: _duration_pb2.Duration | None = ...,
+        truncated: _builtins.bool = ...,
+        counted_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bucket_width", b"bucket_width", "counted_since", b"counted_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_width", b"bucket_width", "buckets", b"buckets", "counted_since", b"counted_since", "groups", b"groups", "others_count", b"others_count", "total_count", b"total_count", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeEventsResponse: _TypeAlias = SummarizeEventsResponse  # noqa: Y015
+
+@_typing.final
+class EventType(_message.Message):
+    """What is known about a type of events, or about a subtype of it. An event whose type is not in the
+    catalogue is as welcome as any.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    SUBTYPE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    PAYLOAD_SCHEMA_FIELD_NUMBER: _builtins.int
+    PAYLOAD_CHECK_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    BUILT_IN_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """The type, without stars."""
+    subtype: _builtins.str
+    """The subtype; empty: the type as such, and those of its subtypes that have no entry of their own."""
+    description: _builtins.str
+    """What such an event tells."""
+    resource_type: _builtins.str
+    """What kind of resource such an event is about; empty: none, or several."""
+    level: Global___Level.ValueType
+    """The usual level; unset: either."""
+    payload_check: Global___PayloadCheck.ValueType
+    """What happens to events that do not meet the schema. Unset is PAYLOAD_CHECK_OFF."""
+    built_in: _builtins.bool
+    """True for the entries that the server ships with, which are the same for all accounts and cannot
+    be changed.
+    """
+    @_builtins.property
+    def payload_schema(self) -> _struct_pb2.Struct:
+        """JSON Schema (draft 2020-12) of the events' details. `$ref` leads to a place of the same schema;
+        `pattern` is an RE2 expression; `format` is not checked; `patternProperties`,
+        `unevaluatedProperties`, `unevaluatedItems`, `$id`, `$anchor`, `$dynamicRef` and `$dynamicAnchor`
+        are refused. A check looks at no more than 20,000 keywords: details that need more do not meet
+        the schema.
+        """
+
+    @_builtins.property
+    def example(self) -> _struct_pb2.Value:
+        """Details as such an event has them."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When the entry was last changed; unset for one that is built in."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        subtype: _builtins.str = ...,
+        description: _builtins.str = ...,
+        resource_type: _builtins.str = ...,
+        level: Global___Level.ValueType = ...,
+        payload_schema: _struct_pb2.Struct | None = ...,
+        payload_check: Global___PayloadCheck.ValueType = ...,
+        example: _struct_pb2.Value | None = ...,
+        built_in: _builtins.bool = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "payload_schema", b"payload_schema", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "description", b"description", "example", b"example", "level", b"level", "payload_check", b"payload_check", "payload_schema", b"payload_schema", "resource_type", b"resource_type", "subtype", b"subtype", "type", b"type", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventType: _TypeAlias = EventType  # noqa: Y015
+
+@_typing.final
+class RegisterEventTypesRequest(_message.Message):
+    """Entries to write into the catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventType]:
+        """1 to 100 entries, no two of them for the same type and subtype. One that is built in is refused."""
+
+    def __init__(
+        self,
+        *,
+        event_types: _abc.Iterable[Global___EventType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_types", b"event_types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterEventTypesRequest: _TypeAlias = RegisterEventTypesRequest  # noqa: Y015
+
+@_typing.final
+class RegisterEventTypesResponse(_message.Message):
+    """The entries as they are stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventType]:
+        """One for each of the request, in its order."""
+
+    def __init__(
+        self,
+        *,
+        event_types: _abc.Iterable[Global___EventType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_types", b"event_types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterEventTypesResponse: _TypeAlias = RegisterEventTypesResponse  # noqa: Y015
+
+@_typing.final
+class EventTypeName(_message.Message):
+    """Names an entry of the catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    SUBTYPE_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """The type."""
+    subtype: _builtins.str
+    """The subtype; empty: the entry of the type as such."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        subtype: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subtype", b"subtype", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventTypeName: _TypeAlias = EventTypeName  # noqa: Y015
+
+@_typing.final
+class UnregisterEventTypesRequest(_message.Message):
+    """Entries to remove from the catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventTypeName]:
+        """1 to 100 entries of the account. One that is built in is refused."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[Global___EventTypeName] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnregisterEventTypesRequest: _TypeAlias = UnregisterEventTypesRequest  # noqa: Y015
+
+@_typing.final
+class UnregisterEventTypesResponse(_message.Message):
+    """What was removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVED_COUNT_FIELD_NUMBER: _builtins.int
+    removed_count: _builtins.int
+    """How many entries there were."""
+    def __init__(
+        self,
+        *,
+        removed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["removed_count", b"removed_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnregisterEventTypesResponse: _TypeAlias = UnregisterEventTypesResponse  # noqa: Y015
+
+@_typing.final
+class ListEventTypesRequest(_message.Message):
+    """Asks for a page of the catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """Types: exact, or a glob in which `*` matches any run of characters. Empty: all."""
+    page_size: _builtins.int
+    """Most entries of the page: 0 is 100, more than 1000 is 1000. A page also ends at 3 MiB."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; bound to the type and the account."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventTypesRequest: _TypeAlias = ListEventTypesRequest  # noqa: Y015
+
+@_typing.final
+class ListEventTypesResponse(_message.Message):
+    """A page of the catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Branch(_message.Message):
+        """One type and what is known about it and its subtypes."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TYPE_FIELD_NUMBER: _builtins.int
+        EVENT_TYPE_FIELD_NUMBER: _builtins.int
+        SUBTYPES_FIELD_NUMBER: _builtins.int
+        type: _builtins.str
+        """The type."""
+        @_builtins.property
+        def event_type(self) -> Global___EventType:
+            """The entry of the type as such; unset where only subtypes have one."""
+
+        @_builtins.property
+        def subtypes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventType]:
+            """The entries of its subtypes, by name."""
+
+        def __init__(
+            self,
+            *,
+            type: _builtins.str = ...,
+            event_type: Global___EventType | None = ...,
+            subtypes: _abc.Iterable[Global___EventType] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["event_type", b"event_type"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["event_type", b"event_type", "subtypes", b"subtypes", "type", b"type"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TYPES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty at the end."""
+    @_builtins.property
+    def types(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListEventTypesResponse.Branch]:
+        """The types by name. A branch that does not fit goes on with the next page, under the same type."""
+
+    def __init__(
+        self,
+        *,
+        types: _abc.Iterable[Global___ListEventTypesResponse.Branch] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "types", b"types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventTypesResponse: _TypeAlias = ListEventTypesResponse  # noqa: Y015
 
 @_typing.final
 class DeleteEventRequest(_message.Message):

@@ -56,10 +56,40 @@ class EventLogStub(object):
                 request_serializer=tocsin_dot_v1_dot_event__log__pb2.GetEventRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_event__log__pb2.GetEventResponse.FromString,
                 _registered_method=True)
+        self.BatchGetEvents = channel.unary_unary(
+                '/tocsin.v1.EventLog/BatchGetEvents',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.BatchGetEventsRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.BatchGetEventsResponse.FromString,
+                _registered_method=True)
+        self.GetLogStatus = channel.unary_unary(
+                '/tocsin.v1.EventLog/GetLogStatus',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.GetLogStatusRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.GetLogStatusResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/tocsin.v1.EventLog/ListEvents',
                 request_serializer=tocsin_dot_v1_dot_event__log__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_event__log__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
+        self.SummarizeEvents = channel.unary_unary(
+                '/tocsin.v1.EventLog/SummarizeEvents',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.SummarizeEventsRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.SummarizeEventsResponse.FromString,
+                _registered_method=True)
+        self.RegisterEventTypes = channel.unary_unary(
+                '/tocsin.v1.EventLog/RegisterEventTypes',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.RegisterEventTypesRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.RegisterEventTypesResponse.FromString,
+                _registered_method=True)
+        self.UnregisterEventTypes = channel.unary_unary(
+                '/tocsin.v1.EventLog/UnregisterEventTypes',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.UnregisterEventTypesRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.UnregisterEventTypesResponse.FromString,
+                _registered_method=True)
+        self.ListEventTypes = channel.unary_unary(
+                '/tocsin.v1.EventLog/ListEventTypes',
+                request_serializer=tocsin_dot_v1_dot_event__log__pb2.ListEventTypesRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_event__log__pb2.ListEventTypesResponse.FromString,
                 _registered_method=True)
         self.DeleteEvent = channel.unary_unary(
                 '/tocsin.v1.EventLog/DeleteEvent',
@@ -172,10 +202,61 @@ class EventLogServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetEvents(self, request, context):
+        """Answers up to 1000 whole events by their ids, in the order of the request. Ids that the account
+        does not have are listed. Reasons: INVALID_FIELD, EVENT_CORRUPT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogStatus(self, request, context):
+        """Answers which log this is, how far it reaches, and how many events of it the caller can read.
+        Reasons: PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Lists events by (timestamp, position), newest first. A page may be short or empty and still
-        have a next_page_token: the search through one page is bounded to 20,000 events. Reasons:
-        INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+        have a next_page_token: the search through one page is bounded to 20,000 events, and with a
+        `where` to a quarter of a second. Reasons: INVALID_FIELD, INVALID_PAGE_TOKEN,
+        PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SummarizeEvents(self, request, context):
+        """Counts events per bucket of time and per value of a field, for histograms and overviews. It
+        looks at the newest 500,000 events of the range, for at most 5 seconds, and says in `truncated`
+        when that was not all. Reasons: INVALID_FIELD, EVENT_CORRUPT (only with a `where`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterEventTypes(self, request, context):
+        """Describes types of events in the catalogue of the caller's account, all or none. An entry that
+        is there already is replaced; the same again changes nothing, so the call can be repeated.
+        Reasons: INVALID_FIELD, LIMIT_REACHED (more than 1000 entries in the account).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnregisterEventTypes(self, request, context):
+        """Removes entries from the catalogue of the caller's account; entries that are not there are
+        passed over. Stored events stay as they are. Reasons: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEventTypes(self, request, context):
+        """Lists the catalogue, by type and below it by subtype: the entries that the server ships with and
+        those of the caller's account. Reasons: INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -316,10 +397,40 @@ def add_EventLogServicer_to_server(servicer, server):
                     request_deserializer=tocsin_dot_v1_dot_event__log__pb2.GetEventRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_event__log__pb2.GetEventResponse.SerializeToString,
             ),
+            'BatchGetEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetEvents,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.BatchGetEventsRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.BatchGetEventsResponse.SerializeToString,
+            ),
+            'GetLogStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogStatus,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.GetLogStatusRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.GetLogStatusResponse.SerializeToString,
+            ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
                     request_deserializer=tocsin_dot_v1_dot_event__log__pb2.ListEventsRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_event__log__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'SummarizeEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.SummarizeEvents,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.SummarizeEventsRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.SummarizeEventsResponse.SerializeToString,
+            ),
+            'RegisterEventTypes': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterEventTypes,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.RegisterEventTypesRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.RegisterEventTypesResponse.SerializeToString,
+            ),
+            'UnregisterEventTypes': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnregisterEventTypes,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.UnregisterEventTypesRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.UnregisterEventTypesResponse.SerializeToString,
+            ),
+            'ListEventTypes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEventTypes,
+                    request_deserializer=tocsin_dot_v1_dot_event__log__pb2.ListEventTypesRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_event__log__pb2.ListEventTypesResponse.SerializeToString,
             ),
             'DeleteEvent': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteEvent,
@@ -508,6 +619,60 @@ class EventLog(object):
             _registered_method=True)
 
     @staticmethod
+    def BatchGetEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/BatchGetEvents',
+            tocsin_dot_v1_dot_event__log__pb2.BatchGetEventsRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.BatchGetEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/GetLogStatus',
+            tocsin_dot_v1_dot_event__log__pb2.GetLogStatusRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.GetLogStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListEvents(request,
             target,
             options=(),
@@ -524,6 +689,114 @@ class EventLog(object):
             '/tocsin.v1.EventLog/ListEvents',
             tocsin_dot_v1_dot_event__log__pb2.ListEventsRequest.SerializeToString,
             tocsin_dot_v1_dot_event__log__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SummarizeEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/SummarizeEvents',
+            tocsin_dot_v1_dot_event__log__pb2.SummarizeEventsRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.SummarizeEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterEventTypes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/RegisterEventTypes',
+            tocsin_dot_v1_dot_event__log__pb2.RegisterEventTypesRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.RegisterEventTypesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnregisterEventTypes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/UnregisterEventTypes',
+            tocsin_dot_v1_dot_event__log__pb2.UnregisterEventTypesRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.UnregisterEventTypesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEventTypes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.EventLog/ListEventTypes',
+            tocsin_dot_v1_dot_event__log__pb2.ListEventTypesRequest.SerializeToString,
+            tocsin_dot_v1_dot_event__log__pb2.ListEventTypesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,10 +57,37 @@ class EventLogStub:
     """
     GetEvent: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.GetEventRequest, _event_log_pb2.GetEventResponse]
     """Answers one whole event. Reasons: NOT_FOUND, EVENT_CORRUPT."""
+    BatchGetEvents: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.BatchGetEventsRequest, _event_log_pb2.BatchGetEventsResponse]
+    """Answers up to 1000 whole events by their ids, in the order of the request. Ids that the account
+    does not have are listed. Reasons: INVALID_FIELD, EVENT_CORRUPT.
+    """
+    GetLogStatus: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.GetLogStatusRequest, _event_log_pb2.GetLogStatusResponse]
+    """Answers which log this is, how far it reaches, and how many events of it the caller can read.
+    Reasons: PERMISSION_DENIED.
+    """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.ListEventsRequest, _event_log_pb2.ListEventsResponse]
     """Lists events by (timestamp, position), newest first. A page may be short or empty and still
-    have a next_page_token: the search through one page is bounded to 20,000 events. Reasons:
-    INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+    have a next_page_token: the search through one page is bounded to 20,000 events, and with a
+    `where` to a quarter of a second. Reasons: INVALID_FIELD, INVALID_PAGE_TOKEN,
+    PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+    """
+    SummarizeEvents: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.SummarizeEventsRequest, _event_log_pb2.SummarizeEventsResponse]
+    """Counts events per bucket of time and per value of a field, for histograms and overviews. It
+    looks at the newest 500,000 events of the range, for at most 5 seconds, and says in `truncated`
+    when that was not all. Reasons: INVALID_FIELD, EVENT_CORRUPT (only with a `where`).
+    """
+    RegisterEventTypes: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.RegisterEventTypesRequest, _event_log_pb2.RegisterEventTypesResponse]
+    """Describes types of events in the catalogue of the caller's account, all or none. An entry that
+    is there already is replaced; the same again changes nothing, so the call can be repeated.
+    Reasons: INVALID_FIELD, LIMIT_REACHED (more than 1000 entries in the account).
+    """
+    UnregisterEventTypes: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.UnregisterEventTypesRequest, _event_log_pb2.UnregisterEventTypesResponse]
+    """Removes entries from the catalogue of the caller's account; entries that are not there are
+    passed over. Stored events stay as they are. Reasons: INVALID_FIELD.
+    """
+    ListEventTypes: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.ListEventTypesRequest, _event_log_pb2.ListEventTypesResponse]
+    """Lists the catalogue, by type and below it by subtype: the entries that the server ships with and
+    those of the caller's account. Reasons: INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
     """
     DeleteEvent: _grpc.UnaryUnaryMultiCallable[_event_log_pb2.DeleteEventRequest, _event_log_pb2.DeleteEventResponse]
     """Deletes one event by its id; it vanishes from every read at once. Reasons: NOT_FOUND."""
@@ -147,10 +174,37 @@ class EventLogAsyncStub(EventLogStub):
     """
     GetEvent: _aio.UnaryUnaryMultiCallable[_event_log_pb2.GetEventRequest, _event_log_pb2.GetEventResponse]  # type: ignore[assignment]
     """Answers one whole event. Reasons: NOT_FOUND, EVENT_CORRUPT."""
+    BatchGetEvents: _aio.UnaryUnaryMultiCallable[_event_log_pb2.BatchGetEventsRequest, _event_log_pb2.BatchGetEventsResponse]  # type: ignore[assignment]
+    """Answers up to 1000 whole events by their ids, in the order of the request. Ids that the account
+    does not have are listed. Reasons: INVALID_FIELD, EVENT_CORRUPT.
+    """
+    GetLogStatus: _aio.UnaryUnaryMultiCallable[_event_log_pb2.GetLogStatusRequest, _event_log_pb2.GetLogStatusResponse]  # type: ignore[assignment]
+    """Answers which log this is, how far it reaches, and how many events of it the caller can read.
+    Reasons: PERMISSION_DENIED.
+    """
     ListEvents: _aio.UnaryUnaryMultiCallable[_event_log_pb2.ListEventsRequest, _event_log_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events by (timestamp, position), newest first. A page may be short or empty and still
-    have a next_page_token: the search through one page is bounded to 20,000 events. Reasons:
-    INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+    have a next_page_token: the search through one page is bounded to 20,000 events, and with a
+    `where` to a quarter of a second. Reasons: INVALID_FIELD, INVALID_PAGE_TOKEN,
+    PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+    """
+    SummarizeEvents: _aio.UnaryUnaryMultiCallable[_event_log_pb2.SummarizeEventsRequest, _event_log_pb2.SummarizeEventsResponse]  # type: ignore[assignment]
+    """Counts events per bucket of time and per value of a field, for histograms and overviews. It
+    looks at the newest 500,000 events of the range, for at most 5 seconds, and says in `truncated`
+    when that was not all. Reasons: INVALID_FIELD, EVENT_CORRUPT (only with a `where`).
+    """
+    RegisterEventTypes: _aio.UnaryUnaryMultiCallable[_event_log_pb2.RegisterEventTypesRequest, _event_log_pb2.RegisterEventTypesResponse]  # type: ignore[assignment]
+    """Describes types of events in the catalogue of the caller's account, all or none. An entry that
+    is there already is replaced; the same again changes nothing, so the call can be repeated.
+    Reasons: INVALID_FIELD, LIMIT_REACHED (more than 1000 entries in the account).
+    """
+    UnregisterEventTypes: _aio.UnaryUnaryMultiCallable[_event_log_pb2.UnregisterEventTypesRequest, _event_log_pb2.UnregisterEventTypesResponse]  # type: ignore[assignment]
+    """Removes entries from the catalogue of the caller's account; entries that are not there are
+    passed over. Stored events stay as they are. Reasons: INVALID_FIELD.
+    """
+    ListEventTypes: _aio.UnaryUnaryMultiCallable[_event_log_pb2.ListEventTypesRequest, _event_log_pb2.ListEventTypesResponse]  # type: ignore[assignment]
+    """Lists the catalogue, by type and below it by subtype: the entries that the server ships with and
+    those of the caller's account. Reasons: INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
     """
     DeleteEvent: _aio.UnaryUnaryMultiCallable[_event_log_pb2.DeleteEventRequest, _event_log_pb2.DeleteEventResponse]  # type: ignore[assignment]
     """Deletes one event by its id; it vanishes from every read at once. Reasons: NOT_FOUND."""
@@ -260,14 +314,77 @@ class EventLogServicer(metaclass=_abc_1.ABCMeta):
         """Answers one whole event. Reasons: NOT_FOUND, EVENT_CORRUPT."""
 
     @_abc_1.abstractmethod
+    def BatchGetEvents(
+        self,
+        request: _event_log_pb2.BatchGetEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.BatchGetEventsResponse, _abc.Awaitable[_event_log_pb2.BatchGetEventsResponse]]:
+        """Answers up to 1000 whole events by their ids, in the order of the request. Ids that the account
+        does not have are listed. Reasons: INVALID_FIELD, EVENT_CORRUPT.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLogStatus(
+        self,
+        request: _event_log_pb2.GetLogStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.GetLogStatusResponse, _abc.Awaitable[_event_log_pb2.GetLogStatusResponse]]:
+        """Answers which log this is, how far it reaches, and how many events of it the caller can read.
+        Reasons: PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
     def ListEvents(
         self,
         request: _event_log_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_log_pb2.ListEventsResponse, _abc.Awaitable[_event_log_pb2.ListEventsResponse]]:
         """Lists events by (timestamp, position), newest first. A page may be short or empty and still
-        have a next_page_token: the search through one page is bounded to 20,000 events. Reasons:
-        INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+        have a next_page_token: the search through one page is bounded to 20,000 events, and with a
+        `where` to a quarter of a second. Reasons: INVALID_FIELD, INVALID_PAGE_TOKEN,
+        PAGE_TOKEN_MISMATCH, EVENT_CORRUPT.
+        """
+
+    @_abc_1.abstractmethod
+    def SummarizeEvents(
+        self,
+        request: _event_log_pb2.SummarizeEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.SummarizeEventsResponse, _abc.Awaitable[_event_log_pb2.SummarizeEventsResponse]]:
+        """Counts events per bucket of time and per value of a field, for histograms and overviews. It
+        looks at the newest 500,000 events of the range, for at most 5 seconds, and says in `truncated`
+        when that was not all. Reasons: INVALID_FIELD, EVENT_CORRUPT (only with a `where`).
+        """
+
+    @_abc_1.abstractmethod
+    def RegisterEventTypes(
+        self,
+        request: _event_log_pb2.RegisterEventTypesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.RegisterEventTypesResponse, _abc.Awaitable[_event_log_pb2.RegisterEventTypesResponse]]:
+        """Describes types of events in the catalogue of the caller's account, all or none. An entry that
+        is there already is replaced; the same again changes nothing, so the call can be repeated.
+        Reasons: INVALID_FIELD, LIMIT_REACHED (more than 1000 entries in the account).
+        """
+
+    @_abc_1.abstractmethod
+    def UnregisterEventTypes(
+        self,
+        request: _event_log_pb2.UnregisterEventTypesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.UnregisterEventTypesResponse, _abc.Awaitable[_event_log_pb2.UnregisterEventTypesResponse]]:
+        """Removes entries from the catalogue of the caller's account; entries that are not there are
+        passed over. Stored events stay as they are. Reasons: INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEventTypes(
+        self,
+        request: _event_log_pb2.ListEventTypesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_pb2.ListEventTypesResponse, _abc.Awaitable[_event_log_pb2.ListEventTypesResponse]]:
+        """Lists the catalogue, by type and below it by subtype: the entries that the server ships with and
+        those of the caller's account. Reasons: INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
         """
 
     @_abc_1.abstractmethod

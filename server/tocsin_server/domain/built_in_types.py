@@ -1,0 +1,163 @@
+"""The entries of the catalogue that the server ships with: those of the services that tocsin was made
+for, and those of the events that tocsin itself writes. Examples meet their schemas (a test sees to it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tocsin_server.domain.event_log import Level
+from tocsin_server.domain.event_types import EventType
+
+TEXT = {"type": "string"}
+# 2021-11-24 13:46:21.672
+SCAN_TIME = {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}\.\d{3}$"}
+DIGEST = "sha256:89020cd33be2767f3f894484b8dd77bc2e5a1ccc864350b92c53262213257dfc"
+
+
+def _fields(properties: Mapping[str, Any], *required: str) -> Mapping[str, Any]:
+    """Make the schema of details with these fields; others may stand beside them."""
+    return {"type": "object", "properties": dict(properties), "required": list(required)}
+
+
+# A sentence, or a structure that says more.
+REASON: Mapping[str, Any] = {"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]}
+TAG_CHANGE = {"tag": TEXT, "image_digest": TEXT, "policy_id": TEXT}
+
+IMAGES = (
+    EventType(
+        "user.checks.policy_eval", "", "The result of evaluating a policy for an image tag has changed.",
+        "image_tag", Level.INFO,
+        _fields(TAG_CHANGE | {"last_eval": {}, "curr_eval": {}}),
+        example={
+            "tag": "docker.io/library/nginx:latest", "image_digest": DIGEST, "policy_id": "default",
+            "last_eval": {"status": "pass"}, "curr_eval": {"status": "fail"},
+        },
+    ),
+    EventType(
+        "user.checks.vulnerability_update", "", "The vulnerabilities known for an image tag have changed.",
+        "image_tag", Level.INFO,
+        _fields({"tag": TEXT, "image_digest": TEXT, "diff": {"type": "object"}}),
+        example={
+            "tag": "docker.io/library/nginx:latest", "image_digest": DIGEST,
+            "diff": {"added": ["CVE-2022-37434"], "updated": [], "removed": []},
+        },
+    ),
+    EventType(
+        "user.image.analysis_failed", "", "The analysis of an image has failed; details say why.",
+        "image_tag", Level.ERROR, REASON,
+        example={"name": "ImageAnalysisError", "msg": "no space left on device", "exitcode": 1},
+    ),
+    EventType(
+        "system.image_analysis.registry_lookup_failed", "",
+        "An image that is referred to was not found in its registry.", "image_reference", Level.ERROR, REASON,
+        example="cannot fetch image digest/manifest from registry",
+    ),
+    EventType(
+        "system.image_analysis.restored_from_archive", "", "The analysis of an image was restored from the archive.",
+        "image_digest", Level.INFO, REASON, example={"archived_at": "2022-08-24T22:48:45Z"},
+    ),
+    EventType(
+        "system.analysis_archive.image_archived", "", "The analysis of an image was put into the archive.",
+        "image_digest", Level.INFO, REASON, example={"size_bytes": 1048576},
+    ),
+    EventType(
+        "system.analysis_archive.image_archive_failed", "", "The analysis of an image could not be archived.",
+        "image_digest", Level.ERROR, REASON, example="the object store refused the upload",
+    ),
+)  # fmt: skip
+
+FEEDS = (
+    EventType(
+        "feed_sync_start", "", "A periodic synchronisation of vulnerability feeds has started.", "feeds", Level.INFO,
+        REASON, example={"feeds": ["vulnerabilities", "nvdv2"]},
+    ),
+    EventType(
+        "feed_sync_complete", "", "A periodic synchronisation of vulnerability feeds is complete.", "feeds",
+        Level.INFO, REASON, example={"feeds": ["vulnerabilities", "nvdv2"], "records": 1200},
+    ),
+    EventType(
+        "list_tags_fail", "", "The tags of a watched repository could not be listed.", "repository", Level.ERROR,
+        REASON,
+        example={
+            "SkopeoError": {
+                "cmd": '/bin/sh -c skopeo inspect --creds "${SKOPUSER}":"${SKOPPASS}" docker://docker.io/a/b:latest',
+                "exitcode": 1, "msg": "Error encountered in skopeo operation", "stderr": "authentication required",
+                "stdout": None,
+            },
+        },
+    ),
+)  # fmt: skip
+
+POSTURE = "com.ibm.cloud.compliance.posture"
+SCAN = _fields(
+    {"action": TEXT, "summary": TEXT, "scope": TEXT, "profile": TEXT, "start_time": SCAN_TIME, "end_time": SCAN_TIME},
+    "action", "summary",
+)  # fmt: skip
+SCAN_EXAMPLE = {
+    "action": "Validation completed", "summary": "my-test-scan", "scope": "my-test-scope",
+    "profile": "CIS IBM Foundations Benchmark 1.0.0", "start_time": "2021-11-24 13:46:21.672",
+    "end_time": "2021-11-24 13:46:21.672",
+}  # fmt: skip
+
+COMPLIANCE = (
+    EventType(
+        "com.ibm.cloud.compliance.test", "", "Tests the connection between the compliance service and its receivers.",
+        "", Level.INFO, _fields({"action": TEXT, "summary": TEXT}), example={"action": "Test", "summary": "It works."},
+    ),
+    EventType(
+        POSTURE, "posture-scan-completed", "A scan is complete.", "", Level.INFO, SCAN, example=SCAN_EXAMPLE
+    ),
+    EventType(
+        POSTURE, "posture-scan-failure-threshold-limit-exceeds", "The threshold of failed controls is met.", "",
+        Level.ERROR, SCAN, example=SCAN_EXAMPLE | {"action": "Failure threshold exceeded"},
+    ),
+    EventType(
+        POSTURE, "posture-scan-new-resource-in-inventory", "A new resource was found in the inventory.", "",
+        Level.INFO, SCAN, example={"action": "New resource", "summary": "my-bucket", "scope": "my-test-scope"},
+    ),
+)  # fmt: skip
+
+ALERT = {"alert_id": TEXT, "alert_name": TEXT, "alert_type_id": TEXT, "scheduled_at": TEXT}
+ALERT_EXAMPLE = {
+    "alert_id": "0198c0ffee0000000000000000000000", "alert_name": "something keeps failing",
+    "alert_type_id": ".event-threshold", "scheduled_at": "2026-01-02T03:04:05Z",
+}  # fmt: skip
+INSTANCE = ALERT | {"instance_id": TEXT, "action_group": TEXT, "action_subgroup": TEXT}
+INSTANCE_EXAMPLE = ALERT_EXAMPLE | {"instance_id": "nginx", "action_group": "default"}
+INSTANCE_REQUIRED = (*ALERT, "instance_id", "action_group")
+
+OWN = (
+    EventType(
+        "system.notifications.test", "", "Tests an endpoint configuration or a source.", "", Level.INFO
+    ),
+    EventType(
+        "system.alerting.new_instance", "", "An instance of an alert has become active.", "alert", Level.INFO,
+        _fields(INSTANCE, *INSTANCE_REQUIRED), example=INSTANCE_EXAMPLE,
+    ),
+    EventType(
+        "system.alerting.recovered_instance", "", "An instance of an alert is active no more.", "alert", Level.INFO,
+        _fields(
+            INSTANCE | {"reason": TEXT, "started_at": TEXT, "duration_s": {"type": "number", "minimum": 0}},
+            *INSTANCE_REQUIRED, "reason", "started_at", "duration_s",
+        ),
+        example=INSTANCE_EXAMPLE
+        | {"reason": "recovered", "started_at": "2026-01-02T03:00:05Z", "duration_s": 240.0},
+    ),
+    EventType(
+        "system.alerting.action_group_changed", "", "An active instance of an alert went to another action group.",
+        "alert", Level.INFO, _fields(INSTANCE | {"previous_action_group": TEXT}, *INSTANCE_REQUIRED),
+        example=INSTANCE_EXAMPLE | {"previous_action_group": "warning"},
+    ),
+    EventType(
+        "system.alerting.status_changed", "", "The runs of an alert end with another status than before.", "alert", 0,
+        _fields(
+            ALERT | {"status": TEXT, "previous_status": TEXT, "error_reason": TEXT, "error_message": TEXT},
+            *ALERT, "status", "previous_status",
+        ),
+        example=ALERT_EXAMPLE | {"status": "active", "previous_status": "ok"},
+    ),
+)  # fmt: skip
+
+BUILT_IN: tuple[EventType, ...] = (*IMAGES, *FEEDS, *COMPLIANCE, *OWN)
