@@ -191,7 +191,7 @@ async def test_what_a_consumer_did_not_see_in_time_counts_as_skipped(tmp_path: P
     async with keeping(tmp_path, max_events=2) as api:
         await create(api, start="new")
         await append(api, 6)
-        await until(lambda: _kept(api, [5, 6]))
+        await until(lambda: stand(api, [5, 6]))
         client = Client(api)
         await client.until(count=2)
         assert client.positions == [5, 6]
@@ -201,17 +201,13 @@ async def test_what_a_consumer_did_not_see_in_time_counts_as_skipped(tmp_path: P
         await client.close()
 
 
-async def _kept(api: Api, expected: list[int]) -> bool:
-    return await positions(api) == expected
-
-
 async def test_a_global_consumer_passes_over_one_accounts_horizon_and_sees_the_others_events(tmp_path: Path) -> None:
     """XB7: the horizon of one account hides nothing that another account still has."""
     async with keeping(tmp_path, max_events=2) as api:
         await append(api, 1, "quiet")
         await create(api, filter=pb.EventFilter(scope=pb.SCOPE_GLOBAL, types=["n*"]))
         await append(api, 6)
-        await until(lambda: _kept(api, [6, 7]))
+        await until(lambda: stand(api, [6, 7]))
         client = Client(api)
         await client.until(count=3)
         assert client.positions == [1, 6, 7]
