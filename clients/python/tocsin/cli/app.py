@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli import complaints, events
+from tocsin.cli import complaints, consumers, events, tailing
 from tocsin.cli.flags import takes
 from tocsin.cli.misuse import EXIT_CODES, FAILED, INTERRUPTED, OK, USAGE, Misuse
 from tocsin.cli.screen import silence
@@ -21,10 +21,13 @@ _EPILOG = f"""{EXIT_CODES}
 
 Global flags may stand before or after the command. A flag wins over its environment variable."""
 
+_COMMANDS = (tailing,)  # commands of the group "event" in files of their own
+
 application = typer.Typer(
     name="tocsin", epilog=_EPILOG, context_settings=_SETTINGS, rich_markup_mode=None, add_completion=False
 )
 application.add_typer(events.group, name="event")
+application.add_typer(consumers.group, name="consumer")
 
 
 def _print_version(wanted: bool) -> None:

@@ -69,6 +69,12 @@ def flag(name: str, variable: str, help: str, metavar: str | None = "string", **
     return typer.Option(name, *more.pop("also", ()), envvar=variable, help=help, metavar=metavar, **more)
 
 
+Count = Annotated[
+    int | None,
+    flag("-n", "TOCSIN_COUNT", "end after so many events", "int32", also=("--count",), min=1),
+]
+
+
 @dataclass(frozen=True)
 class Criteria:
     """Which events; each may be given several times, and one match of each is enough."""

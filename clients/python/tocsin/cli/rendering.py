@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -186,6 +188,28 @@ def _sorted(data: Any) -> Any:
 def json_text(data: Any, *, indent: int | None = 2) -> str:
     """Answer data as JSON that a terminal shows safely."""
     return json_escaped(json.dumps(data, ensure_ascii=False, indent=indent))
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """Answer a message as plain data: bare words for enums, numbers as numbers, nothing that is unset."""
+    found: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        items = list(value) if field.is_repeated and not isinstance(value, Mapping) else [value]
+        made = dict(value) if isinstance(value, Mapping) else [_plain(field, item) for item in items]
+        found[field.name] = made if field.is_repeated else made[0]
+    return found
+
+
+def _plain(field: FieldDescriptor, value: Any) -> Any:
+    if field.enum_type is not None:
+        unspecified = field.enum_type.values_by_number[0].name
+        prefix = unspecified.removesuffix("UNSPECIFIED")
+        return field.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
+    if isinstance(value, Timestamp):
+        return time_text(value)
+    if isinstance(value, Duration):
+        return f"{value.ToMilliseconds() / 1000:g}s"
+    return plain(value) if isinstance(value, Message) else value
 
 
 def raw_text(response: Message) -> str:
