@@ -16,15 +16,20 @@ TIMEOUT_S = 30.0
 
 
 class Terminal:
-    """Runs a command in a terminal of so many columns."""
+    """Runs a command in a terminal of so many columns; its input may come from elsewhere."""
 
-    def __init__(self, environment: dict[str, str], *words: str, columns: int = 80) -> None:
+    def __init__(self, environment: dict[str, str], *words: str, columns: int = 80, stdin: int | None = None) -> None:
         self._mine, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         command = [sys.executable, "-m", "tocsin.cli", *words]
         environment = {**environment, "TERM": "xterm-256color", "PYTHONUTF8": "1"}
         self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+            command,
+            stdin=theirs if stdin is None else stdin,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment,
+            start_new_session=True,
         )
         os.close(theirs)
         self.shown = ""

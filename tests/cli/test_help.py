@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -127,3 +128,33 @@ def test_global_flags_are_found_anywhere() -> None:
     assert hoisted(["event", "--", "--tls"], options) == ["event", "--", "--tls"]
     assert hoisted(["event", "--account"], options) == ["--account", "event"]
     assert "--address" in app._option_names()
+
+
+COMPLETE = {
+    "bash": """eval "$("$TOCSIN" completion bash)"; COMP_WORDS=(tocsin event l) COMP_CWORD=2
+        _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}" """,
+    "zsh": """autoload -U compinit; compinit -u -D; eval "$("$TOCSIN" completion zsh)"; whence -w _tocsin_completion""",
+    "fish": """"$TOCSIN" completion fish | source; complete --command tocsin""",
+}
+SHOWN = {"bash": "list", "zsh": "function", "fish": "TOCSIN_COMPLETE"}
+
+
+@pytest.mark.parametrize("shell", COMPLETE)
+def test_a_completion_script_is_printed(cli: Cli, shell: str) -> None:
+    found = cli("completion", shell)
+    assert found.code == 0
+    assert "_TOCSIN_COMPLETE=complete_" + shell in found.out
+
+
+@pytest.mark.parametrize("shell", COMPLETE)
+def test_a_completion_script_loads(cli: Cli, shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not there")
+    environment = {**cli.environment, "TOCSIN": f"{sys.prefix}/bin/tocsin"}
+    found = subprocess.run([shell, "-c", COMPLETE[shell]], capture_output=True, text=True, env=environment, check=True)
+    assert SHOWN[shell] in found.stdout.split() or SHOWN[shell] in found.stdout
+    assert found.stderr == ""
+
+
+def test_an_unknown_shell_is_refused(cli: Cli) -> None:
+    assert cli("completion", "tcsh").code == 2

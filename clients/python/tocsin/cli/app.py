@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli import complaints, consumers, events, tailing
+from tocsin.cli import appending, complaints, completion, consumers, events, summary, tailing
 from tocsin.cli.flags import takes
 from tocsin.cli.misuse import EXIT_CODES, FAILED, INTERRUPTED, OK, USAGE, Misuse
 from tocsin.cli.screen import silence
@@ -21,13 +22,14 @@ _EPILOG = f"""{EXIT_CODES}
 
 Global flags may stand before or after the command. A flag wins over its environment variable."""
 
-_COMMANDS = (tailing,)  # commands of the group "event" in files of their own
+_COMMANDS = (appending, summary, tailing)  # commands of the group "event" in files of their own
 
 application = typer.Typer(
     name="tocsin", epilog=_EPILOG, context_settings=_SETTINGS, rich_markup_mode=None, add_completion=False
 )
 application.add_typer(events.group, name="event")
 application.add_typer(consumers.group, name="consumer")
+application.command("completion")(completion.completion)
 
 
 def _print_version(wanted: bool) -> None:
@@ -83,14 +85,20 @@ def hoisted(words: Sequence[str], options: dict[str, bool]) -> list[str]:
 
 def run(words: Sequence[str]) -> int:
     """Run a command; answers the exit code."""
+    completion.prepare()
     try:
         code = typer.main.get_command(application)(
-            args=hoisted(words, _option_names()), prog_name="tocsin", standalone_mode=False
+            args=hoisted(words, _option_names()),
+            prog_name="tocsin",
+            complete_var=completion.VARIABLE,
+            standalone_mode=False,
         )
         sys.stdout.flush()
         return code if isinstance(code, int) else OK
     except (BrokenPipeError, SystemExit):
-        # Typer turns a broken pipe into an exit; nothing else exits in this mode.
+        if completion.VARIABLE in os.environ:
+            raise
+        # Typer turns a broken pipe into an exit; nothing else but completion exits in this mode.
         silence()
         return OK
     except KeyboardInterrupt:

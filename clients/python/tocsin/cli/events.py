@@ -112,11 +112,11 @@ def _print_text(
     for line in table.table.head():
         screen.line(line)
     for event in first.events:
-        screen.line(table.line(event), red=table.red(event))
+        screen.line(table.line(event), *table.spans(event))
     for page in pages:
         table.grow(page.events)
         for event in page.events:
-            screen.line(table.line(event), red=table.red(event))
+            screen.line(table.line(event), *table.spans(event))
     for line in table.table.foot():
         screen.line(line)
 

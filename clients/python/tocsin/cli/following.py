@@ -52,6 +52,6 @@ def show(screen: Screen, event: Event, format: str) -> None:
     else:
         line = event_line(event)
         start = len(rendering.time_text(event.timestamp)) + 2
-        red = (start, start + 5) if rendering.level_text(event) == "error" else None
-        screen.line(line if screen.width is None else cut(line, screen.width), red=red)
+        spans = [(start, start + 5, "red")] if rendering.level_text(event) == "error" else []
+        screen.line(line if screen.width is None else cut(line, screen.width), *spans)
     screen.flush()

@@ -85,9 +85,9 @@ class EventTable:
         """Answer the line of an event."""
         return self.table.line(wide_cells(event) if self.is_wide else short_cells(event))
 
-    def red(self, event: Event) -> tuple[int, int] | None:
-        """Answer what of the line is red: the level of an error."""
-        return (self._level, self._level + len("error")) if event.level == LEVEL_ERROR else None
+    def spans(self, event: Event) -> list[tuple[int, int, str]]:
+        """Answer what of the line is coloured: the level of an error."""
+        return [(self._level, self._level + len("error"), "red")] if event.level == LEVEL_ERROR else []
 
 
 def record(event: Event) -> str:

@@ -34,13 +34,14 @@ class Screen:
         """Whether the output can carry lines and ticks."""
         return (self.out.encoding or "").lower().startswith("utf")
 
-    def line(self, text: str, *, red: tuple[int, int] | None = None) -> None:
-        """Print a line of a result that is safe already; a part of it may be red."""
-        if red is None or not self.out.is_terminal:
+    def line(self, text: str, *spans: tuple[int, int, str]) -> None:
+        """Print a line of a result that is safe already; `spans` are coloured: begin, end, style."""
+        if not spans or not self.out.is_terminal:
             sys.stdout.write(f"{text}\n")
             return
         shown = Text(text)
-        shown.stylize("red", *red)
+        for begin, end, style in spans:
+            shown.stylize(style, begin, end)
         self.out.print(shown, soft_wrap=True)
 
     def flush(self) -> None:
@@ -51,6 +52,10 @@ class Screen:
         """Say something about the result."""
         if not self.quiet:
             self.err.print(Text(escaped(text), style=style), soft_wrap=True)
+
+    def complain(self, text: str) -> None:
+        """Say what went wrong, also to who wants no status lines."""
+        self.err.print(Text(f"tocsin: {escaped(text)}"), soft_wrap=True)
 
     def done(self, text: str) -> None:
         """Say that a step has succeeded."""
