@@ -194,11 +194,14 @@ def delete_events(
     filtered = wanted != EventFilter()
     if id is not None:
         if every or filtered:
-            raise Misuse("ID", "does not go with --all or filters")
+            raise Misuse("ID", "does not go with --all or filters (variables TOCSIN_EVENT_... set them too)")
         _delete_one(session, id, format)
         return
     if every and filtered:
-        raise Misuse("--all", "does not go with filters: they choose what is deleted, --all is everything")
+        raise Misuse(
+            "--all",
+            "is everything, and filters choose: give one (variables TOCSIN_EVENT_... set them too)",
+        )
     if not filtered and not yes:
         _confirm(session)
     request = DeleteEventsRequest(filter=wanted) if filtered else DeleteEventsRequest(all=True)

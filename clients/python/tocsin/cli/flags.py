@@ -69,6 +69,14 @@ def flag(name: str, variable: str, help: str, metavar: str | None = "string", **
     return typer.Option(name, *more.pop("also", ()), envvar=variable, help=help, metavar=metavar, **more)
 
 
+def _formats() -> list[str]:
+    return list(FORMATS)
+
+
+def _levels() -> list[str]:
+    return ["INFO", "ERROR"]
+
+
 Count = Annotated[
     int | None,
     flag("-n", "TOCSIN_COUNT", "end after so many events", "int32", also=("--count",), min=1),
@@ -91,7 +99,13 @@ class Criteria:
         None
     )
     level: Annotated[
-        list[str] | None, flag("--level", "TOCSIN_EVENT_LEVEL", "filter events by the level - INFO or ERROR")
+        list[str] | None,
+        flag(
+            "--level",
+            "TOCSIN_EVENT_LEVEL",
+            "filter events by the level - INFO or ERROR",
+            autocompletion=_levels,
+        ),
     ] = None
     host: Annotated[
         list[str] | None, flag("--host", "TOCSIN_EVENT_SOURCE_HOST_ID", "filter events by the originating host ID")
@@ -171,13 +185,13 @@ class Place:
 
     since: Annotated[
         str,
-        flag("--since", "TOCSIN_EVENT_SINCE", "events stored at or after an ISO8601 time, or so long ago (15m)"),
+        flag("--since", "TOCSIN_START_SINCE", "events stored at or after an ISO8601 time, or so long ago (15m)"),
     ] = ""
     after: Annotated[
-        str, flag("--after", "TOCSIN_EVENT_AFTER", "events after this position of the log", "POSITION[@LOG_ID]")
+        str, flag("--after", "TOCSIN_START_AFTER", "events after this position of the log", "POSITION[@LOG_ID]")
     ] = ""
-    beginning: Annotated[bool, flag("--beginning", "TOCSIN_EVENT_BEGINNING", "from the oldest event on", None)] = False
-    new: Annotated[bool, flag("--new", "TOCSIN_EVENT_NEW", "only events from now on (the default)", None)] = False
+    beginning: Annotated[bool, flag("--beginning", "TOCSIN_START_BEGINNING", "from the oldest event on", None)] = False
+    new: Annotated[bool, flag("--new", "TOCSIN_START_NEW", "only events from now on (the default)", None)] = False
 
     def start(self, now: datetime) -> Start:
         """Settle on one of them. Raises Misuse."""
@@ -196,6 +210,7 @@ class Output:
             "TOCSIN_FORMAT",
             "the format to show the results (allowable: [text json json-raw id])",
             also=("--output",),
+            autocompletion=_formats,
             show_default=True,
         ),
     ] = "text"
