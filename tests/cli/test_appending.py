@@ -66,6 +66,7 @@ def test_an_append_is_safe_to_repeat(cli: Cli) -> None:
     [
         (["--level", "warn"], 'event: level is one of "info", "error"'),
         (["--details", "{"], "--details: no JSON"),
+        (["--details", "[" * 100_000], "--details: nested too deeply"),
         (["--details", "@/nowhere"], "--details: /nowhere cannot be read"),
         (["--label", "x"], "--label: 'x' is no pair"),
         (["--details", json.dumps("x" * 300_000)], "at most 262144 are allowed"),

@@ -227,6 +227,8 @@ def test_a_wrong_sequence_is_an_error() -> None:
     assert request is not None
     with pytest.raises(tocsin.TocsinError, match="batch 2, 1 is next"):
         made.take(answered(2, request))
+    with pytest.raises(tocsin.TocsinError, match="0 events of 1"):
+        made.take(answered(2, pb.IngestRequest()))
 
 
 def test_silence_for_long_is_no_failure() -> None:

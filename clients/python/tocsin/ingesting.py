@@ -148,17 +148,20 @@ class Flow:
 
     def take(self, response: IngestResponse) -> None:
         """Take in what the server says of batches."""
-        self.failures = 0
         for told in response.batches:
             self._told += 1
             if told.sequence != self._told or not self._sent:
                 raise TocsinError(f"the server told of batch {told.sequence}, {self._told} is next")
-            batch = self._sent.popleft()
+            batch = self._sent[0]
+            if not told.HasField("refusal") and len(told.results) != len(batch.slots):
+                raise TocsinError(f"the server told of {len(told.results)} events of {len(batch.slots)}")
+            self._sent.popleft()
             if told.HasField("refusal"):
                 self._refuse(batch, told.refusal)
                 continue
             for slot, result in zip(batch.slots, told.results, strict=True):
                 slot.settle(stored=appended_result(result, response.log_id))
+        self.failures = 0
 
     def _refuse(self, batch: _Batch, refusal: IngestResponse.Refusal) -> None:
         """Tell the events at fault, and send the others again; all are at fault where none is named."""

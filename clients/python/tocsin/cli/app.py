@@ -101,7 +101,7 @@ def run(words: Sequence[str]) -> int:
         # Typer turns a broken pipe into an exit; nothing else but completion exits in this mode.
         silence()
         return OK
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except TocsinError as error:
         return complaints.complain(complaints.of_server(error), complaints.exit_code(error))

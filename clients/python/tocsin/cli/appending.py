@@ -73,7 +73,7 @@ def append(
     A line has the fields that `-o json` prints: type, and as it needs them id, subtype, level, message, category,
     details, resource {type, id, user_id}, source {service, host, base_url, request_id}, labels, timestamp,
     correlation_id. A refused line is told with its number and field, and the others are stored; then the exit code
-    is 1. Without -, details and message stand as they are given.
+    is 1.
     """
     format = output.one_of(*FORMATS)
     named: dict[str, Any] = {"id": id, "level": level, "message": message, "subtype": subtype, "category": category}
@@ -107,6 +107,8 @@ def _details(text: str) -> Any:
             raise Misuse("--details", f"{text[1:]} cannot be read: {error}") from None
     try:
         return json.loads(source)
+    except RecursionError:
+        raise Misuse("--details", "nested too deeply") from None
     except ValueError as error:
         if text.startswith(("@", "{", "[")):
             raise Misuse("--details", f"no JSON: {error}") from None
