@@ -1,4 +1,4 @@
-"""A server process to measure, and its CPU time."""
+"""A server process to measure: its CPU time, its memory, its start."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class ServerProcess:
-    """The real server on a free port, for as long as the block runs."""
+    """The real server on a free port, for as long as the block runs. `module` starts a changed one."""
 
-    def __init__(self, data: Path) -> None:
-        command = [sys.executable, "-m", "tocsin_server", "serve", "--dev", "--port", "0", "--data", str(data)]
+    def __init__(self, data: Path, module: str = "tocsin_server") -> None:
+        command = [sys.executable, "-m", module, "serve", "--dev", "--port", "0", "--data", str(data)]
         self._process = subprocess.Popen(
             [*command, "--log-level", "warning"], stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
@@ -32,13 +32,31 @@ class ServerProcess:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
+    def private_bytes(self) -> int:
+        """Give the memory that the server shares with nobody."""
+        text = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text(encoding="ascii")
+        return sum(int(size) for size in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.MULTILINE)) * 1024
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        self._process.kill()
+        self._ended()
+
+    def stop(self) -> None:
+        """End the server as an operator would."""
+        self._process.send_signal(signal.SIGTERM)
+        self._ended()
+
+    def _ended(self) -> None:
+        self._process.wait(30)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
     def __enter__(self) -> ServerProcess:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(30)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        if self._process.poll() is None:
+            self.stop()
