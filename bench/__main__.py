@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import append, delivery
+from bench import append, delivery, fanout
 from bench.results import Figure, publish
 
 
@@ -28,6 +28,9 @@ def parts(full: bool) -> dict[str, Part]:
         "batches": Part("batches against raw SQLite", append.batches),
         "ingest": Part("Ingest against unary appends", append.streams),
         "commits": Part("appends with slow commits", append.delayed),
+        "fan-out": Part("delivery to many subscribers", fanout.throughput),
+        "latency": Part("append to subscriber", fanout.latency),
+        "stalled": Part("one stalled reader among 100", fanout.stalled),
         "delivery": Part("append to webhook", delivery.latency),
     }
 

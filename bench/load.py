@@ -1,8 +1,8 @@
 """A client process that does one load after the other, as it is told on its standard input.
 
-It reads a JSON object a line, `{"load": "unary" or "ingest", ...}`, and answers with one. Requests are sent
-as they are and answers are not decoded: the client costs as little as a Python client can. `Client` is its
-other side.
+It reads a JSON object a line, `{"load": "unary", ...}`, and answers with one. Requests are sent as they are
+and answers are not decoded: the client costs as little as a Python client can. `Client` is its other side.
+Times are those of the machine's monotonic clock, which all processes share.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import grpc
 from tocsin.v1 import event_log_pb2 as pb
 
 from bench.children import Child
+from bench.events import append_request, batch_request, sample_event
 
 Answer = dict[str, Any]
+BATCHES_IN_FLIGHT = 4
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)  # a connection for each channel, not one for all
 
 
@@ -39,6 +41,14 @@ class Client(Child):
     def ingest(self, address: str, window: int, events: int, seconds: float) -> Answer:
         """Keep so many batches of `events` events unacknowledged on one stream; `rate` of batches per second."""
         return self.ask(load="ingest", address=address, window=window, events=events, seconds=seconds)
+
+    def batches(self, address: str, size: int, count: int) -> Answer:
+        """Append so many batches; when it `began`, and the `position` of the last event."""
+        return self.ask(load="batches", address=address, size=size, count=count)
+
+    def paced(self, address: str, per_second: float, count: int) -> Answer:
+        """Append single events at a steady rate; of each its position and when it was sent and acknowledged."""
+        return self.ask(load="paced", address=address, per_second=per_second, count=count)
 
 
 async def unary(address: str, method: str, in_flight: int, request: str, seconds: float) -> Answer:
@@ -69,9 +79,6 @@ async def unary(address: str, method: str, in_flight: int, request: str, seconds
 
 async def ingest(address: str, window: int, events: int, seconds: float) -> Answer:
     """Send batches for so long, never more than `window` of them unacknowledged."""
-    # Made here, with the stubs: the same events as the other loads have.
-    from bench.events import sample_event  # noqa: PLC0415
-
     body = pb.IngestRequest(events=[sample_event()] * events).SerializeToString()
     acknowledged = 0
     room = asyncio.Semaphore(window)
@@ -102,11 +109,57 @@ async def ingest(address: str, window: int, events: int, seconds: float) -> Answ
     return {"rate": acknowledged / took, "calls": acknowledged}
 
 
+async def batches(address: str, size: int, count: int) -> Answer:
+    """Append so many batches, some of them in flight at a time."""
+    body = batch_request(size)
+    left = iter(range(count))
+    async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
+        call: Any = channel.unary_unary("/tocsin.v1.EventLog/AppendEvents", _as_it_is, _as_it_is)
+        status: Any = channel.unary_unary(
+            "/tocsin.v1.EventLog/GetLogStatus", _as_it_is, pb.GetLogStatusResponse.FromString
+        )
+        await status(b"")
+
+        async def worker() -> None:
+            for _ in left:
+                await call(body)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(worker() for _ in range(BATCHES_IN_FLIGHT)))
+        return {"began": began, "position": (await status(b"")).head}
+
+
+async def paced(address: str, per_second: float, count: int) -> Answer:
+    """Append at a steady rate whatever the answers take."""
+    events: list[tuple[int, float, float]] = []
+    body = append_request()
+    async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
+        call: Any = channel.unary_unary(
+            "/tocsin.v1.EventLog/AppendEvent", _as_it_is, pb.AppendEventResponse.FromString
+        )
+        await call(body)
+
+        async def one() -> None:
+            sent = time.perf_counter()
+            answer = await call(body)
+            events.append((answer.event.position, sent, time.perf_counter()))
+
+        start = time.perf_counter()
+        tasks = []
+        for number in range(count):
+            await asyncio.sleep(max(0.0, start + number / per_second - time.perf_counter()))
+            tasks.append(asyncio.create_task(one()))
+        await asyncio.gather(*tasks)
+    return {"events": events}
+
+
 def _as_it_is(body: bytes) -> bytes:
     return body
 
 
-LOADS: dict[str, Callable[..., Coroutine[Any, Any, Answer]]] = {"unary": unary, "ingest": ingest}
+LOADS: dict[str, Callable[..., Coroutine[Any, Any, Answer]]] = {
+    load.__name__: load for load in (unary, ingest, batches, paced)
+}
 
 
 async def serve() -> None:

@@ -64,8 +64,8 @@ class Stream:
         house, read = self._house, self._call.read
         while (message := await read()) is not grpc.aio.EOF:
             if message[0] == BATCH:
-                self.position = _position_at_end(message)
-                house.arrived(self.position, message)
+                before, self.position = self.position, _position_at_end(message)
+                house.arrived(before, self.position, message)
 
     def cancel(self) -> None:
         if self._task is not None:
@@ -91,22 +91,20 @@ class House:
         self._streams: list[Stream] = []
         self._channels: list[grpc.aio.Channel] = []
         self._last = 0.0
-        self._target = 0
+        self._target = self._behind = 0
         self._done = asyncio.Event()
         self._times: list[tuple[int, float]] | None = None
 
-    def arrived(self, position: int, message: bytes) -> None:
-        """Note that a stream has come so far."""
+    def arrived(self, before: int, position: int, message: bytes) -> None:
+        """Note that a stream has come from one position to another."""
         self._last = time.perf_counter()
         if self._times is not None:
             batch = pb.SubscribeResponse.FromString(message).batch
             self._times.extend((event.position, self._last) for event in batch.events)
-        if self._target and position >= self._target:
-            self._look()
-
-    def _look(self) -> None:
-        if all(stream.position >= self._target for stream in self._streams):
-            self._done.set()
+        if before < self._target <= position:
+            self._behind -= 1
+            if not self._behind:
+                self._done.set()
 
     async def open(self, address: str, streams: int, channels: int, reads: bool = True) -> Answer:
         """Open streams; they are caught up when this is answered."""
@@ -128,9 +126,10 @@ class House:
     async def reach(self, position: int) -> Answer:
         """Wait until every stream has come to a position; say when the last one had."""
         self._target = position
+        self._behind = sum(stream.position < position for stream in self._streams)
         self._done.clear()
-        self._look()
-        await self._done.wait()
+        if self._behind:
+            await self._done.wait()
         self._target = 0
         return {"last": self._last}
 
