@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import append, delivery, fanout
+from bench import append, delivery, fanout, lists, restart, subscribers
 from bench.results import Figure, publish
+
+LISTED = {False: 200_000, True: 10_000_000}  # events, by whether the bench is full
+RESTARTED = {False: 200_000, True: 1_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,9 @@ def parts(full: bool) -> dict[str, Part]:
         "fan-out": Part("delivery to many subscribers", fanout.throughput),
         "latency": Part("append to subscriber", fanout.latency),
         "stalled": Part("one stalled reader among 100", fanout.stalled),
+        "idle": Part("idle subscribers", subscribers.measure(subscribers.WHOLE if full else subscribers.SHORT)),
+        "lists": Part("pages of a long log", lists.measure(LISTED[full])),
+        "restart": Part("serving again after a crash", restart.measure(RESTARTED[full])),
         "delivery": Part("append to webhook", delivery.latency),
     }
 
