@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+CPU_CLOCK = 2  # the kind of clock, in Linux's numbers for the clocks of processes
 
 
 class ServerProcess:
@@ -28,9 +28,8 @@ class ServerProcess:
         self.address = found.group(1)
 
     def cpu_s(self) -> float:
-        """Give the CPU time that the server has used, user and system."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        """Give the CPU time that the server has used, user and system, to the nanosecond where Linux counts it."""
+        return time.clock_gettime(~self._process.pid << 3 | CPU_CLOCK)
 
     def private_bytes(self) -> int:
         """Give the memory that the server shares with nobody."""

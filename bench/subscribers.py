@@ -43,15 +43,17 @@ def measure(size: Size) -> Callable[[Path], Sequence[Figure]]:
 
 def _measure(size: Size, folder: Path) -> list[Figure]:
     with ExitStack() as stack:
-        server = stack.enter_context(ServerProcess(folder))
         client = stack.enter_context(Client())
         readers = [stack.enter_context(Readers()) for _ in range(PROCESSES)]
-        _open(server, readers, 100)  # what the first streams load and make stays out of the figures
-        _cancel(server, readers)
-        return [*_idle(size, server, client, readers), _cancelled(size, server, readers)]
+        with ServerProcess(folder / "idle") as server:
+            figures = _idle(size, server, client, readers)
+        with ServerProcess(folder / "cancelled") as server:
+            return [*figures, _cancelled(size, server, readers)]
 
 
 def _idle(size: Size, server: ServerProcess, client: Client, readers: list[Readers]) -> list[Figure]:
+    _open(server, readers, 100)  # what the first streams load and make stays out of the figures
+    _cancel(server, readers)
     before = server.private_bytes()
     _open(server, readers, size.idle)
     each = (server.private_bytes() - before) / size.idle
@@ -74,6 +76,8 @@ def _idle(size: Size, server: ServerProcess, client: Client, readers: list[Reade
 
 
 def _cancelled(size: Size, server: ServerProcess, readers: list[Readers]) -> Figure:
+    _open(server, readers, size.at_a_time)  # the memory of as many streams as are open at a time is kept for others
+    _cancel(server, readers)
     before = server.private_bytes()
     for done in range(0, size.cancelled, size.at_a_time):
         _open(server, readers, size.at_a_time)
