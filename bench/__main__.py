@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import append, delivery, fanout, lists, restart, subscribers
+from bench import append, delivery, fanout, lists, peers, restart, subscribers
 from bench.results import Figure, publish
 
 LISTED = {False: 200_000, True: 10_000_000}  # events, by whether the bench is full
@@ -26,7 +26,7 @@ class Part:
 
 def parts(full: bool) -> dict[str, Part]:
     """Name the parts, in their order."""
-    return {
+    named = {
         "unary": Part("unary appends against no-op calls", append.unary),
         "batches": Part("batches against raw SQLite", append.batches),
         "ingest": Part("Ingest against unary appends", append.streams),
@@ -39,6 +39,7 @@ def parts(full: bool) -> dict[str, Part]:
         "restart": Part("serving again after a crash", restart.measure(RESTARTED[full])),
         "delivery": Part("append to webhook", delivery.latency),
     }
+    return {**named, "peers": Part("peers: Redis, NATS, etcd", peers.measure)} if full else named
 
 
 def main() -> None:

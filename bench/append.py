@@ -40,7 +40,7 @@ class Spent(NamedTuple):
 def load(server: ServerProcess, client: Client, method: str, in_flight: int, request: bytes, size: int = 1) -> Spent:
     """Keep unary calls with `size` events each in flight for a round."""
     before = server.cpu_s()
-    found = client.unary(server.address, method, in_flight, request, SECONDS)
+    found = client.unary(server.address, f"/tocsin.v1.{method}", in_flight, request, SECONDS)
     cpu_us = (server.cpu_s() - before) / found["calls"] / size * 1e6
     return Spent(found["rate"] * size, cpu_us, found["p50_ms"], found["p99_ms"])
 
@@ -98,9 +98,7 @@ def batches(folder: Path) -> list[Figure]:
             raw, unaries, streams = [], [], []
             for number in range(ROUNDS):
                 raw.append(raw_rate(folder / f"raw-{size}-{number}", size))
-                unaries.append(
-                    load(server, client, "EventLog/AppendEvents", BATCHES_IN_FLIGHT[size], request, size)
-                )
+                unaries.append(load(server, client, "EventLog/AppendEvents", BATCHES_IN_FLIGHT[size], request, size))
                 if size == 100:
                     streams.append(ingest(server, client, size, 16))
             rates = [one.rate for one in unaries]
@@ -140,7 +138,9 @@ def delayed(folder: Path) -> list[Figure]:
             quick.append(load(server, client, "EventLog/AppendEvent", 64, request))
             slow.append(load(slow_server, client, "EventLog/AppendEvent", 64, request))
     rates = [one.rate for one in slow]
-    return [ratio("append with commits 2 ms slower / as is, 64", rates, [q.rate for q in quick], 0.80, cpu_us=cpu(slow))]
+    return [
+        ratio("append with commits 2 ms slower / as is, 64", rates, [q.rate for q in quick], 0.80, cpu_us=cpu(slow))
+    ]
 
 
 def raw_rate(folder: Path, size: int) -> float:

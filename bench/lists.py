@@ -14,9 +14,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import event_log_pb2 as pb
 
 from bench import filling
-from bench.append import cpu
-from bench.append import Spent
-from bench.results import Figure, figure, ratio
+from bench.append import Spent, cpu
+from bench.results import Figure, ratio
 from bench.server import ServerProcess
 
 ROUNDS = 5
@@ -58,13 +57,17 @@ def measure(events: int) -> Callable[[Path], Sequence[Figure]]:
 
 def _measure(events: int, _: Path) -> list[Figure]:
     small, large = filling.log_of(SMALL), filling.log_of(events)
-    with ServerProcess(small) as short, ServerProcess(large) as long:
-        with grpc.insecure_channel(short.address) as one, grpc.insecure_channel(long.address) as other:
-            figures = [
-                _compare(name, events, (short, _method(one), wanted), (long, _method(other), filters(events)[name]))
-                for name, wanted in filters(SMALL).items()
-            ]
-            return [*figures, _depth(events, long, _method(other))]
+    with (
+        ServerProcess(small) as short,
+        ServerProcess(large) as long,
+        grpc.insecure_channel(short.address) as one,
+        grpc.insecure_channel(long.address) as other,
+    ):
+        figures = [
+            _compare(name, events, (short, _method(one), wanted), (long, _method(other), filters(events)[name]))
+            for name, wanted in filters(SMALL).items()
+        ]
+        return [*figures, _depth(events, long, _method(other))]
 
 
 def _method(channel: grpc.Channel) -> Call:

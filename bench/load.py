@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 from tocsin.v1 import event_log_pb2 as pb
 
+from bench import peer_load
 from bench.children import Child
 from bench.events import append_request, batch_request, sample_event
 
@@ -56,7 +57,7 @@ async def unary(address: str, method: str, in_flight: int, request: str, seconds
     latencies: list[float] = []
     body = bytes.fromhex(request)
     async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
-        call: Any = channel.unary_unary(f"/tocsin.v1.{method}", _as_it_is, _as_it_is)
+        call: Any = channel.unary_unary(method, _as_it_is, _as_it_is)
         await call(body)
         end = time.perf_counter() + seconds
 
@@ -134,9 +135,7 @@ async def paced(address: str, per_second: float, count: int) -> Answer:
     events: list[tuple[int, float, float]] = []
     body = append_request()
     async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
-        call: Any = channel.unary_unary(
-            "/tocsin.v1.EventLog/AppendEvent", _as_it_is, pb.AppendEventResponse.FromString
-        )
+        call: Any = channel.unary_unary("/tocsin.v1.EventLog/AppendEvent", _as_it_is, pb.AppendEventResponse.FromString)
         await call(body)
 
         async def one() -> None:
@@ -158,7 +157,7 @@ def _as_it_is(body: bytes) -> bytes:
 
 
 LOADS: dict[str, Callable[..., Coroutine[Any, Any, Answer]]] = {
-    load.__name__: load for load in (unary, ingest, batches, paced)
+    load.__name__: load for load in (unary, ingest, batches, paced, peer_load.redis, peer_load.nats)
 }
 
 

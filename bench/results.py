@@ -46,14 +46,19 @@ def figure(
 
 
 def ratio(
-    name: str, of: Sequence[float], to: Sequence[float], target: float, better: str = "higher", cpu_us: float = 0.0
+    name: str,
+    of: Sequence[float],
+    to: Sequence[float],
+    target: float | None,
+    better: str = "higher",
+    cpu_us: float = 0.0,
 ) -> Figure:
     """Make a figure of the median of the rounds' ratios."""
     shares = [one / other for one, other in zip(of, to, strict=True)]
     return figure(name, statistics.median(shares), "ratio", target, better, cpu_us or None)
 
 
-def publish(figures: Sequence[Figure], skipped: Sequence[str] = ()) -> None:
+def publish(figures: Sequence[Figure]) -> None:
     """Write the figures to results.json and print them."""
     RESULTS.write_text(json.dumps([asdict(f) for f in figures], indent=2) + "\n", encoding="utf-8")
     table = Table(title="tocsin bench", width=WIDTH)
@@ -64,8 +69,6 @@ def publish(figures: Sequence[Figure], skipped: Sequence[str] = ()) -> None:
         target = "" if f.target is None else f"{sign} {f.target:g}"
         reached = {True: "yes", False: "[bold red]no[/]", None: ""}[f.reached]
         cpu = "" if f.cpu_us is None else f"{f.cpu_us:g}"
-        table.add_row(f.name, f"{f.value:,.3g}" if f.value < 1e4 else f"{f.value:,.0f}", f.unit, target, reached, cpu, f"{f.load}")
-    console = Console(width=WIDTH)
-    console.print(table)
-    for text in skipped:
-        console.print(f"skipped: {text}")
+        value = f"{f.value:,.3g}" if abs(f.value) < 1000 else f"{f.value:,.0f}"
+        table.add_row(f.name, value, f.unit, target, reached, cpu, f"{f.load}")
+    Console(width=WIDTH).print(table)

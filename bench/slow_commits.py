@@ -11,6 +11,7 @@ import sqlite3
 import time
 from typing import Any
 
+from peewee import SqliteDatabase
 from tocsin_server import __main__ as command
 from tocsin_server.store import database
 
@@ -29,7 +30,7 @@ class SlowConnection(sqlite3.Connection):
 
 def main() -> None:
     """Run the command line of the server over such connections."""
-    slow = functools.partial(database.SqliteDatabase, factory=SlowConnection)
+    slow = functools.partial(SqliteDatabase, factory=SlowConnection)
     setattr(database, "SqliteDatabase", slow)  # noqa: B010 - a name of the module, for this process only
     command.main()
 
