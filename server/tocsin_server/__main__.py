@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from tocsin_server import __version__
 from tocsin_server.app import App, data_file, event_loop_factory
 from tocsin_server.config import ConfigError, Settings, load, variable_of
@@ -19,6 +21,7 @@ from tocsin_server.logs import configure_logs
 from tocsin_server.store.checking import check as check_store
 from tocsin_server.store.database import StoreError
 
+log = structlog.get_logger("tocsin")
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 DESCRIPTION = """Remembers what happened, decides who should know, and makes sure that they are told: a
@@ -132,8 +135,10 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
 
 async def _run(app: App) -> int:
     stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.info("settings take effect after a restart; SIGHUP is ignored"))
     listen, port = app.settings["server.listen"], app.settings["server.port"]
     try:
         await app.start()

@@ -19,6 +19,8 @@ def configure_logs(level: str, form: str) -> None:
     if form not in ("auto", "console", "json"):
         raise ConfigError(f"log.format = {form!r} is not one of auto, console, json")
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
+    # On a terminal a record is one line too, and what it tells cannot steer the terminal.
+    escape = (lambda logger, name, event: event) if as_json else _escaped
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
     )
@@ -27,6 +29,7 @@ def configure_logs(level: str, form: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            escape,
             structlog.processors.format_exc_info,
             renderer,
         ],
@@ -34,3 +37,14 @@ def configure_logs(level: str, form: str) -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def _escaped(logger: object, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {key: _printable(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _printable(text: str) -> str:
+    """Give a text with everything that is not to be printed written as its escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -75,6 +75,19 @@ async def test_only_what_matches_is_handed_out(api: Api, join: Join) -> None:
     assert [one.event.type for one in client.got] == ["user.a", "user.c"]
 
 
+async def test_a_condition_decides_what_is_handed_out_and_what_is_behind(api: Api, join: Join) -> None:
+    events = [pb.Event(type="user.a", labels={"n": str(number)}) for number in range(40)]
+    await api.events.AppendEvents(pb.AppendEventsRequest(events=events))
+    where = "event.labels['n'].endsWith('7')"
+    made = await create(api, filter=pb.EventFilter(where=where))
+    assert made.filter.where == where
+    assert (await status(api)).lag == 4
+    client = join()
+    await client.until(4)
+    assert [d.event.labels["n"] for d in client.got] == ["7", "17", "27", "37"]
+    assert (await status(api)).lag == 0
+
+
 async def test_two_clients_share_and_each_event_goes_to_one(api: Api, join: Join) -> None:
     await create(api)
     clients = [join(), join()]

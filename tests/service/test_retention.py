@@ -139,7 +139,7 @@ async def test_a_subscriber_that_is_overtaken_is_told_where_to_go_on(tmp_path: P
         refusal = Refusal(caught.value)
         assert refusal.reason == "POSITION_EXPIRED"
         assert seen == list(range(1, int(refusal.metadata["position"]) + 1))
-        assert refusal.metadata["oldest"] == str(kept)
+        assert seen[-1] < int(refusal.metadata["oldest"]) - 1 <= kept - 1  # told as soon as it is overtaken
 
 
 async def test_bodies_of_events_with_open_deliveries_are_kept_and_hidden(tmp_path: Path, hook: WebhookReceiver) -> None:
@@ -174,7 +174,7 @@ async def test_the_file_gives_its_space_back(tmp_path: Path, monkeypatch: pytest
         big = [pb.Event(type="big", message="x" * 4000) for _ in range(500)]
         for _ in range(4):
             await api.events.AppendEvents(pb.AppendEventsRequest(events=big))
-        head = (await started(api)).head
+        head = (await api.events.GetLogStatus(pb.GetLogStatusRequest())).head
         await until(lambda: stand(api, list(range(head - 9, head + 1))))
 
         async def is_small() -> bool:

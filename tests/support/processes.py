@@ -52,6 +52,11 @@ class ServerProcess:
         self._process.send_signal(signal.SIGKILL)
         await self.end()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def stop(self) -> tuple[int, str]:
         """Ask it to stop, and wait."""
         assert self._process is not None

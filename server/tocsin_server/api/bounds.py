@@ -15,7 +15,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 from tocsin.v1 import annotations_pb2
 
 from tocsin_server.domain.errors import Violation, invalid_fields
@@ -29,6 +29,9 @@ TIMESTAMP = "google.protobuf.Timestamp"
 DURATION = "google.protobuf.Duration"
 FIELD_MASK = "google.protobuf.FieldMask"
 TIMESTAMP_SECONDS_MAX = 253_402_300_800  # year 10000
+
+
+_NO_KIND = re.compile(r"values? \{\s*\}")
 
 
 class _Full(Exception):
@@ -285,10 +288,12 @@ def _dynamic_check(bound: annotations_pb2.Bound) -> Check:
 def is_suspect(value: Message, depth_max: int) -> bool:
     """Tell from its text form, which the library writes fast, whether dynamic data has to be walked.
 
-    Never misses: there a NUL is `\\000`, a number that is not finite is a word, and each level has its
-    name. Text that happens to look so is walked in vain.
+    Never misses: there a NUL is `\\000`, a number that is not finite is a word, each level has its name, and a
+    value of no kind is a name without content. Text that happens to look so is walked in vain.
     """
     text = str(value)
+    if _NO_KIND.search(text) is not None or (not text and isinstance(value, Value)):
+        return True
     if "\\000" in text or "_value: nan" in text or "_value: inf" in text or "_value: -inf" in text:
         return True
     return text.count("struct_value {") + text.count("list_value {") >= depth_max - 1
@@ -312,7 +317,9 @@ def walk(value: Message, path: str, depth_left: int, report: Report) -> None:
 
 def _walk_value(value: Value, path: str, depth_left: int, report: Report) -> None:
     kind = value.WhichOneof("kind")
-    if kind == "struct_value":
+    if kind is None:
+        value.null_value = NULL_VALUE  # many clients cannot show a value of no kind
+    elif kind == "struct_value":
         walk(value.struct_value, path, depth_left, report)
     elif kind == "list_value":
         walk(value.list_value, path, depth_left, report)

@@ -104,6 +104,7 @@ def _filter(found: EventFilter) -> pb.EventFilter:
         services=found.services,
         hosts=found.hosts,
         labels=dict(found.labels),
+        where=found.where,
         scope=pb.SCOPE_GLOBAL if found.account is None else pb.SCOPE_UNSPECIFIED,
     )
 

@@ -213,8 +213,8 @@ def is_suspect(event: pb.Event, body: bytes) -> bool:
     # Each level of a structure or a list has its tag in front.
     if body.count(b"\x2a") + body.count(b"\x32") >= DEPTH_MAX - 1:
         return bounds.is_suspect(event.details, DEPTH_MAX)
-    # Numbers, false and null have NULs in their encoding too; the text form has them of strings only.
-    return b"\0" in body and "\\000" in str(event.details)
+    # Numbers, false and null have NULs in their encoding too, and so has a value of no kind.
+    return b"\0" in body and event.HasField("details") and bounds.is_suspect(event.details, DEPTH_MAX)
 
 
 def _micros(event: pb.Event, now: int) -> int:

@@ -33,6 +33,8 @@ from tocsin_server.domain.ports import Runtime
 log = structlog.get_logger("tocsin.api")
 
 STREAMS_MAX = 10_000  # 23 KB each; a bound for memory, not for users
+UNARY_MAX_S = 60.0  # a call that answers once is given up after this, whatever its deadline
+ABORT_MAX_S = 5.0  # for telling a client how its call has ended
 WRITE_STALL_S = 600.0  # a reader that takes nothing for so long is told to come again
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024  # gRPC's own default, on both sides
 DRAIN_GRACE_S = 10.0  # calls under way may finish; streams are told to resume elsewhere at once
@@ -41,6 +43,9 @@ OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.so_reuseport", 0),  # a second server on the port fails instead of sharing it silently
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_metadata_size", 16 * 1024),
+    # Streams move to another server, or to a renewed certificate, at least once a day: clients resume.
+    ("grpc.max_connection_age_ms", 24 * 3600 * 1000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),  # grpcio ignores keepalive_timeout_ms alone
@@ -87,7 +92,8 @@ class Guard:
         async def call(raw: bytes, context: Context) -> bytes:
             try:
                 caller = _known(context)
-                answer = await handle(read(raw), caller)
+                async with asyncio.timeout(UNARY_MAX_S):
+                    answer = await handle(read(raw), caller)
                 return answer if isinstance(answer, bytes) else answer.SerializeToString()
             except BaseException as error:
                 await self._fail(name, context, error)
@@ -141,16 +147,20 @@ class Guard:
         if isinstance(error, grpc.aio.InternalError):
             # A message could not be written or read: the client has left, which gRPC tells a moment later.
             raise asyncio.CancelledError from error
+        if isinstance(error, TimeoutError):
+            error = TocsinError(Reason.DEADLINE_EXCEEDED, f"the call was not done within {UNARY_MAX_S:g} s")
         if not isinstance(error, TocsinError):
             incident = self._runtime.new_id()
             ids = {key: value for key, value in _echo(context)}
             log.error("internal error", method=name, incident_id=incident, exc_info=error, **ids)
             error = errors.internal(incident)
-        await context.abort(
-            errors.STATUS[error.reason],
-            error.message[:1024],
-            (*_echo(context), (errors.DETAILS_KEY, errors.encoded(error))),
-        )
+        details: tuple[tuple[str, str | bytes], ...] = (*_echo(context), (errors.DETAILS_KEY, errors.encoded(error)))
+        try:
+            async with asyncio.timeout(ABORT_MAX_S):
+                await context.abort(errors.STATUS[error.reason], error.message[:1024], details)
+        except TimeoutError:
+            # One that does not read gets its error when it does, behind what it has not read: nobody waits for that.
+            raise asyncio.CancelledError from None
 
 
 async def _send(context: Context, message: bytes) -> None:

@@ -132,7 +132,7 @@ class Consumers:
         def read(connection: sqlite3.Connection) -> tuple[Consumer, ConsumerStatus]:
             consumer = consumers.get(connection, account, name)
             now = standing or _standing(connection, consumer)
-            lag = consumers.lag(connection, consumer.filter, now.fresh_after, head)
+            lag = consumers.lag(connection, consumer.filter, now.fresh_after, head, self._runtime.monotonic)
             return consumer, ConsumerStatus(now, lag, streams)
 
         return await self._read(read)

@@ -29,8 +29,10 @@ from tocsin_server.domain.consumers import (
 from tocsin_server.domain.errors import Reason, TocsinError, not_found
 from tocsin_server.domain.event_log import PAGE_BYTES_MAX
 from tocsin_server.domain.selection import EventFilter
+from tocsin_server.domain.where import WHERE_SCAN_S, compiled
 from tocsin_server.store import request_keys, selection
-from tocsin_server.store.event_log import checked
+from tocsin_server.store.listing import Clock
+from tocsin_server.store.wire import checked
 from tocsin_server.store.writer import Transaction
 
 CREATE_METHOD = "CreateConsumer"
@@ -242,16 +244,38 @@ def _take(connection: sqlite3.Connection, consumer_id: str, choice: Choice, cond
     return positions
 
 
-def lag(connection: sqlite3.Connection, event_filter: EventFilter, after: int, head: int) -> Lag:
+def lag(connection: sqlite3.Connection, event_filter: EventFilter, after: int, head: int, clock: Clock) -> Lag:
     """Count the matching events after a position, within bounds."""
     where = selection.where(event_filter)
     upto = min(head, after + LAG_SCAN_MAX)
+    if event_filter.where:
+        return _lag_asked(connection, event_filter, after, upto, head, clock)
     count, oldest_at = connection.execute(
         "SELECT count(*), min(created_at) FROM (SELECT created_at FROM events NOT INDEXED WHERE position > ?"
         f" AND position <= ? AND deleted_at = 0 AND {where.sql} ORDER BY position LIMIT {LAG_MAX})",
         (after, upto, *where.values),
     ).fetchone()
     return Lag(count, count >= LAG_MAX or upto < head, oldest_at or 0)
+
+
+def _lag_asked(
+    connection: sqlite3.Connection, event_filter: EventFilter, after: int, upto: int, head: int, clock: Clock
+) -> Lag:
+    """Count what a `where` means, for as long as one read may take."""
+    where, condition = selection.where(event_filter), compiled(event_filter.where).matches
+    rows = connection.execute(
+        "SELECT position, level, created_at, crc, body FROM events NOT INDEXED"
+        f" WHERE position > ? AND position <= ? AND deleted_at = 0 AND {where.sql} ORDER BY position",
+        (after, upto, *where.values),
+    )
+    count, oldest_at, until = 0, 0, clock() + WHERE_SCAN_S
+    for position, level, created_at, crc, body in rows:
+        if condition(checked(position, crc, body), level):
+            oldest_at = oldest_at or created_at
+            count += 1
+        if count >= LAG_MAX or clock() > until:
+            return Lag(count, position < head, oldest_at)
+    return Lag(count, upto < head, oldest_at)
 
 
 def frames(connection: sqlite3.Connection, positions: list[int]) -> dict[int, bytes]:

@@ -28,7 +28,9 @@ READER_THREADS = 3  # reads are short; more threads only fight for the interpret
 CACHE_KIB = 64 * 1024  # dirty index pages of a batch stay in memory
 AUTOCHECKPOINT_PAGES = 10_000  # 40 MB of log between checkpoints: 25 % off an append with 6 indexes
 WAL_BYTES_KEPT = 64 * 1024 * 1024  # a log that a long read made longer is cut back
-BUSY_TIMEOUT_S = 5
+WAL_LOOK_S = 1.0  # how often its length is looked at
+WAL_WAIT_MS = 50  # how long the writer waits for readers to let go of it
+BUSY_TIMEOUT_S = 5.0
 SYNCHRONOUS_FULL = 2
 NEWEST_CHECKED = 1000  # events: a few milliseconds at start, where a crash would have left its marks
 NETWORK_FILE_SYSTEMS = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"))
@@ -199,6 +201,31 @@ def file_system_of(folder: Path, mounts: Path) -> str:
         if folder.is_relative_to(place) and len(place) >= len(found[0]):
             found = (place, kind)
     return found[1]
+
+
+class LogFile:
+    """The write-ahead log beside the file: kept short, though readers may keep SQLite from starting it anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = f"{path}-wal"
+        self._again_at = 0.0
+
+    def keep_short(self, connection: sqlite3.Connection, now: float) -> None:
+        """Write the log back into the file and begin it anew when it has grown far; called between transactions.
+
+        `now` is a time of `Runtime.monotonic`. While a read holds the log this gives up soon, and tries again later.
+        """
+        if now < self._again_at:
+            return
+        self._again_at = now + WAL_LOOK_S
+        try:
+            size = os.stat(self._path).st_size
+        except FileNotFoundError:
+            return
+        if size > WAL_BYTES_KEPT:
+            connection.execute(f"PRAGMA busy_timeout = {WAL_WAIT_MS}")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:g}")
 
 
 class Readers:

@@ -22,7 +22,7 @@ from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Append, Appended, OwnEvent, Stored
 from tocsin_server.domain.ports import Runtime
 from tocsin_server.store import appending, wire
-from tocsin_server.store.database import Store
+from tocsin_server.store.database import LogFile, Store
 
 T = TypeVar("T")
 GROUP_EVENTS_MAX = 1000  # one transaction stays short
@@ -103,6 +103,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="writer", daemon=True)
         self._connection: sqlite3.Connection
+        self._log_file = LogFile(store.path)
         self._last_group = 1
         self._last_commit_s = 0.0
         self.fatal: Callable[[BaseException], None] = lambda error: None
@@ -150,10 +151,18 @@ class Writer:
             while (first := self._queue.get()) is not None:
                 group, ended = self._gather(first)
                 self._step(group)
+                self._shorten_log()
                 if ended:
                     break
         finally:
             database.close()
+
+    def _shorten_log(self) -> None:
+        try:
+            self._log_file.keep_short(self._connection, self._runtime.monotonic())
+        except sqlite3.Error as error:  # a full disk or a busy file: the next time will do
+            if is_io_fault(error):
+                self.fatal(error)
 
     def _gather(self, first: _Work) -> tuple[list[_Work], bool]:
         """Take what waits; wait a moment for company when the last group had some."""
@@ -186,7 +195,7 @@ class Writer:
             failure = storage_failure(error)
             for work in group:
                 work.error = failure
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR or not isinstance(error, Exception):
+            if is_io_fault(error) or not isinstance(error, Exception):
                 # After a failed fsync the page cache cannot be trusted: reopen the store from disk.
                 self.fatal(error)
         else:
@@ -272,6 +281,11 @@ def _settle_all(works: list[_Work]) -> None:
 
 def _events(work: _Work) -> int:
     return len(work.append.drafts) if work.append is not None else 1
+
+
+def is_io_fault(error: BaseException) -> bool:
+    """Tell whether the disk could not be read, written or synced: what is in memory cannot be trusted then."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
 
 
 def is_storage_fault(error: BaseException) -> bool:

@@ -1,0 +1,125 @@
+"""Running the server: what its log shows, when files run out, and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import structlog
+from tocsin.v1 import event_log_pb2 as pb
+from tocsin.v1.event_log_pb2_grpc import EventLogStub
+from tocsin_server.logs import configure_logs
+
+from tests.support.processes import ServerProcess
+
+NASTY = 'first\nsecond\r\x1b[31mred\x1b[0m\u202egnp "quoted" \x00'
+FILES = 96
+
+
+@pytest.fixture
+def _logs_as_before() -> Iterator[None]:
+    yield
+    configure_logs("error", "json")
+
+
+@pytest.mark.usefixtures("_logs_as_before")
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_is_logged_stays_one_line_and_steers_no_terminal(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """XF15: line breaks, escape sequences and marks in what others sent."""
+    configure_logs("info", form)
+    structlog.get_logger("test").info("delivery", error=NASTY)
+    written = capsys.readouterr().err
+    assert written.count("\n") == 1
+    for dangerous in ("\r", "\x00", "\u202e", "\x1b[31mred"):
+        assert dangerous not in written or (form == "json" and dangerous == "\u202e")
+    if form == "json":
+        assert json.loads(written)["error"] == NASTY
+
+
+class FewFiles(ServerProcess):
+    """A server that may open few files."""
+
+    async def start(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
+        try:
+            await super().start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_server_without_free_files_serves_those_who_are_there(tmp_path: Path) -> None:
+    """XF16: more connections than files; nothing that is acknowledged is lost, and it recovers by itself."""
+    server = FewFiles(tmp_path)
+    await server.start()
+    host, port = server.address.split(":")
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = EventLogStub(channel)
+        await stub.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="before")))
+        held = [await asyncio.open_connection(host, int(port)) for _ in range(FILES + 50)]
+        for _ in range(20):
+            await stub.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="during")), timeout=20)
+        for _, writer in held:
+            writer.close()
+    async with grpc.aio.insecure_channel(server.address) as again:
+        status = await EventLogStub(again).GetLogStatus(pb.GetLogStatusRequest(), wait_for_ready=True, timeout=30)
+    assert status.head == 21
+    assert (await server.stop())[0] == 0
+
+
+async def test_signals_end_it_once_or_not_at_all(tmp_path: Path) -> None:
+    """XF17: SIGHUP and SIGPIPE change nothing; SIGTERM twice is one stop, with exit code 0."""
+    server = ServerProcess(tmp_path)
+    await server.start()
+    for number in (signal.SIGHUP, signal.SIGPIPE):
+        server.signal(number)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        assert (await EventLogStub(channel).AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t")))).event.position
+    server.signal(signal.SIGTERM)
+    server.signal(signal.SIGTERM)
+    code, said = await server.end()
+    assert (code, said) == (0, "")
+
+
+async def test_a_folder_that_is_taken_away_is_said_and_ends_in_no_lie(tmp_path: Path) -> None:
+    """XF17: the disk is removed under a running server: it goes on or refuses; the next start begins an empty log."""
+    data = tmp_path / "data"
+    server = ServerProcess(data)
+    await server.start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = EventLogStub(channel)
+        first = await stub.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t")))
+        shutil.rmtree(data)
+        try:
+            await stub.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t")))
+        except grpc.aio.AioRpcError as error:
+            assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert (await server.stop())[0] in (0, 1)
+    await server.start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        status = await EventLogStub(channel).GetLogStatus(pb.GetLogStatusRequest())
+    assert (status.head, status.log_id != first.log_id) == (0, True)
+    await server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="needs a folder that is no folder")
+async def test_a_place_that_cannot_be_written_is_one_plain_line(tmp_path: Path) -> None:
+    """XF17: a read-only or impossible data folder."""
+    (tmp_path / "file").write_text("x")
+    for data in (Path("/proc/self/tocsin"), tmp_path / "file" / "below"):
+        command = [sys.executable, "-m", "tocsin_server", "serve", "--dev", "--port", "0", "--data", str(data)]
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, said = await process.communicate()
+        assert process.returncode == 1
+        lines = [line for line in said.decode().splitlines() if line.startswith("tocsin-server: ")]
+        assert len(lines) == 1
+        assert "Traceback" not in said.decode()

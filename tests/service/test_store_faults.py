@@ -1,0 +1,211 @@
+"""Faults of the store and of the clock: a busy file, a long read, a broken migration, time that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import tocsin_server
+from tocsin.v1 import event_log_pb2 as pb
+from tocsin_server.app import system_runtime
+from tocsin_server.store import database
+from tocsin_server.store.database import Readers, StoreError, open_store
+
+from tests.support.servers import Api, Subscriber, refused, serving
+
+BEGINNING = pb.SubscribeRequest.Beginning()
+SOURCE = Path(tocsin_server.__file__).parent
+
+
+@asynccontextmanager
+async def writing(path: Path) -> AsyncIterator[None]:
+    """Hold the write lock of a store from outside."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+async def test_a_busy_file_is_waited_for_and_then_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XA8: a bounded wait, then UNAVAILABLE with the time to wait; nothing is lost and nothing stored twice."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.3)
+    request = pb.AppendEventRequest(event=pb.Event(id="e", type="t"))
+    async with serving(tmp_path) as api:
+        async with writing(tmp_path / "tocsin.db"):
+            refusal = await refused(api.events.AppendEvent(request))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "STORAGE_FAILED")
+        assert refusal.retry_s is not None
+        assert (await api.events.AppendEvent(request)).event.position == 1
+
+
+async def test_a_short_lock_is_not_even_noticed(tmp_path: Path) -> None:
+    """XA8."""
+    async with serving(tmp_path) as api:
+        async with writing(tmp_path / "tocsin.db"):
+            appending = asyncio.ensure_future(api.append("t"))
+            await api.events.ListEvents(pb.ListEventsRequest())  # reads go on
+        assert (await appending).position == 1
+
+
+def test_only_the_writer_begins_transactions_and_always_to_write() -> None:
+    """XA9: no read is ever turned into a write: it would fail at once, whatever the timeout."""
+    begins = {}
+    for path in SOURCE.rglob("*.py"):
+        found = re.findall(r'execute\("(BEGIN[^"]*)"\)', path.read_text(encoding="utf-8"))
+        if found:
+            begins[path.name] = found
+    # The check reads one snapshot, over a connection that cannot write.
+    assert begins == {"writer.py": ["BEGIN IMMEDIATE"], "checking.py": ["BEGIN"]}
+
+
+def test_readers_cannot_write(tmp_path: Path) -> None:
+    """XA9."""
+    store = open_store(f"sqlite:///{tmp_path / 'tocsin.db'}", lambda: "0" * 32)
+    readers = Readers(store)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        readers.submit(lambda c: c.execute("UPDATE log_head SET head = 7")).result()
+    readers.close()
+    store.close()
+
+
+async def test_streams_hold_no_read_open(tmp_path: Path) -> None:
+    """XA10: with subscribers and a page half read the log can be written back and cut off."""
+    async with serving(tmp_path) as api:
+        await api.events.AppendEvents(pb.AppendEventsRequest(events=[pb.Event(type="t")] * 500))
+        subscribers = [Subscriber(api, beginning=BEGINNING) for _ in range(20)]
+        await asyncio.gather(*(s.until(step="caught_up") for s in subscribers))
+        await api.events.ListEvents(pb.ListEventsRequest(page_size=10))
+        with sqlite3.connect(tmp_path / "tocsin.db") as connection:
+            busy, left, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        connection.close()
+        assert (busy, left) == (0, 0)
+        await asyncio.gather(*(s.close() for s in subscribers))
+
+
+async def test_a_log_that_a_long_read_made_long_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XA10: while somebody else reads, the log grows; when the read is over, it is short again."""
+    monkeypatch.setattr(database, "WAL_BYTES_KEPT", 1024 * 1024)
+    monkeypatch.setattr(database, "WAL_LOOK_S", 0.0)
+    log = tmp_path / "tocsin.db-wal"
+    big = pb.AppendEventsRequest(events=[pb.Event(type="t", message="x" * 4000)] * 300)
+    async with serving(tmp_path) as api:
+        await api.append("t")
+        reader = sqlite3.connect(tmp_path / "tocsin.db", isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM events").fetchone()
+        for _ in range(3):
+            await api.events.AppendEvents(big)
+        grown = log.stat().st_size
+        assert grown > 3 * 1024 * 1024
+        reader.execute("COMMIT")
+        reader.close()
+        await api.append("t")
+        async with asyncio.timeout(10):
+            while log.stat().st_size > 1024 * 1024:
+                await api.append("t")
+        assert (await api.events.GetLogStatus(pb.GetLogStatusRequest())).event_count >= 902
+
+
+@pytest.mark.parametrize(("pragma", "value"), [("synchronous", "normal"), ("journal_mode", "delete")])
+def test_a_store_that_would_not_be_durable_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pragma: str, value: str
+) -> None:
+    """XA13."""
+    monkeypatch.setitem(database.PRAGMAS, pragma, value)
+    with pytest.raises(StoreError, match="would not be safe"):
+        open_store(f"sqlite:///{tmp_path / 'tocsin.db'}", lambda: "0" * 32)
+
+
+DYING = """
+import os, signal, sys
+from peewee import SqliteDatabase
+from tocsin_server.store.database import open_store
+left = [int(sys.argv[2])]
+execute = SqliteDatabase.execute_sql
+def dying(self, sql, *arguments, **options):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return execute(self, sql, *arguments, **options)
+SqliteDatabase.execute_sql = dying
+open_store(f"sqlite:///{sys.argv[1]}", lambda: "0" * 32).close()
+print(left[0])
+"""
+
+
+async def test_a_migration_that_is_killed_is_done_again(tmp_path: Path) -> None:
+    """XA18: killed after any number of statements, the next start finishes the work."""
+    whole = subprocess.run(
+        [sys.executable, "-c", DYING, str(tmp_path / "whole.db"), "100000"], capture_output=True, text=True, check=True
+    )
+    statements = 100_000 - int(whole.stdout)
+    assert statements > 30
+    for count in range(1, statements, statements // 9):
+        path = tmp_path / str(count) / "tocsin.db"
+        done = subprocess.run([sys.executable, "-c", DYING, str(path), str(count)], capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        async with serving(path.parent) as api:
+            assert (await api.append("t")).position == 1
+
+
+async def test_a_clock_that_jumps_changes_no_order(tmp_path: Path) -> None:
+    """XA19: an hour back, a year ahead and back again; positions and times of storing never fall."""
+    system = system_runtime()
+    jump_s = [0]
+    runtime = replace(system, now=lambda: system.now() + jump_s[0] * 1_000_000)
+    async with serving(tmp_path, runtime) as api:
+        follower = Subscriber(api)
+        await follower.until(step="caught_up")
+        for jump_s[0] in (0, -3600, 365 * 86_400, 0, -7200):
+            await api.append("t")
+        await follower.until(count=5)
+        assert follower.positions == [1, 2, 3, 4, 5]
+        stored = [event.created_at.ToMicroseconds() for event in follower.events]
+        assert stored == sorted(stored)
+        await follower.close()
+        jump_s[0] = 0
+    async with serving(tmp_path) as api:  # a start does not forget it either
+        assert (await api.append("t")).created_at.ToMicroseconds() >= stored[-1]
+
+
+@pytest.mark.parametrize("given", ["id", "request_id"])
+async def test_concurrent_repeats_are_one_event(api: Api, given: str) -> None:
+    """XA21, in one process: one wins, the others answer its position."""
+    event = pb.Event(id="e", type="t") if given == "id" else pb.Event(type="t")
+    request = pb.AppendEventRequest(event=event, request_id="r" if given == "request_id" else "")
+    answers = await asyncio.gather(*(api.events.AppendEvent(request) for _ in range(50)))
+    assert {answer.event.position for answer in answers} == {1}
+    assert len({answer.event.id for answer in answers}) == 1
+    assert (await api.events.GetLogStatus(pb.GetLogStatusRequest())).head == 1
+
+
+async def test_a_deletion_takes_what_stood_when_it_began(api: Api) -> None:
+    """XA22: events that come meanwhile stay, and a call that breaks off can be repeated."""
+    for _ in range(3):
+        await api.events.AppendEvents(pb.AppendEventsRequest(events=[pb.Event(type="t")] * 1000))
+    broken: Any = api.events.DeleteEvents(pb.DeleteEventsRequest(all=True))
+    gone = list((await broken.read()).progress.ids)
+    broken.cancel()
+    call: Any = api.events.DeleteEvents(pb.DeleteEventsRequest(all=True))
+    first = await call.read()
+    late = await api.append("late")
+    again = list(first.progress.ids)
+    while (step := await call.read()) is not grpc.aio.EOF:
+        again += step.progress.ids
+    assert late.id not in again
+    assert not set(gone) & set(again)
+    assert [event.id for event in (await api.events.ListEvents(pb.ListEventsRequest())).events] == [late.id]
