@@ -46,7 +46,7 @@ class View:
         self._matches = event_filter.matcher()
         self._matched: deque[tuple[int, bytes]] = deque()
         self._joined: tuple[tuple[int, int, int], Batch] | None = None
-        self.waiters: list[_Waiter] = []
+        self.waiters: dict[_Waiter, None] = {}  # in order, and each left at once
         self.followers = 0
         self.floor = self.scanned = tail.head  # one read: the writer's thread moves it
 
@@ -105,11 +105,11 @@ class View:
     async def wait(self, position: int, due: float) -> None:
         """Wait until there is something to read after a position, or a heartbeat is due."""
         waiter = _Waiter(asyncio.get_running_loop().create_future(), position, due)
-        self.waiters.append(waiter)
+        self.waiters[waiter] = None
         try:
             await waiter.future
         finally:
-            self.waiters.remove(waiter)
+            del self.waiters[waiter]
 
 
 def _join(entries: list[tuple[int, bytes]], batch_max: int, through: int) -> Batch:
