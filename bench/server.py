@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -19,7 +20,12 @@ class ServerProcess:
     def __init__(self, data: Path, module: str = "tocsin_server") -> None:
         command = [sys.executable, "-m", module, "serve", "--dev", "--port", "0", "--data", str(data)]
         self._process = subprocess.Popen(
-            [*command, "--log-level", "warning"], stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            [*command, "--log-level", "warning"],
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            # An installed server has its bytecode: one that had to compile itself would start later.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         )
         assert self._process.stdout is not None
         found = re.search(r"listens on (\S+)", self._process.stdout.readline())
