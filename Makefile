@@ -13,7 +13,7 @@ GO_PACKAGE := Mtocsin/v1/annotations.proto=tocsin.test/polyglot/tocsinv1$(comma)
 PIP := -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools polyglot polyglot-node polyglot-go generate verify lint format types test faults faults-short demo examples run bench build ci clean
+.PHONY: help setup tools polyglot polyglot-node polyglot-go generate verify lint format types test faults faults-short demo examples run bench bench-full build ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ run: setup ## start the server on 127.0.0.1:50051
 
 bench: setup ## measure the hot paths (under 5 minutes)
 	@$(BIN)/python -m bench
+
+bench-full: setup ## the same at whole size (10 million events) and beside Redis, NATS and etcd (about 30 minutes)
+	@$(BIN)/python -m bench --full
 
 build: setup ## build both distributions into dist/
 	@rm -rf dist

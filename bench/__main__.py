@@ -1,27 +1,62 @@
-"""Run every measurement and publish the figures."""
+"""Run measurements and publish the figures: `python -m bench [--full] [--only PART]...`."""
 
 from __future__ import annotations
 
+import argparse
 import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench import append, delivery
-from bench.results import publish
-from bench.server import ServerProcess
+from bench import append, delivery, fanout, lists, peers, restart, subscribers
+from bench.results import Figure, publish
+
+LISTED = {False: 200_000, True: 10_000_000}  # events, by whether the bench is full
+RESTARTED = {False: 200_000, True: 1_000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the bench: what it says while it runs, and what measures in a folder of its own."""
+
+    text: str
+    measure: Callable[[Path], Sequence[Figure]]
+
+
+def parts(full: bool) -> dict[str, Part]:
+    """Name the parts, in their order."""
+    named = {
+        "unary": Part("unary appends against no-op calls", append.unary),
+        "batches": Part("batches against raw SQLite", append.batches),
+        "ingest": Part("Ingest against unary appends", append.streams),
+        "commits": Part("appends with slow commits", append.delayed),
+        "fan-out": Part("delivery to many subscribers", fanout.throughput),
+        "latency": Part("append to subscriber", fanout.latency),
+        "stalled": Part("one stalled reader among 100", fanout.stalled),
+        "idle": Part("idle subscribers", subscribers.measure(subscribers.WHOLE if full else subscribers.SHORT)),
+        "lists": Part("pages of a long log", lists.measure(LISTED[full])),
+        "restart": Part("serving again after a crash", restart.measure(RESTARTED[full])),
+        "delivery": Part("append to webhook", delivery.latency),
+    }
+    return {**named, "peers": Part("peers: Redis, NATS, etcd", peers.measure)} if full else named
 
 
 def main() -> None:
-    """Run the measurements one after the other."""
-    with tempfile.TemporaryDirectory(prefix="tocsin-bench-") as name:
-        folder = Path(name)
-        with ServerProcess(folder / "append") as server:
-            print("unary appends against no-op calls ...", flush=True)
-            figures = append.unary(server)
-            print("batches against raw SQLite ...", flush=True)
-            figures += append.batches(server, folder)
-        print("append to webhook ...", flush=True)
-        figures += delivery.latency(folder / "delivery")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the server; see docs/benchmarks.md.")
+    parser.add_argument("--full", action="store_true", help="whole sizes and the peers; about half an hour")
+    parser.add_argument("--only", action="append", metavar="PART", choices=parts(True), help="one part; repeatable")
+    arguments = parser.parse_args()
+    chosen = {name: part for name, part in parts(arguments.full).items() if name in (arguments.only or parts(True))}
+    figures: list[Figure] = []
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tocsin-bench-") as folder:
+        for number, (name, part) in enumerate(chosen.items(), 1):
+            print(f"{time.monotonic() - began:4.0f} s  {number}/{len(chosen)}  {part.text} ...", flush=True)
+            figures += part.measure(Path(folder) / name)
     publish(figures)
+    print(f"took {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

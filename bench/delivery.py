@@ -16,7 +16,7 @@ from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub
 
-from bench.append import sample_event
+from bench.events import sample_event
 from bench.results import Figure, figure
 from bench.server import ServerProcess
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).with_name("results.json")
+WIDTH = 100  # columns of the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,13 @@ class Figure:
     cpu_us: float | None = None
     load: float = 0.0
 
+    @property
+    def reached(self) -> bool | None:
+        """Tell whether the target is reached; None where there is none."""
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.better == "higher" else self.value <= self.target
+
 
 def figure(
     name: str, value: float, unit: str, target: float | None = None, better: str = "higher", cpu_us: float | None = None
@@ -35,16 +45,30 @@ def figure(
     )
 
 
-def publish(figures: list[Figure]) -> None:
+def ratio(
+    name: str,
+    of: Sequence[float],
+    to: Sequence[float],
+    target: float | None,
+    better: str = "higher",
+    cpu_us: float = 0.0,
+) -> Figure:
+    """Make a figure of the median of the rounds' ratios."""
+    shares = [one / other for one, other in zip(of, to, strict=True)]
+    return figure(name, statistics.median(shares), "ratio", target, better, cpu_us or None)
+
+
+def publish(figures: Sequence[Figure]) -> None:
     """Write the figures to results.json and print them."""
     RESULTS.write_text(json.dumps([asdict(f) for f in figures], indent=2) + "\n", encoding="utf-8")
-    table = Table(title="tocsin bench")
-    for heading in ("figure", "value", "unit", "target", "server CPU us", "load"):
+    table = Table(title="tocsin bench", width=WIDTH)
+    for heading in ("figure", "value", "unit", "target", "reached", "CPU us", "load"):
         table.add_column(heading, justify="left" if heading in ("figure", "unit") else "right")
     for f in figures:
         sign = ">=" if f.better == "higher" else "<="
         target = "" if f.target is None else f"{sign} {f.target:g}"
-        table.add_row(
-            f.name, f"{f.value:,.3g}", f.unit, target, "" if f.cpu_us is None else f"{f.cpu_us:g}", f"{f.load}"
-        )
-    Console().print(table)
+        reached = {True: "yes", False: "[bold red]no[/]", None: ""}[f.reached]
+        cpu = "" if f.cpu_us is None else f"{f.cpu_us:g}"
+        value = f"{f.value:,.3g}" if abs(f.value) < 1000 else f"{f.value:,.0f}"
+        table.add_row(f.name, value, f.unit, target, reached, cpu, f"{f.load}")
+    Console(width=WIDTH).print(table)

@@ -24,7 +24,7 @@ from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.domain.where import WhereError, compiled
 from tocsin_server.store import wire
 
-from bench.append import sample_event
+from bench.events import sample_event
 
 ROUNDS = 7
 CALLS = 300

@@ -9,7 +9,7 @@ from tocsin_server.api.event_filters import event_filter, refuse_times
 from tocsin_server.api.paging import PageTokens, page_size
 from tocsin_server.api.server import Send, Service
 from tocsin_server.api.starts import start_position
-from tocsin_server.domain.encoding import wire_bytes
+from tocsin_server.domain.encoding import varint
 from tocsin_server.domain.errors import TocsinError, invalid_field
 from tocsin_server.domain.event_log import (
     SUBSCRIBE_BATCH_EVENTS,
@@ -36,6 +36,7 @@ class EventLogService(Service):
         self._log = log
         self._tokens = tokens
         self._log_id = log_id
+        self._told: tuple[Step | None, bytes] = (None, b"")
 
     async def get_event(self, request: pb.GetEventRequest, caller: Caller) -> bytes:
         """Answer one event's frame."""
@@ -106,27 +107,40 @@ class EventLogService(Service):
             log_id=status.log_id, head=status.head, oldest=status.oldest, position=position
         )
         await send(pb.SubscribeResponse(started=started).SerializeToString())
-        heartbeat = request.heartbeat_interval
-        heartbeat_s = (
-            heartbeat.seconds + heartbeat.nanos / 1e9 if request.HasField("heartbeat_interval") else HEARTBEAT_S
-        )
-        batch_max = request.batch_max or SUBSCRIBE_BATCH_EVENTS
-        async for step in self._log.follow(wanted, start, batch_max, heartbeat_s):
+        heartbeat_s, ends = _heartbeat_s(request), request.stop_when_caught_up
+        steps = self._log.follow(wanted, start, request.batch_max or SUBSCRIBE_BATCH_EVENTS, heartbeat_s)
+        # There are thousands of subscribers: while they wait they keep only what they need.
+        del request, wanted, status, started
+        async for step in steps:
             try:
-                await send(encoded_step(step))
+                await send(self._message(step))
             except TocsinError as error:
                 error.metadata["position"] = str(position)
                 raise
             position = step.position
-            if request.stop_when_caught_up and isinstance(step, CaughtUp):
+            if ends and isinstance(step, CaughtUp):
                 return
+
+    def _message(self, step: Step) -> bytes:
+        """Encode a step; followers that are told the same one share what is sent."""
+        last, message = self._told
+        if step is not last:
+            message = encoded_step(step)
+            self._told = (step, message)
+        return message
+
+
+def _heartbeat_s(request: pb.SubscribeRequest) -> float:
+    if not request.HasField("heartbeat_interval"):
+        return HEARTBEAT_S
+    return float(request.heartbeat_interval.seconds + request.heartbeat_interval.nanos / 1e9)
 
 
 def encoded_step(step: Step) -> bytes:
     """Encode one message of a subscription; the frames of a batch are its field 1 already."""
     if isinstance(step, Batch):
         place = pb.SubscribeResponse.Batch(position=step.position).SerializeToString()
-        return wire_bytes(BATCH_TAG, step.frames + place)
+        return b"".join((BATCH_TAG, varint(len(step.frames) + len(place)), step.frames, place))
     if isinstance(step, CaughtUp):
         return pb.SubscribeResponse(caught_up=pb.SubscribeResponse.CaughtUp(position=step.position)).SerializeToString()
     return pb.SubscribeResponse(checkpoint=pb.SubscribeResponse.Checkpoint(position=step.position)).SerializeToString()

@@ -58,8 +58,7 @@ class Email:
 
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
-        # Reading the system's certificates takes tens of milliseconds: once, and not on the event loop.
-        self._tls = ssl.create_default_context()
+        self._tls: ssl.SSLContext | None = None
 
     def check(self, connection: Mapping[str, Any]) -> list[Violation]:
         """Judge host, protection of a password, and repeated recipients."""
@@ -121,6 +120,10 @@ class Email:
         self, mail: EmailMessage, recipients: Sequence[str], connection: Mapping[str, Any]
     ) -> list[RecipientVerdict]:
         security = connection.get("security") or "STARTTLS"
+        if self._tls is None:
+            # Reading the system's certificates takes tens of milliseconds: once, with the first mail, and not
+            # on the event loop.
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
         client = aiosmtplib.SMTP(
             hostname=connection["host"],
             sock=await self._dial(connection["host"], connection.get("port") or (465 if security == "TLS" else 587)),

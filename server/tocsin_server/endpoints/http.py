@@ -1,30 +1,19 @@
-"""The one door through which HTTP leaves: vetted addresses, no redirects, bounded in time and size.
-
-httpx gives the vocabulary, httpx-aiohttp carries the bytes. Names are looked up and vetted by our own
-resolver, and the connection goes to the vetted address; literal addresses, which a connector does not
-look up, are vetted before. No proxy or other setting of the environment has a say.
-"""
+"""The one door through which HTTP leaves: vetted addresses, no redirects, bounded in time and size."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-import socket
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import aiohttp
-import httpx
-from aiohttp.abc import AbstractResolver, ResolveResult
-from httpx_aiohttp import AiohttpTransport
+from tocsin_server.endpoints.addresses import Egress
 
-from tocsin_server.domain.notifications import EXCERPT_BYTES_MAX, SEND_DEADLINE_S
-from tocsin_server.endpoints.addresses import BlockedAddress, Egress
+if TYPE_CHECKING:
+    from tocsin_server.endpoints._http_carrier import Carrier
 
-CONNECT_DEADLINE_S = 10.0
-BODY_BYTES_MAX = 64 * 1024  # an answer is read so far, for its verdict; the rest is dropped
-CONNECTIONS_MAX = 256
-CONNECTIONS_PER_HOST = 32
+CARRIER = "tocsin_server.endpoints._http_carrier"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,113 +25,23 @@ class Answer:
     excerpt: str
 
 
-class _VettedResolver(AbstractResolver):
-    """Looks names up for the connector; an address that is not vetted is never dialled."""
-
-    def __init__(self, egress: Egress) -> None:
-        self._egress = egress
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Give the vetted addresses of a host."""
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in await self._egress.resolve(host, port)
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
-
-
 class HttpDoor:
     """Sends requests; belongs to the event loop that uses it first."""
 
     def __init__(self, egress: Egress) -> None:
         self.egress = egress
-        self._transport: AiohttpTransport | None = None
-
-    def _open(self) -> AiohttpTransport:
-        if self._transport is None:
-            connector = aiohttp.TCPConnector(
-                resolver=_VettedResolver(self.egress),
-                limit=CONNECTIONS_MAX,
-                limit_per_host=CONNECTIONS_PER_HOST,
-                ttl_dns_cache=10,
-            )
-            session = aiohttp.ClientSession(
-                connector=connector,
-                trust_env=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-            self._transport = AiohttpTransport(client=session, trust_env=False)
-        return self._transport
+        self._carrier: Carrier | None = None
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Post once; raises OSError or TimeoutError when there is no answer."""
-        self.egress.vet_literal(httpx.URL(url).host)
-        request = httpx.Request("POST", url, headers=headers, content=body)
-        request.extensions = {"timeout": {"connect": CONNECT_DEADLINE_S}}
-        async with asyncio.timeout(SEND_DEADLINE_S):
-            try:
-                response = await self._open().handle_async_request(request)
-            except (httpx.TransportError, aiohttp.ClientError, ValueError) as error:
-                # The transport lets answers that are no HTTP, and names that are no names, through as they are.
-                blocked = _blocked(error)
-                if blocked is not None:
-                    raise blocked from error
-                raise OSError(_plainly(error)) from error
-            try:
-                excerpt = await _beginning(response)
-            finally:
-                await response.aclose()
-        shown = excerpt[:EXCERPT_BYTES_MAX].decode("utf-8", "replace")
-        return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, shown)
+        if self._carrier is None:
+            # The libraries take a quarter of the time that a server needs to start: they come with the first request.
+            module = await asyncio.to_thread(importlib.import_module, CARRIER)
+            if self._carrier is None:
+                self._carrier = module.Carrier(self.egress)
+        return await self._carrier.post(url, headers, body)
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._transport is not None:
-            await self._transport.aclose()
-
-
-async def _beginning(response: httpx.Response) -> bytes:
-    """Read the beginning of a body; a complete status line and headers already decide the verdict."""
-    read = b""
-    try:
-        async for chunk in response.aiter_raw():
-            read += chunk
-            if len(read) >= BODY_BYTES_MAX:
-                break
-    except (httpx.TransportError, aiohttp.ClientError, ValueError):
-        pass  # the connection broke after the headers: what was read is what there is
-    return read[:BODY_BYTES_MAX]
-
-
-def _plainly(error: BaseException) -> str:
-    """Say why there was no answer: in the system's words where there are some, not the library's."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            found = re.search(r"\[(.*)\]", cause.strerror)
-            return found[1] if found else cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, aiohttp.ClientResponseError):
-        return f"the answer is no HTTP: {error.message}"[:500]
-    return str(error)[:500] or type(error).__name__
-
-
-def _blocked(error: BaseException) -> BlockedAddress | None:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, BlockedAddress):
-            return cause
-        cause = getattr(cause, "os_error", None) or cause.__cause__ or cause.__context__
-    return None
+        if self._carrier is not None:
+            await self._carrier.close()

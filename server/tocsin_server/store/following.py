@@ -46,7 +46,7 @@ class View:
         self._matches = event_filter.matcher()
         self._matched: deque[tuple[int, bytes]] = deque()
         self._joined: tuple[tuple[int, int, int], Batch] | None = None
-        self.waiters: list[_Waiter] = []
+        self.waiters: dict[_Waiter, None] = {}  # in order, and each left at once
         self.followers = 0
         self.floor = self.scanned = tail.head  # one read: the writer's thread moves it
 
@@ -105,11 +105,11 @@ class View:
     async def wait(self, position: int, due: float) -> None:
         """Wait until there is something to read after a position, or a heartbeat is due."""
         waiter = _Waiter(asyncio.get_running_loop().create_future(), position, due)
-        self.waiters.append(waiter)
+        self.waiters[waiter] = None
         try:
             await waiter.future
         finally:
-            self.waiters.remove(waiter)
+            del self.waiters[waiter]
 
 
 def _join(entries: list[tuple[int, bytes]], batch_max: int, through: int) -> Batch:
@@ -182,70 +182,71 @@ class Following:
 
         With `skips_expired` what retention has deleted is passed over, else it is an error.
         """
+        # One generator for all of it: there are thousands that wait, and each generator takes half a kilobyte.
+        view = self._joined(event_filter)
+        try:
+            # Retention works where the log begins: who begins there is moved along until it has its first event.
+            at_beginning = after is None
+            position = self._tail.horizon(event_filter.account) - 1 if after is None else after
+            told, behind = position, True
+            due = self._runtime.monotonic() + heartbeat_s
+            while True:
+                if self._draining:
+                    raise _draining(position)
+                batch = view.take(position, batch_max)
+                if batch is None:
+                    behind = True
+                    batch = await self._from_store(event_filter, position, batch_max)
+                oldest = self._tail.horizon(event_filter.account)
+                if position < oldest - 1 and not skips_expired:
+                    if not at_beginning:
+                        raise _expired(position, oldest)
+                    position = oldest - 1
+                    continue
+                moved, position = batch.position > position, batch.position
+                if batch.frames:
+                    at_beginning = False
+                    yield batch
+                elif behind and not moved:
+                    behind = False
+                    yield CaughtUp(position)
+                elif position - told >= CHECKPOINT_EVENTS or self._runtime.monotonic() >= due:
+                    yield Checkpoint(position)
+                else:
+                    if not moved:
+                        await view.wait(position, due)
+                    continue
+                told, due = position, self._runtime.monotonic() + heartbeat_s
+        finally:
+            self._leave(view, event_filter)
+
+    def _joined(self, event_filter: EventFilter) -> View:
+        """Give the view of a filter, with one follower more."""
         view = self._views.get(event_filter)
         if view is None:
             view = self._views[event_filter] = View(self._tail, event_filter)
             view.advance()  # what was committed while nobody was listening
         view.followers += 1
-        try:
-            async for step in self._steps(view, event_filter, after, batch_max, heartbeat_s, skips_expired):
-                yield step
-        finally:
-            view.followers -= 1
-            if not view.followers:
-                self._views.pop(event_filter, None)
+        return view
 
-    async def _steps(
-        self,
-        view: View,
-        event_filter: EventFilter,
-        after: int | None,
-        batch_max: int,
-        heartbeat_s: float,
-        skips_expired: bool,
-    ) -> AsyncIterator[Step]:
-        # Retention works where the log begins: who begins there is moved along until it has its first event.
-        at_beginning = after is None
-        position = self._tail.horizon(event_filter.account) - 1 if after is None else after
-        told, behind = position, True
-        due = self._runtime.monotonic() + heartbeat_s
-        while True:
-            if self._draining:
-                raise TocsinError(
-                    Reason.SERVER_DRAINING,
-                    "the server is stopping; resume after the position",
-                    metadata={"position": str(position)},
-                    retry_s=0.2,
-                )
-            batch = view.take(position, batch_max)
-            if batch is None:
-                behind = True
-                batch = await self._from_store(event_filter, position, batch_max)
-            oldest = self._tail.horizon(event_filter.account)
-            if position < oldest - 1 and not skips_expired:
-                if not at_beginning:
-                    raise _expired(position, oldest)
-                position = oldest - 1
-                continue
-            moved, position = batch.position > position, batch.position
-            if batch.frames:
-                at_beginning = False
-                yield batch
-            elif behind and not moved:
-                behind = False
-                yield CaughtUp(position)
-            elif position - told >= CHECKPOINT_EVENTS or self._runtime.monotonic() >= due:
-                yield Checkpoint(position)
-            else:
-                if not moved:
-                    await view.wait(position, due)
-                continue
-            told, due = position, self._runtime.monotonic() + heartbeat_s
+    def _leave(self, view: View, event_filter: EventFilter) -> None:
+        view.followers -= 1
+        if not view.followers:
+            self._views.pop(event_filter, None)
 
     async def _from_store(self, event_filter: EventFilter, position: int, batch_max: int) -> Batch:
         upto = min(position + CHECKPOINT_EVENTS, self._tail.head)
         page = await self._reads.scan(event_filter, position, upto, batch_max, SUBSCRIBE_BATCH_BYTES)
         return Batch.of(page.events, page.through)
+
+
+def _draining(position: int) -> TocsinError:
+    return TocsinError(
+        Reason.SERVER_DRAINING,
+        "the server is stopping; resume after the position",
+        metadata={"position": str(position)},
+        retry_s=0.2,
+    )
 
 
 def _expired(position: int, oldest: int) -> TocsinError:
