@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml clients/python/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version)'
 	@echo "Installing into $(VENV) (about a minute, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python $(PIP) install -c constraints.txt -e clients/python -e '.[dev]'
+	@$(BIN)/python $(PIP) install -c constraints.txt -e 'clients/python[cli]' -e '.[dev]'
 	@touch $@
 
 $(CODEGEN)/.installed: constraints-codegen.txt

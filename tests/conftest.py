@@ -9,6 +9,7 @@ import pytest_asyncio
 from tocsin_server.logs import configure_logs
 
 from tests.support.alert_house import Clock, House
+from tests.support.processes import ServerProcess
 from tests.support.receivers import Mailbox, WebhookReceiver, mailbox, webhook_receiver
 from tests.support.servers import Api, serving
 
@@ -20,6 +21,15 @@ configure_logs("error", "json")
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     async with serving(tmp_path / "data") as running:
         yield running
+
+
+@pytest_asyncio.fixture
+async def process(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+    """A server as a process of its own; what a test leaves of it is killed."""
+    server = ServerProcess(tmp_path / "process")
+    await server.start()
+    yield server
+    await server.clear()
 
 
 @pytest_asyncio.fixture

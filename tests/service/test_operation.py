@@ -61,6 +61,13 @@ async def test_a_server_without_free_files_serves_those_who_are_there(tmp_path: 
     """XF16: more connections than files; nothing that is acknowledged is lost, and it recovers by itself."""
     server = FewFiles(tmp_path)
     await server.start()
+    try:
+        await crowded(server)
+    finally:
+        await server.clear()
+
+
+async def crowded(server: ServerProcess) -> None:
     host, port = server.address.split(":")
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = EventLogStub(channel)
@@ -76,39 +83,34 @@ async def test_a_server_without_free_files_serves_those_who_are_there(tmp_path: 
     assert (await server.stop())[0] == 0
 
 
-async def test_signals_end_it_once_or_not_at_all(tmp_path: Path) -> None:
+async def test_signals_end_it_once_or_not_at_all(process: ServerProcess) -> None:
     """XF17: SIGHUP and SIGPIPE change nothing; SIGTERM twice is one stop, with exit code 0."""
-    server = ServerProcess(tmp_path)
-    await server.start()
     for number in (signal.SIGHUP, signal.SIGPIPE):
-        server.signal(number)
-    async with grpc.aio.insecure_channel(server.address) as channel:
+        process.signal(number)
+    async with grpc.aio.insecure_channel(process.address) as channel:
         assert (await EventLogStub(channel).AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t")))).event.position
-    server.signal(signal.SIGTERM)
-    server.signal(signal.SIGTERM)
-    code, said = await server.end()
+    process.signal(signal.SIGTERM)
+    process.signal(signal.SIGTERM)
+    code, said = await process.end()
     assert (code, said) == (0, "")
 
 
-async def test_a_folder_that_is_taken_away_is_said_and_ends_in_no_lie(tmp_path: Path) -> None:
+async def test_a_folder_that_is_taken_away_is_said_and_ends_in_no_lie(process: ServerProcess) -> None:
     """XF17: the disk is removed under a running server: it goes on or refuses; the next start begins an empty log."""
-    data = tmp_path / "data"
-    server = ServerProcess(data)
-    await server.start()
-    async with grpc.aio.insecure_channel(server.address) as channel:
+    async with grpc.aio.insecure_channel(process.address) as channel:
         stub = EventLogStub(channel)
         first = await stub.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t")))
-        shutil.rmtree(data)
+        shutil.rmtree(process.data)
         try:
             await stub.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t")))
         except grpc.aio.AioRpcError as error:
             assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
-    assert (await server.stop())[0] in (0, 1)
-    await server.start()
-    async with grpc.aio.insecure_channel(server.address) as channel:
+    assert (await process.stop())[0] in (0, 1)
+    await process.start()
+    async with grpc.aio.insecure_channel(process.address) as channel:
         status = await EventLogStub(channel).GetLogStatus(pb.GetLogStatusRequest())
     assert (status.head, status.log_id != first.log_id) == (0, True)
-    await server.stop()
+    await process.stop()
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="needs a folder that is no folder")

@@ -82,11 +82,9 @@ async def test_an_unknown_word_is_refused_and_an_unknown_field_is_not(api: Api) 
     assert answer.event.type == "t"
 
 
-async def test_headers_are_bounded_and_never_reach_the_log_raw(tmp_path: Path) -> None:
+async def test_headers_are_bounded_and_never_reach_the_log_raw(process: ServerProcess) -> None:
     """XC8: large, many, or with line breaks."""
-    server = ServerProcess(tmp_path)
-    await server.start()
-    async with grpc.aio.insecure_channel(server.address) as channel:
+    async with grpc.aio.insecure_channel(process.address) as channel:
         call: Any = channel.unary_unary("/tocsin.v1.System/GetInfo", lambda b: b, lambda b: b)
         for metadata in (
             (("x-note", "n" * 20_000),),
@@ -99,7 +97,7 @@ async def test_headers_are_bounded_and_never_reach_the_log_raw(tmp_path: Path) -
                 await call(b"", metadata=metadata)
             assert caught.value.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT)
         assert await call(b"")
-    code, said = await server.stop()
+    code, said = await process.stop()
     assert code == 0
     assert not any(secret in said for secret in ("nnnn", "vvvv", "rrrr", "../../etc"))
 
@@ -135,11 +133,9 @@ async def test_a_stream_moves_on_when_its_connection_is_old(tmp_path: Path, monk
     assert positions == [1, 2, 3, 4]
 
 
-async def test_what_is_no_grpc_is_closed_without_a_word(tmp_path: Path) -> None:
+async def test_what_is_no_grpc_is_closed_without_a_word(process: ServerProcess) -> None:
     """XC17: another protocol, noise, a method that is not there; the log stays quiet and the server serves."""
-    server = ServerProcess(tmp_path)
-    await server.start()
-    host, port = server.address.split(":")
+    host, port = process.address.split(":")
     for said in (
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         os.urandom(4096),
@@ -154,11 +150,11 @@ async def test_what_is_no_grpc_is_closed_without_a_word(tmp_path: Path) -> None:
             except ConnectionError:
                 pass
         writer.close()
-    async with grpc.aio.insecure_channel(server.address) as channel:
+    async with grpc.aio.insecure_channel(process.address) as channel:
         missing: Any = channel.unary_unary("/tocsin.v1.EventLog/Forget", lambda b: b, lambda b: b)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await missing(b"")
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         info: Any = channel.unary_unary("/tocsin.v1.System/GetInfo", lambda b: b, lambda b: b)
         assert await info(b"")
-    assert await server.stop() == (0, "")
+    assert await process.stop() == (0, "")

@@ -52,6 +52,11 @@ class ServerProcess:
         self._process.send_signal(signal.SIGKILL)
         await self.end()
 
+    async def clear(self) -> None:
+        """Leave nothing of it, whatever state it is in."""
+        if self._process is not None and self._process.returncode is None:
+            await self.kill()
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self._process is not None

@@ -34,5 +34,6 @@ def test_both_forms_carry_the_license(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", FOLDERS)
 def test_every_dependency_has_both_ends(name: str) -> None:
     project = tomllib.loads((FOLDERS[name] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = [*project["dependencies"], *project.get("optional-dependencies", {}).get("fast", [])]
+    extras = project.get("optional-dependencies", {})
+    needed = [*project["dependencies"], *extras.get("fast", []), *extras.get("cli", [])]
     assert [one for one in needed if ">=" not in one or "<" not in one] == []

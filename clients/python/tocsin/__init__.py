@@ -9,7 +9,7 @@
 `tocsin.v1`; the errors are drawn as a tree in `tocsin.errors`.
 """
 
-from tocsin.aio import AsyncClient, AsyncConsumption, AsyncSubscription, connect_async
+from tocsin.aio import AsyncClient, AsyncConsumption, AsyncIngestion, AsyncSubscription, connect_async
 from tocsin.alerts import RECOVERED, action, alert
 from tocsin.catalogue import event_type
 from tocsin.client import Client, connect
@@ -61,6 +61,8 @@ from tocsin.errors import (
 )
 from tocsin.events import Appended, Found, draft, event_filter
 from tocsin.following import After, CaughtUp
+from tocsin.ingesting import Outcome, Refused
+from tocsin.ingestion import Ingestion
 from tocsin.receivers import mailbox, new_webhook_secret, selector, webhook
 from tocsin.retries import Backoff
 from tocsin.settings import TLS
@@ -79,6 +81,7 @@ __all__ = [
     "Appended",
     "AsyncClient",
     "AsyncConsumption",
+    "AsyncIngestion",
     "AsyncSubscription",
     "Backoff",
     "Cancelled",
@@ -95,6 +98,7 @@ __all__ = [
     "FailedPrecondition",
     "Found",
     "IdReused",
+    "Ingestion",
     "InternalError",
     "InvalidField",
     "InvalidMetadata",
@@ -107,10 +111,12 @@ __all__ = [
     "NameTaken",
     "NotFound",
     "OutOfRange",
+    "Outcome",
     "PageTokenMismatch",
     "PermissionDenied",
     "PositionAhead",
     "PositionExpired",
+    "Refused",
     "RequestIdReused",
     "ResourceExhausted",
     "ServerDraining",

@@ -9,10 +9,11 @@ from weakref import WeakSet
 
 import grpc
 
-from tocsin import alerts, catalogue, events, following, receivers
+from tocsin import alerts, catalogue, events, following, ingesting, receivers
 from tocsin.channel import Channel, Streaming, dial, pages, until
 from tocsin.consumer_calls import ConsumerCalls
 from tocsin.consumption import Consumption
+from tocsin.ingestion import Ingestion, Pour
 from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
 from tocsin.subscription import OnDisconnect, Subscription
 from tocsin.v1 import alerting_pb2 as alerting
@@ -50,6 +51,7 @@ class Client(ConsumerCalls):
         self._owner = owner
         self._subscriptions: WeakSet[Subscription] = WeakSet()
         self._consumptions: WeakSet[Consumption] = WeakSet()
+        self._ingestions: WeakSet[Ingestion] = WeakSet()
         ours = cast(grpc.Channel, Channel(channel, settings))
         self.event_log = EventLogStub(ours)
         self._follow = cast(_Follow, self.event_log.Subscribe)
@@ -64,13 +66,15 @@ class Client(ConsumerCalls):
         self.close()
 
     def close(self) -> None:
-        """Leave subscriptions and consumers, end the connection. A client of `in_context` has nothing to close."""
+        """Leave all streams, end the connection. A client of `in_context` has nothing to close."""
         if not self._owner:
             return
         for subscription in list(self._subscriptions):
             subscription.close()
         for consumption in list(self._consumptions):
             consumption.close()
+        for ingestion in list(self._ingestions):
+            ingestion.close()
         self._grpc_channel.close()
 
     def in_context(
@@ -95,6 +99,7 @@ class Client(ConsumerCalls):
         settings = self._settings.in_context(**{name: value for name, value in given.items() if value})
         client = Client(self._grpc_channel, settings, owner=False)
         client._subscriptions, client._consumptions = self._subscriptions, self._consumptions
+        client._ingestions = self._ingestions
         return client
 
     def info(self) -> system.GetInfoResponse:
@@ -121,6 +126,25 @@ class Client(ConsumerCalls):
         """Append up to 1000 events of `draft`, all or none; answers in their order."""
         request = events.append_many_request(batch, request_id)
         return events.appended_many(self.event_log.AppendEvents(request))
+
+    def ingest(
+        self,
+        drafts: Iterable[event_log.Event],
+        *,
+        batch_size: int = ingesting.BATCH_SIZE,
+        window: int = ingesting.WINDOW,
+        on_disconnect: OnDisconnect | None = None,
+    ) -> Ingestion:
+        """Store any number of events of `draft`, the fast way; answers an iterator over what became of each.
+
+        Events travel in batches of up to `batch_size` (1000 at most), of which up to `window` (256 at most) are
+        unacknowledged at once. A refused event is refused alone. After a disconnect, what was not acknowledged
+        is sent again and stored once. Raises ValueError.
+        """
+        flow = ingesting.Flow(batch_size, window, self._settings.backoff)
+        ingestion = Ingestion(cast(Pour, self.event_log.Ingest), flow, drafts, on_disconnect)
+        self._ingestions.add(ingestion)
+        return ingestion
 
     def get_event(self, id: str) -> event_log.Event:
         """Answer one event. Raises NotFound."""

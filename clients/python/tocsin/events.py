@@ -19,6 +19,7 @@ from tocsin.v1.event_log_pb2 import (
     AppendEventResponse,
     AppendEventsRequest,
     AppendEventsResponse,
+    AppendResult,
     DeleteEventsRequest,
     Event,
     EventFilter,
@@ -75,7 +76,8 @@ class Appended:
     """Where an event is stored. `deleted`: it was stored by an earlier try and deleted since.
 
     `event` is the whole stored event where the server sent it back (`append`, not `append_many`).
-    `warnings` say where its details do not meet the schema that the catalogue has for its type.
+    `warnings` say where its details do not meet the schema that the catalogue has for its type,
+    `redacted_paths` where secrets were replaced by `****` before it was stored ("details.password").
     """
 
     id: str
@@ -84,6 +86,7 @@ class Appended:
     deleted: bool = False
     event: Event | None = None
     warnings: tuple[Violation, ...] = ()
+    redacted_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,15 +206,20 @@ def fresh_request_id() -> str:
 def appended(response: AppendEventResponse) -> Appended:
     """Read the answer of AppendEvent."""
     event = response.event
-    return Appended(event.id, event.position, response.log_id, response.deleted, event, _warnings(response.warnings))
+    warnings = _warnings(response.warnings)
+    redacted = tuple(response.redacted_paths)
+    return Appended(event.id, event.position, response.log_id, response.deleted, event, warnings, redacted)
 
 
 def appended_many(response: AppendEventsResponse) -> list[Appended]:
     """Read the answer of AppendEvents, in the order of the request."""
-    return [
-        Appended(result.id, result.position, response.log_id, result.deleted, warnings=_warnings(result.warnings))
-        for result in response.results
-    ]
+    return [appended_result(result, response.log_id) for result in response.results]
+
+
+def appended_result(result: AppendResult, log_id: str) -> Appended:
+    """Read what is told of one event of a batch."""
+    warnings, redacted = _warnings(result.warnings), tuple(result.redacted_paths)
+    return Appended(result.id, result.position, log_id, result.deleted, None, warnings, redacted)
 
 
 def _warnings(warnings: Iterable[FieldWarning]) -> tuple[Violation, ...]:

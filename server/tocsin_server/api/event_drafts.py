@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +27,7 @@ from tocsin_server.domain.encoding import wire_text, wire_timestamp
 from tocsin_server.domain.errors import Violation, invalid_fields
 from tocsin_server.domain.event_log import (
     EVENT_BYTES_MAX,
+    NOTHING_TO_WARN_OF,
     OWN_SERVICE,
     TIMESTAMP_AHEAD_MAX_US,
     Append,
@@ -50,7 +51,6 @@ LEVEL_INFO_FIELD = b"\x30\x01"
 LEVEL_INFO = int(pb.LEVEL_INFO)
 NO_LABELS: Mapping[str, str] = {}
 NO_CATALOGUE = Catalogue((), {})
-NOTHING_WARNED: Mapping[str, Sequence[Violation]] = {}
 TIMESTAMP_TAG = b"\x6a"
 SECOND_US = 1_000_000
 DEPTH_MAX = 32  # levels of `details`
@@ -102,7 +102,7 @@ class Drafts:
             drafts = [self._draft(event, call) for event in events]
         whole = self._digest(b"".join(call.digests)) if request.request_id else b""
         method = METHODS[type(request)]
-        warned = NOTHING_WARNED
+        warned = NOTHING_TO_WARN_OF
         if self._catalogue.has_checks(caller.account):
             is_batch = not isinstance(request, pb.AppendEventRequest)
             warned = payload_warnings(self._catalogue, caller.account, events, drafts, is_batch)
@@ -213,8 +213,13 @@ def is_suspect(event: pb.Event, body: bytes) -> bool:
     # Each level of a structure or a list has its tag in front.
     if body.count(b"\x2a") + body.count(b"\x32") >= DEPTH_MAX - 1:
         return bounds.is_suspect(event.details, DEPTH_MAX)
-    # Numbers, false and null have NULs in their encoding too, and so has a value of no kind.
-    return b"\0" in body and event.HasField("details") and bounds.is_suspect(event.details, DEPTH_MAX)
+    if b"\0" not in body:
+        return False
+    # A value of no kind, in a structure, in a list, or as the whole of `details`.
+    if b"\x12\0" in body or b"\x0a\0" in body or b"\x4a\0" in body:
+        return bounds.is_suspect(event.details, DEPTH_MAX)
+    # Numbers, false and null have NULs in their encoding too; the text form has them of strings only.
+    return "\\000" in str(event.details)
 
 
 def _micros(event: pb.Event, now: int) -> int:

@@ -68,8 +68,11 @@ class Draft(NamedTuple):
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+NOTHING_REDACTED: Mapping[str, tuple[str, ...]] = {}
+NOTHING_TO_WARN_OF: Mapping[str, Sequence[Violation]] = {}
+
+
+class Append(NamedTuple):
     """One append: events that are stored all or none.
 
     `redacted` tells, by the event's id, which of its fields had secrets, and `warned` what is wrong with
@@ -81,8 +84,8 @@ class Append:
     request_id: str
     digest: bytes
     drafts: tuple[Draft, ...]
-    redacted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    warned: Mapping[str, Sequence[Violation]] = field(default_factory=dict)
+    redacted: Mapping[str, tuple[str, ...]] = NOTHING_REDACTED
+    warned: Mapping[str, Sequence[Violation]] = NOTHING_TO_WARN_OF
 
 
 class Appended(NamedTuple):

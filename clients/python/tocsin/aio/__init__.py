@@ -2,6 +2,7 @@
 
 from tocsin.aio.client import AsyncClient, connect_async
 from tocsin.aio.consumption import AsyncConsumption
+from tocsin.aio.ingestion import AsyncIngestion
 from tocsin.aio.subscription import AsyncSubscription
 
-__all__ = ["AsyncClient", "AsyncConsumption", "AsyncSubscription", "connect_async"]
+__all__ = ["AsyncClient", "AsyncConsumption", "AsyncIngestion", "AsyncSubscription", "connect_async"]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Self, Unpack, cast
 from weakref import WeakSet
 
 import grpc
 
-from tocsin import alerts, catalogue, events, following, receivers
+from tocsin import alerts, catalogue, events, following, ingesting, receivers
 from tocsin.aio.channel import AsyncChannel, AsyncStreaming, dial, pages, until
 from tocsin.aio.consumer_calls import AsyncConsumerCalls
 from tocsin.aio.consumption import AsyncConsumption
+from tocsin.aio.ingestion import AsyncIngestion, Pour
 from tocsin.aio.subscription import AsyncSubscription
 from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
 from tocsin.subscription import OnDisconnect
@@ -51,6 +52,7 @@ class AsyncClient(AsyncConsumerCalls):
         self._owner = owner
         self._subscriptions: WeakSet[AsyncSubscription] = WeakSet()
         self._consumptions: WeakSet[AsyncConsumption] = WeakSet()
+        self._ingestions: WeakSet[AsyncIngestion] = WeakSet()
         ours = cast(grpc.aio.Channel, AsyncChannel(channel, settings))
         self.event_log = EventLogStub(ours)
         self._follow = cast(_Follow, self.event_log.Subscribe)
@@ -65,13 +67,15 @@ class AsyncClient(AsyncConsumerCalls):
         await self.close()
 
     async def close(self) -> None:
-        """Leave subscriptions and consumers, end the connection. A client of `in_context` has nothing to close."""
+        """Leave all streams, end the connection. A client of `in_context` has nothing to close."""
         if not self._owner:
             return
         for subscription in list(self._subscriptions):
             subscription.close()
         for consumption in list(self._consumptions):
             await consumption.close()
+        for ingestion in list(self._ingestions):
+            await ingestion.close()
         await self._grpc_channel.close()
 
     def in_context(
@@ -96,6 +100,7 @@ class AsyncClient(AsyncConsumerCalls):
         settings = self._settings.in_context(**{name: value for name, value in given.items() if value})
         client = AsyncClient(self._grpc_channel, settings, owner=False)
         client._subscriptions, client._consumptions = self._subscriptions, self._consumptions
+        client._ingestions = self._ingestions
         return client
 
     async def info(self) -> system.GetInfoResponse:
@@ -124,6 +129,25 @@ class AsyncClient(AsyncConsumerCalls):
         """Append up to 1000 events of `draft`, all or none; answers in their order."""
         request = events.append_many_request(batch, request_id)
         return events.appended_many(await self.event_log.AppendEvents(request))
+
+    def ingest(
+        self,
+        drafts: AsyncIterable[event_log.Event] | Iterable[event_log.Event],
+        *,
+        batch_size: int = ingesting.BATCH_SIZE,
+        window: int = ingesting.WINDOW,
+        on_disconnect: OnDisconnect | None = None,
+    ) -> AsyncIngestion:
+        """Store any number of events of `draft`, the fast way; answers an iterator over what became of each.
+
+        Events travel in batches of up to `batch_size` (1000 at most), of which up to `window` (256 at most) are
+        unacknowledged at once. A refused event is refused alone. After a disconnect, what was not acknowledged
+        is sent again and stored once. Raises ValueError.
+        """
+        flow = ingesting.Flow(batch_size, window, self._settings.backoff)
+        ingestion = AsyncIngestion(cast(Pour, self.event_log.Ingest), flow, drafts, on_disconnect)
+        self._ingestions.add(ingestion)
+        return ingestion
 
     async def get_event(self, id: str) -> event_log.Event:
         """Answer one event. Raises NotFound."""

@@ -1,0 +1,114 @@
+"""`tocsin event tail`: the log as it grows, over restarts of the server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tocsin
+
+from examples.demo.server import Server
+from tests.cli.conftest import Cli
+from tests.cli.terminal import Terminal
+
+
+@pytest.fixture
+def own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple[Server, Cli]]:
+    """Answer a server of the test's own, to be killed, and the command line for it."""
+    server = Server(tmp_path)
+    server.start()
+    found = Cli(server.address, "admin", capsys)
+    yield server, found
+    found.client.close()
+    server.stop()
+
+
+def test_what_stands_is_printed_from_where_it_is_told(cli: Cli) -> None:
+    stored = cli.client.append_many([tocsin.draft("a.b", id=f"e{n}", level="error") for n in range(4)])
+    cli.client.append("c.d", id="other")
+
+    def tail(*flags: str) -> list[str]:
+        found = cli("event", "tail", "--no-follow", "-o", "id", *flags)
+        assert found.code == 0, found.err
+        return found.lines
+
+    assert tail("--beginning") == ["e0", "e1", "e2", "e3", "other"]
+    assert tail("--beginning", "--level", "error", "-n", "2") == ["e0", "e1"]
+    assert tail("--after", str(stored[2].position), "--event-type", "a.") == ["e3"]
+    assert tail("--after", f"{stored[3].position}@{stored[3].log_id}") == ["other"]
+    assert tail("--since", "1h") == ["e0", "e1", "e2", "e3", "other"]
+    assert tail("--new") == tail() == []
+    lost = cli("event", "tail", "--after", f"1@{'0' * 32}")
+    assert (lost.code, "LOG_CHANGED" in lost.err) == (1, True)
+    assert cli("event", "tail", "--after", "1", "--beginning").code == 2
+
+
+def test_it_says_where_to_go_on(cli: Cli) -> None:
+    for _ in range(3):
+        cli.client.append("a.b")
+    first = cli("event", "tail", "--beginning", "-n", "1", "-o", "json")
+    (event,) = [json.loads(line) for line in first.lines]
+    (note,) = first.err.splitlines()
+    assert note.startswith(f"Go on with --after {event['position']}@")
+    rest = cli("event", "tail", "--no-follow", "-o", "json", *note.split()[-2:])
+    assert [json.loads(line)["position"] > event["position"] for line in rest.lines] == [True, True]
+
+
+def test_a_line_is_an_event_and_fits_the_terminal(cli: Cli) -> None:
+    """XC11, XF15."""
+    cli.client.append("a.b", id="e", level="error", message="x" * 300 + "\n\x1b[2J", source="analyzer")
+    (line,) = cli("event", "tail", "--beginning", "-n", "1").lines
+    assert line.split("  ")[1:4] == ["ERROR", "a.b", "analyzer"]
+    assert line.endswith("\\n\\x1b[2J")
+    terminal = Terminal(cli.environment, "-q", "event", "tail", "--beginning", "-n", "1", columns=60)
+    assert terminal.end() == 0
+    assert "…" in terminal.shown
+    assert len(terminal.shown.replace("\x1b[31m", "").replace("\x1b[0m", "").rstrip()) == 60
+
+
+def test_no_gap_and_no_duplicate_over_kills_of_the_server(own: tuple[Server, Cli]) -> None:
+    """It says on standard error that the server was lost and found again."""
+    server, cli = own
+    cli.client.append("a.b", details={"n": 0})
+    process = cli.start("event", "tail", "--beginning", "-o", "json")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    printed: list[int] = []
+
+    def read(count: int) -> None:
+        assert process.stdout is not None
+        while len(printed) < count:
+            printed.append(json.loads(process.stdout.readline())["details"]["n"])
+
+    overdue = threading.Timer(60, process.kill)
+    overdue.start()
+    read(1)
+    for life in range(2):
+        server.kill()
+        assert process.stderr.readline().startswith("✘ Lost the server (")
+        server.start()
+        for n in range(10):
+            cli.client.append("a.b", details={"n": life * 10 + n + 1})
+        read(life * 10 + 11)
+        assert process.stderr.readline() == "✔ Found the server again, going on where it was\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    overdue.cancel()
+    assert printed == list(range(21))
+    assert process.returncode == 130
+    assert said.startswith("Go on with --after ")
+    assert "Traceback" not in said
+
+
+def test_who_stops_reading_ends_it_quietly(cli: Cli) -> None:
+    process = cli.start("-q", "event", "tail", "--new")
+    assert process.stdout is not None
+    process.stdout.close()
+    while process.poll() is None:
+        cli.client.append("a.b")
+    assert process.stderr is not None
+    assert (process.returncode, process.stderr.read()) == (0, "")
