@@ -26,7 +26,8 @@ class Loop:
         self._step = step
         self._backstop_s = backstop_s
         self._woken = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = 0.0  # kept here: a handle of uvloop whose time has come does not tell
 
     def wake(self) -> None:
         """Have the loop look again; called on its event loop."""
@@ -35,11 +36,11 @@ class Loop:
     def wake_in(self, seconds: float) -> None:
         """Have the loop look again after a while, or sooner if that was asked before: there is one timer."""
         due = asyncio.get_running_loop().time() + max(seconds, 0.0)
-        if self._timer is not None and not self._timer.cancelled() and self._timer.when() <= due:
-            return
         if self._timer is not None:
+            if self._timer_due <= due:
+                return
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(due, self._ring)
+        self._timer, self._timer_due = asyncio.get_running_loop().call_at(due, self._ring), due
 
     def _ring(self) -> None:
         self._timer = None
