@@ -243,6 +243,8 @@ async def test_a_mask_changes_only_what_it_names(api: Api, hook: WebhookReceiver
     configuration.enabled = False
     configuration.ClearField("update_time")
     changed.ClearField("update_time")
+    changed.ClearField("health")
+    configuration.ClearField("health")
     assert changed == configuration
     for broken, field in (
         (pb.EndpointConfiguration(id=configuration.id), "configuration.webhook"),
@@ -292,3 +294,28 @@ async def test_a_kind_that_is_switched_off_is_not_tested_either(api: Api, hook: 
     refusal = await refused(api.notifications.TestEndpointConfiguration(request))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ENDPOINT_DISABLED")
     assert not hook.posted
+
+
+async def test_options_are_kept_changed_and_judged(api: Api) -> None:
+    wanted = webhook("http://127.0.0.1:9/")
+    wanted.options.CopyFrom(pb.DeliveryOptions(retry_schedule=[1, 2], rate=pb.Rate(per_second=0.5)))
+    made = await created(api, wanted)
+    assert made.options == wanted.options
+    assert (made.health.state, made.health.reason) == (pb.HEALTH_STATE_HEALTHY, "")
+    made.options.retry_schedule[:] = [7]
+    made.options.ClearField("rate")
+    changed = await api.notifications.UpdateEndpointConfiguration(
+        pb.UpdateEndpointConfigurationRequest(configuration=made, update_mask=FieldMask(paths=["options"]))
+    )
+    assert changed.configuration.options == pb.DeliveryOptions(retry_schedule=[7])
+    for pace in (0.0001, float("nan")):
+        wanted.options.rate.per_second = pace
+        refusal = await refused(created(api, wanted))
+        assert list(refusal.fields) == ["configuration.options.rate.per_second"]
+
+
+async def test_a_configuration_that_is_switched_off_says_so_as_its_health(api: Api) -> None:
+    wanted = webhook("http://127.0.0.1:9/")
+    wanted.enabled = False
+    made = await created(api, wanted)
+    assert (made.health.state, made.health.reason) == (pb.HEALTH_STATE_DISABLED, "SWITCHED_OFF")

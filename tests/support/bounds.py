@@ -34,6 +34,7 @@ WEBHOOK = {
     "name": "n",
     "webhook": {"url": "http://127.0.0.1:9/", "secret": SECRET},
     "selectors": [{"scope": "account", "level": "*", "type": "*", "resource_type": "*"}],
+    "options": {"retry_schedule": [5, 60], "rate": {"per_second": 1}},
 }
 ALERT = {
     "name": "n",
@@ -260,7 +261,7 @@ def value_breaks(field: FieldDescriptor, bound: annotations_pb2.Bound) -> Iterat
         yield "enum", "unknown", 99
         if field.is_repeated:
             yield "enum", "unspecified", 0
-    elif field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64):
+    elif field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_DOUBLE):
         if bound.HasField("min"):
             yield "min", "too small", bound.min - 1
         if bound.HasField("max"):

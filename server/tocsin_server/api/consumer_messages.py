@@ -9,8 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.endpoint_configurations import timestamp
 from tocsin_server.api.event_filters import event_filter, refuse_times
+from tocsin_server.api.timestamps import timestamp
 from tocsin_server.domain.consumers import (
     IN_FLIGHT_DEFAULT,
     LEASE_DEFAULT_US,

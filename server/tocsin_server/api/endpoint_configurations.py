@@ -13,11 +13,12 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import notifications_pb2 as pb
 
+from tocsin_server.api import delivery_options
 from tocsin_server.api.auth import Caller
 from tocsin_server.api.redaction import mask
+from tocsin_server.api.timestamps import timestamp
 from tocsin_server.domain.errors import Violation, invalid_field, invalid_fields
 from tocsin_server.domain.notifications import EndpointConfiguration, kept, masked
 from tocsin_server.domain.ports import EndpointKind
@@ -26,7 +27,7 @@ from tocsin_server.domain.selection import Selector
 PATH = "configuration"
 MASK = re.compile(r"\*{4}.{0,4}")
 CRITERIA = ("scope", "level", "type", "resource_type", "subtype", "service")
-MUTABLE = ("name", "description", "enabled", "selectors")
+MUTABLE = ("name", "description", "enabled", "selectors", "options")
 
 
 def draft(sent: pb.EndpointConfiguration, caller: Caller) -> EndpointConfiguration:
@@ -47,6 +48,7 @@ def draft(sent: pb.EndpointConfiguration, caller: Caller) -> EndpointConfigurati
         enabled=sent.enabled if sent.HasField("enabled") else True,
         connection=_fields(getattr(sent, kind)),
         selectors=_selectors(sent),
+        options=delivery_options.read(sent.options),
     )
 
 
@@ -56,6 +58,9 @@ def judge(configuration: EndpointConfiguration, kinds: Mapping[str, EndpointKind
         if selector.scope == "global":
             caller.require_admin(f"{PATH}.selectors[{index}].scope global")
     kind = kinds[configuration.kind]
+    wrong = [Violation(f"{PATH}.options.{v.path}", v.description) for v in configuration.options.check()]
+    if wrong:
+        raise invalid_fields(wrong)
     found = kind.check(configuration.connection)
     found += [
         Violation(name, "is the mask of a secret: write the secret itself")
@@ -111,6 +116,8 @@ def changed(
         changes["enabled"] = sent.enabled
     if "selectors" in wanted:
         changes["selectors"] = _selectors(sent)
+    if "options" in wanted:
+        changes["options"] = delivery_options.read(sent.options)
     if kind is not None and kind in wanted:
         new = replace(old, connection=_fields(getattr(sent, kind)))
         changes["connection"] = with_kept_secrets(new, old, kinds).connection
@@ -135,16 +142,12 @@ def answer(configuration: EndpointConfiguration) -> pb.EndpointConfiguration:
         ],
         create_time=timestamp(configuration.created_at),
         update_time=timestamp(configuration.updated_at),
+        options=delivery_options.answer(configuration.options),
+        health=delivery_options.health(configuration),
     )
     _fill(getattr(message, configuration.kind), configuration.connection)
     mask(message)
     return message
-
-
-def timestamp(micros: int) -> Timestamp:
-    """Give microseconds as a Timestamp."""
-    seconds, rest = divmod(micros, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=rest * 1000)
 
 
 def _fields(connection: Message) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from tocsin.v1 import notifications_pb2 as pb
 
 from tocsin_server.api import endpoint_configurations as configurations
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.endpoint_configurations import timestamp
 from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
+from tocsin_server.api.timestamps import timestamp
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field, not_found
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, RecipientVerdict
 from tocsin_server.domain.ports import DeliveryQuery, EndpointKind, NotificationStore, Tester

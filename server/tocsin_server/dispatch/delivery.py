@@ -138,6 +138,7 @@ class Deliverer:
                 subject=row.subject,
                 done_recipients=row.recipients,
                 ui_url=self._ui_url,
+                options=configuration.options,
             )
             self._runtime.moment("sending")
             outcome = await self._kinds[configuration.kind].send(message, configuration.connection)

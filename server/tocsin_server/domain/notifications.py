@@ -18,6 +18,8 @@ from enum import StrEnum
 from typing import Any
 
 from tocsin_server.domain.event_log import Event
+from tocsin_server.domain.health import HEALTHY, Health
+from tocsin_server.domain.options import DEFAULT, DeliveryOptions
 from tocsin_server.domain.selection import Selector
 
 SECOND_US = 1_000_000
@@ -75,6 +77,8 @@ class EndpointConfiguration:
     enabled: bool
     connection: Mapping[str, Any]
     selectors: tuple[Selector, ...]
+    options: DeliveryOptions = DEFAULT
+    health: Health = HEALTHY
     version: int = 0
     created_at: int = 0
     updated_at: int = 0
@@ -165,6 +169,7 @@ class Message:
     subject: Mapping[str, Any] = field(default_factory=dict)
     done_recipients: tuple[RecipientVerdict, ...] = ()
     ui_url: str = ""
+    options: DeliveryOptions = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from tocsin_server.domain.notifications import (
     EndpointConfiguration,
     renewed,
 )
+from tocsin_server.domain.options import read as read_options
 from tocsin_server.domain.ports import Cipher, DeliveryQuery
 from tocsin_server.domain.selection import Selector
-from tocsin_server.store import deliveries, request_keys
+from tocsin_server.store import deliveries, endpoint_health, request_keys
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_log import cursor_position
 from tocsin_server.store.writer import Transaction, Writer
@@ -33,7 +34,15 @@ from tocsin_server.store.writer import Transaction, Writer
 log = structlog.get_logger("tocsin.store")
 T = TypeVar("T")
 GENERATION = "configurations"  # the cursor that counts changes of configurations and switches
-COLUMNS = "account, id, kind, name, description, enabled, connection, selectors, version, created_at, updated_at"
+COLUMNS = (
+    "account, id, kind, name, description, enabled, connection, selectors, options, version, created_at, updated_at"
+)
+# A configuration as it is read: with the health of its receiver.
+SELECT = (
+    f"SELECT {', '.join(f'c.{name}' for name in COLUMNS.split(', '))},"
+    f" {', '.join(f'h.{name}' for name in endpoint_health.NAMES)} FROM endpoint_configurations AS c"
+    " LEFT JOIN endpoint_health AS h ON h.account = c.account AND h.configuration_id = c.id"
+)
 CREATE_METHOD = "CreateEndpointConfiguration"
 
 
@@ -58,7 +67,7 @@ class ConfigurationCodec:
         One that cannot be decrypted is empty, so that its owner can see the configuration, write the
         secret anew or delete it; when `strict`, TocsinError KEY_MISSING instead: nothing is sent unsigned.
         """
-        account, configuration_id, kind, name, description, enabled, connection, selectors, *rest = row
+        account, configuration_id, kind, name, description, enabled, connection, selectors, options, *rest = row
         bare = EndpointConfiguration(
             id=configuration_id,
             account=account,
@@ -68,6 +77,8 @@ class ConfigurationCodec:
             enabled=bool(enabled),
             connection=json.loads(connection),
             selectors=tuple(Selector(*entry) for entry in json.loads(selectors)),
+            options=read_options(options),
+            health=endpoint_health.of_row(tuple(rest[3:])),
             version=rest[0],
             created_at=rest[1],
             updated_at=rest[2],
@@ -155,11 +166,11 @@ class Notifications:
             created_at=now,
             updated_at=now,
         )
-        marks = ",".join("?" * 11)
+        marks = ",".join("?" * 12)
         transaction.connection.execute(
             f"INSERT INTO endpoint_configurations ({COLUMNS}) VALUES ({marks})",
             (new.account, new.id, new.kind, new.name, new.description, new.enabled, self._codec.sealed(new),
-             _selectors_json(new), new.version, now, now),
+             _selectors_json(new), new.options.stored(), new.version, now, now),
         )  # fmt: skip
         request_keys.remember(transaction, new.account, CREATE_METHOD, request_id, digest, new.id)
         _raise_generation(transaction)
@@ -171,7 +182,7 @@ class Notifications:
 
     def _get(self, connection: sqlite3.Connection, account: str, configuration_id: str) -> EndpointConfiguration:
         row = connection.execute(
-            f"SELECT {COLUMNS} FROM endpoint_configurations WHERE account = ? AND id = ?",
+            f"{SELECT} WHERE c.account = ? AND c.id = ?",
             (account, configuration_id),
         ).fetchone()
         if row is None:
@@ -183,8 +194,7 @@ class Notifications:
 
         def read(connection: sqlite3.Connection) -> list[EndpointConfiguration]:
             rows = connection.execute(
-                f"SELECT {COLUMNS} FROM endpoint_configurations"
-                " WHERE account = ? AND id > ? AND (? = '' OR kind = ?) ORDER BY id LIMIT ?",
+                f"{SELECT} WHERE c.account = ? AND c.id > ? AND (? = '' OR c.kind = ?) ORDER BY c.id LIMIT ?",
                 (account, after, kind, kind, size),
             )
             return [self._codec.read(row) for row in rows]
@@ -210,9 +220,9 @@ class Notifications:
             )
             transaction.connection.execute(
                 "UPDATE endpoint_configurations SET name = ?, description = ?, enabled = ?, connection = ?,"
-                " selectors = ?, version = ?, updated_at = ? WHERE account = ? AND id = ?",
+                " selectors = ?, options = ?, version = ?, updated_at = ? WHERE account = ? AND id = ?",
                 (new.name, new.description, new.enabled, self._codec.sealed(new), _selectors_json(new),
-                 new.version, new.updated_at, account, configuration_id),
+                 new.options.stored(), new.version, new.updated_at, account, configuration_id),
             )  # fmt: skip
             if old.enabled and not new.enabled:
                 deliveries.pause(transaction, configuration=(account, configuration_id))
@@ -232,6 +242,7 @@ class Notifications:
                 "DELETE FROM endpoint_configurations WHERE account = ? AND id = ?",
                 (account, configuration_id),
             )
+            endpoint_health.forget(transaction.connection, account, configuration_id)
             deliveries.cancel(transaction, account, configuration_id, "DELETED")
             _raise_generation(transaction)
 
@@ -259,7 +270,7 @@ class Notifications:
         def read(connection: sqlite3.Connection) -> tuple[int, list[EndpointConfiguration], dict[str, bool]]:
             # The generation is read first: a change that comes between is noticed by the router.
             generation = cursor_position(connection, GENERATION)
-            rows = connection.execute(f"SELECT {COLUMNS} FROM endpoint_configurations ORDER BY id")
+            rows = connection.execute(f"{SELECT} ORDER BY c.id")
             return generation, [c for row in rows if (c := self._readable(row)) is not None], _switches(connection)
 
         return await self._read(read)

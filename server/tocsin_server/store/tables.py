@@ -144,10 +144,34 @@ class ConfigurationRow(Model):
     version = BigIntegerField()
     created_at = BigIntegerField()
     updated_at = BigIntegerField()
+    options = TextField(default="{}")
 
     class Meta:
         table_name = "endpoint_configurations"
         primary_key = CompositeKey("account", "id")
+
+
+class HealthRow(Model):
+    """How the receiver of one configuration does; one that has never failed has no row."""
+
+    account = TextField()
+    configuration_id = TextField()
+    state = TextField()
+    reason = TextField()
+    since = BigIntegerField()
+    until = BigIntegerField()
+    failures = IntegerField()
+    first_failure_at = BigIntegerField()
+    broken = IntegerField()
+    throttles = IntegerField()
+    not_found = IntegerField()
+    told_at = BigIntegerField()
+    told_percent = IntegerField()
+
+    class Meta:
+        table_name = "endpoint_health"
+        primary_key = CompositeKey("account", "configuration_id")
+        without_rowid = True
 
 
 class DeliveryRow(Model):

@@ -50,6 +50,42 @@ EMAIL_SECURITY_NONE: EmailSecurity.ValueType  # 3
 """No protection; refused when a password is set."""
 Global___EmailSecurity: _TypeAlias = EmailSecurity  # noqa: Y015
 
+class _HealthState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HealthStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HealthState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HEALTH_STATE_UNSPECIFIED: _HealthState.ValueType  # 0
+    """Never sent."""
+    HEALTH_STATE_HEALTHY: _HealthState.ValueType  # 1
+    """They are sent."""
+    HEALTH_STATE_THROTTLED: _HealthState.ValueType  # 2
+    """The receiver asked to wait, or is overloaded: nothing is sent until `until`."""
+    HEALTH_STATE_FAILING: _HealthState.ValueType  # 3
+    """The receiver fails again and again: one delivery is tried at `until`, the others wait."""
+    HEALTH_STATE_DISABLED: _HealthState.ValueType  # 4
+    """Nothing is sent, until the configuration passes a test (or, when it is switched off, until it is
+    switched on).
+    """
+
+class HealthState(_HealthState, metaclass=_HealthStateEnumTypeWrapper):
+    """Whether deliveries to a configuration are sent."""
+
+HEALTH_STATE_UNSPECIFIED: HealthState.ValueType  # 0
+"""Never sent."""
+HEALTH_STATE_HEALTHY: HealthState.ValueType  # 1
+"""They are sent."""
+HEALTH_STATE_THROTTLED: HealthState.ValueType  # 2
+"""The receiver asked to wait, or is overloaded: nothing is sent until `until`."""
+HEALTH_STATE_FAILING: HealthState.ValueType  # 3
+"""The receiver fails again and again: one delivery is tried at `until`, the others wait."""
+HEALTH_STATE_DISABLED: HealthState.ValueType  # 4
+"""Nothing is sent, until the configuration passes a test (or, when it is switched off, until it is
+switched on).
+"""
+Global___HealthState: _TypeAlias = HealthState  # noqa: Y015
+
 class _DeliveryState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -293,6 +329,111 @@ class Selector(_message.Message):
 Global___Selector: _TypeAlias = Selector  # noqa: Y015
 
 @_typing.final
+class Rate(_message.Message):
+    """How often deliveries may be sent to one receiver."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PER_SECOND_FIELD_NUMBER: _builtins.int
+    per_second: _builtins.float
+    """Attempts a second, evenly spaced: 0.001 to 1000. 0 or unset is no limit."""
+    def __init__(
+        self,
+        *,
+        per_second: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["per_second", b"per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rate: _TypeAlias = Rate  # noqa: Y015
+
+@_typing.final
+class DeliveryOptions(_message.Message):
+    """How the deliveries of a configuration are made and sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRY_SCHEDULE_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def retry_schedule(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Seconds from each attempt to the next, made uneven by a fifth; after the last one the delivery is
+        given up. Empty: 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400 (75.6 hours in all).
+        """
+
+    @_builtins.property
+    def rate(self) -> Global___Rate:
+        """The pace; unset is as fast as the receiver takes them."""
+
+    def __init__(
+        self,
+        *,
+        retry_schedule: _abc.Iterable[_builtins.int] | None = ...,
+        rate: Global___Rate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate", "retry_schedule", b"retry_schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveryOptions: _TypeAlias = DeliveryOptions  # noqa: Y015
+
+@_typing.final
+class Health(_message.Message):
+    """How the receiver of a configuration does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    CONSECUTIVE_FAILURES_FIELD_NUMBER: _builtins.int
+    FIRST_FAILURE_TIME_FIELD_NUMBER: _builtins.int
+    state: Global___HealthState.ValueType
+    """What follows for its deliveries."""
+    reason: _builtins.str
+    """Why, empty when all is well. THROTTLED: THROTTLED (as the receiver asked), OVERLOADED. FAILING:
+    CREDENTIALS and NOT_FOUND (its deliveries are paused), else the error class of the newest failure.
+    DISABLED: GONE (it answered 410), FAILURES (five days of nothing else), SWITCHED_OFF.
+    """
+    consecutive_failures: _builtins.int
+    """Failures since the newest success."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it has been in this state; unset while nothing has ever gone wrong."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When the next attempt may be made; unset when nothing has to be waited for."""
+
+    @_builtins.property
+    def first_failure_time(self) -> _timestamp_pb2.Timestamp:
+        """When the first of these was; five days later the configuration is disabled."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___HealthState.ValueType = ...,
+        reason: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        consecutive_failures: _builtins.int = ...,
+        first_failure_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_failure_time", b"first_failure_time", "since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consecutive_failures", b"consecutive_failures", "first_failure_time", b"first_failure_time", "reason", b"reason", "since", b"since", "state", b"state", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Health: _TypeAlias = Health  # noqa: Y015
+
+@_typing.final
 class EndpointConfiguration(_message.Message):
     """One receiver and the events that it is told about."""
 
@@ -309,6 +450,8 @@ class EndpointConfiguration(_message.Message):
     SELECTORS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by the server: 32 hex digits."""
     account: _builtins.str
@@ -343,6 +486,14 @@ class EndpointConfiguration(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was changed last."""
 
+    @_builtins.property
+    def options(self) -> Global___DeliveryOptions:
+        """How its deliveries are made and sent; unset: as each option says."""
+
+    @_builtins.property
+    def health(self) -> Global___Health:
+        """How its receiver does, and what follows from that."""
+
     def __init__(
         self,
         *,
@@ -357,10 +508,12 @@ class EndpointConfiguration(_message.Message):
         selectors: _abc.Iterable[Global___Selector] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        options: Global___DeliveryOptions | None = ...,
+        health: Global___Health | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "connection", b"connection", "create_time", b"create_time", "email", b"email", "enabled", b"enabled", "update_time", b"update_time", "webhook", b"webhook"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "connection", b"connection", "create_time", b"create_time", "email", b"email", "enabled", b"enabled", "health", b"health", "options", b"options", "update_time", b"update_time", "webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "account", b"account", "connection", b"connection", "create_time", b"create_time", "description", b"description", "email", b"email", "enabled", b"enabled", "id", b"id", "kind", b"kind", "name", b"name", "selectors", b"selectors", "update_time", b"update_time", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "account", b"account", "connection", b"connection", "create_time", b"create_time", "description", b"description", "email", b"email", "enabled", b"enabled", "health", b"health", "id", b"id", "kind", b"kind", "name", b"name", "options", b"options", "selectors", b"selectors", "update_time", b"update_time", "webhook", b"webhook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
@@ -957,7 +1110,7 @@ class UpdateEndpointConfigurationRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: name, description, enabled, webhook, email, selectors. Unset: all
+        """Which fields to change: name, description, enabled, webhook, email, selectors, options. Unset: all
         of these.
         """
 

@@ -1,0 +1,44 @@
+"""Options and health of a configuration on the wire.
+
+A new option is read in `read` and written in `answer`.
+"""
+
+from __future__ import annotations
+
+from tocsin.v1 import notifications_pb2 as pb
+
+from tocsin_server.api.timestamps import timestamp
+from tocsin_server.domain.health import HealthState
+from tocsin_server.domain.notifications import EndpointConfiguration
+from tocsin_server.domain.options import DeliveryOptions
+
+
+def read(sent: pb.DeliveryOptions) -> DeliveryOptions:
+    """Make options of what a client sent."""
+    return DeliveryOptions(retry_schedule=tuple(sent.retry_schedule), rate_per_second=sent.rate.per_second)
+
+
+def answer(options: DeliveryOptions) -> pb.DeliveryOptions:
+    """Give options as a client reads them."""
+    message = pb.DeliveryOptions(retry_schedule=options.retry_schedule)
+    if options.rate_per_second:
+        message.rate.per_second = options.rate_per_second
+    return message
+
+
+def health(configuration: EndpointConfiguration) -> pb.Health:
+    """Give the health of a configuration's receiver; one that is switched off is disabled, however it did."""
+    known = configuration.health
+    on = configuration.enabled
+    message = pb.Health(
+        state=pb.HealthState.Value(f"HEALTH_STATE_{known.state if on else HealthState.DISABLED}"),
+        reason=known.reason if on else "SWITCHED_OFF",
+        consecutive_failures=known.failures,
+    )
+    if known.since and on:
+        message.since.CopyFrom(timestamp(known.since))
+    if known.until and on:
+        message.until.CopyFrom(timestamp(known.until))
+    if known.first_failure_at:
+        message.first_failure_time.CopyFrom(timestamp(known.first_failure_at))
+    return message
