@@ -136,7 +136,7 @@ class Router:
         if not stored.frame:
             return []  # damaged: it cannot be told
         own = stored.head.service == OWN_SERVICE
-        found = [self.book.configurations[key] for key in self._index.matching(stored.position, stored.head)]
+        found = [self.book.configurations[key] for key in self._index.matching(stored.position, stored.head, stored.frame)]
         # An event about a configuration is never routed to it: it would tell a dead one of its death.
         return [c for c in found if not (own and stored.head.resource_id == c.id)]
 

@@ -294,6 +294,7 @@ class Selector(_message.Message):
     RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
     SUBTYPE_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
+    WHERE_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """"account": events of the configuration's account. "global": of every account; only on
     configurations of the account `admin`.
@@ -310,6 +311,10 @@ class Selector(_message.Message):
     """Exact; empty is any."""
     service: _builtins.str
     """Service of the event's source, exact; empty is any."""
+    where: _builtins.str
+    """A condition in CEL over the whole event, as in an event filter's `where`; checked when it is given,
+    bounded in cost. Empty: none.
+    """
     def __init__(
         self,
         *,
@@ -319,10 +324,11 @@ class Selector(_message.Message):
         resource_type: _builtins.str = ...,
         subtype: _builtins.str = ...,
         service: _builtins.str = ...,
+        where: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "resource_type", b"resource_type", "scope", b"scope", "service", b"service", "subtype", b"subtype", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "resource_type", b"resource_type", "scope", b"scope", "service", b"service", "subtype", b"subtype", "type", b"type", "where", b"where"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
