@@ -35,13 +35,54 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
-    """What today's rules say about an event and a configuration: `missed` has a list for each selector."""
+class Subject:
+    """An event as it is judged: where it stands, its head and its stored form."""
 
+    position: int
+    head: EventHead
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What today's rules say about an event and a configuration; `missed` has a list for each selector."""
+
+    configuration: EndpointConfiguration
+    endpoint_enabled: bool
     fate: Fate
     reason: str
     missed: Sequence[Sequence[Missed]]
-    silences: Sequence[str] = ()
+
+
+def explain(
+    configuration: EndpointConfiguration, endpoint_enabled: bool, subject: Subject, now: int
+) -> Explanation:
+    """Say what would become of an event at a configuration, if it were routed now."""
+    account = configuration.account
+    found = [
+        missed(selector, account, subject.position, subject.head, subject.frame)
+        for selector in configuration.selectors
+    ]
+    fate, reason = _fate(configuration, endpoint_enabled, now)
+    if is_about(subject.head, configuration):
+        fate, reason = Fate.NOT_SELECTED, "ABOUT_ITSELF"
+    elif all(found):
+        fate, reason = Fate.NOT_SELECTED, "" if found else "NO_SELECTORS"
+    return Explanation(configuration, endpoint_enabled, fate, reason, found)
+
+
+def _fate(configuration: EndpointConfiguration, endpoint_enabled: bool, now: int) -> tuple[Fate, str]:
+    """Say what becomes of an event that is chosen."""
+    health = configuration.health
+    if not endpoint_enabled:
+        return Fate.PAUSED, "ENDPOINT_DISABLED"
+    if not configuration.enabled:
+        return Fate.PAUSED, "DISABLED"
+    if health.pauses:
+        return Fate.PAUSED, health.pauses
+    if health.sends_after > now:
+        return Fate.HELD, health.reason
+    return Fate.SENT, ""
 
 
 def missed(selector: Selector, account: str, position: int, head: EventHead, frame: bytes) -> list[Missed]:
