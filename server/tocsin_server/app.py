@@ -74,6 +74,8 @@ from tocsin_server.store.writer import Writer
 log = structlog.get_logger("tocsin.app")
 SERVICES: tuple[type[Service], ...] = (EventLogService, NotificationsService, AlertingService, SystemService)
 SWITCH_INTERVAL_S = 0.0005
+# Events are made by the thousand and kept for a while, and hold no cycles: look for these less often.
+GC_THRESHOLDS = (20_000, 20, 20)
 
 LIMITS = {
     "event_bytes": event_log.EVENT_BYTES_MAX,
@@ -240,6 +242,7 @@ class App:
         ]
         await self._serve(server, services, parts)
         gc.freeze()  # what was built at start never becomes garbage: collections look at less
+        gc.set_threshold(*GC_THRESHOLDS)
 
     def _start_store(self, store: Store) -> StoreParts:
         readers = Readers(store)
