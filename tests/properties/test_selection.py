@@ -113,7 +113,9 @@ def test_a_filter_means_the_same_in_sql_as_in_memory(heads: list[EventHead], eve
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["admin", "acme"]), SELECTORS), max_size=12), HEADS, st.integers(1, 3), FRAMES)
+@given(
+    st.lists(st.tuples(st.sampled_from(["admin", "acme"]), SELECTORS), max_size=12), HEADS, st.integers(1, 3), FRAMES
+)
 def test_the_index_finds_exactly_what_the_selectors_choose(
     selectors: list[tuple[str, Selector]], head: EventHead, position: int, frame: bytes
 ) -> None:

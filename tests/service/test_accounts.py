@@ -25,6 +25,7 @@ from tests.support.servers import Api, Refusal, Subscriber, refused
 
 OTHER = (("x-tocsin-account", "acme"),)
 SECRET_WORD = "confidential"
+ENDLESS = ("WatchDeliveries",)  # streams of which the first message is looked at
 
 
 async def test_events_of_another_account_are_not_there(api: Api) -> None:
@@ -281,6 +282,17 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
         without("deliveries"),
     ),
     "GetDelivery": (lambda mine: pb.GetDeliveryRequest(id=mine.delivery_id), not_found),
+    "WatchDeliveries": (lambda mine: pb.WatchDeliveriesRequest(), without("deliveries")),
+    "RetryDelivery": (lambda mine: pb.RetryDeliveryRequest(id=mine.delivery_id), not_found),
+    "CancelDelivery": (lambda mine: pb.CancelDeliveryRequest(id=mine.delivery_id), not_found),
+    "RecoverDeliveries": (
+        lambda mine: pb.RecoverDeliveriesRequest(configuration_id=mine.configuration.id),
+        not_found,
+    ),
+    "GetDeliveryStatistics": (
+        lambda mine: pb.GetDeliveryStatisticsRequest(),
+        answered(lambda a, mine: not a[0].ListFields()),
+    ),
     "ListAlertTypes": (lambda mine: alerting_pb.ListAlertTypesRequest(), everybodys),
     "CreateAlert": (
         lambda mine: alerting_pb.CreateAlertRequest(alert=alert(), request_id="r"),
@@ -337,6 +349,10 @@ async def answers_of(api: Api, method: MethodDescriptor, request: Message) -> An
         return [answer async for answer in exchange(iter([request]), metadata=OTHER)]
     make: Any = api.channel.unary_stream if method.server_streaming else api.channel.unary_unary
     running = make(path, type(request).SerializeToString, decode)(request, metadata=OTHER)
+    if method.name in ENDLESS:
+        answers = [await anext(aiter(running))]
+        running.cancel()
+        return answers
     return [answer async for answer in running] if method.server_streaming else [await running]
 
 

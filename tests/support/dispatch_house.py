@@ -13,8 +13,8 @@ from tocsin_server.api.event_redaction import EventRedaction
 from tocsin_server.app import system_runtime
 from tocsin_server.dispatch.delivery import Deliverer
 from tocsin_server.dispatch.routing import Router
-from tocsin_server.domain.event_log import Appended
-from tocsin_server.domain.notifications import EndpointConfiguration
+from tocsin_server.domain.event_log import Appended, Event
+from tocsin_server.domain.notifications import Delivery, EndpointConfiguration
 from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.domain.selection import Selector
 from tocsin_server.endpoints import discover
@@ -49,8 +49,12 @@ class DispatchHouse:
         self.outbox = StoreOutbox(self.writer, self.readers, self.tail, self.notifications)
         self.door = HttpDoor(Egress(["127.0.0.0/8"]))
         self.deliverer = Deliverer(self.outbox, self.runtime, discover(self.door), lambda: self.router.book, ui_url="")
-        self.router = Router(self.outbox, self.runtime, self.deliverer.room, lambda row, event: None)
+        self.router = Router(self.outbox, self.runtime, self.deliverer.lanes, self._not_sent, self.deliverer.booked)
         self._drafts = Drafts(self.runtime, b"d" * 32, EventRedaction(SecretKeys(())))
+
+    def _not_sent(self, row: Delivery, event: Event | None) -> None:
+        """Take a delivery from the router and send it to nobody: its place is free again."""
+        self.deliverer.lanes.give_back((row.account, row.configuration_id))
 
     async def append(self, *events: str | pb.Event, account: str = "admin") -> list[Appended]:
         """Append events, given whole or by their types."""
@@ -68,6 +72,7 @@ class DispatchHouse:
 
     async def deliver(self) -> None:
         """Step the deliverer until nothing is due, and wait for what it has begun."""
+        self.deliverer.look_anew()
         while await self.deliverer.step():
             pass
         await self.settled()

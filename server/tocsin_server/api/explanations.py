@@ -17,11 +17,13 @@ from tocsin_server.api.event_filters import micros
 from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
 from tocsin_server.api.timestamps import timestamp
+from tocsin_server.domain.deliveries import DeliveryQuery
+from tocsin_server.domain.delivery_ports import DeliveryStore
 from tocsin_server.domain.errors import not_found
 from tocsin_server.domain.event_log import EventHead
 from tocsin_server.domain.explanation import Explanation, Missed, Subject, explain
 from tocsin_server.domain.notifications import Delivery, EndpointConfiguration
-from tocsin_server.domain.ports import DeliveryQuery, EventLogStore, NotificationStore, Runtime
+from tocsin_server.domain.ports import EventLogStore, NotificationStore, Runtime
 from tocsin_server.domain.selection import Selector
 from tocsin_server.domain.selector_presets import PRESETS
 
@@ -34,10 +36,17 @@ class ExplanationService(Service):
     descriptor = pb.DESCRIPTOR.services_by_name["Notifications"]
 
     def __init__(
-        self, log: EventLogStore, store: NotificationStore, drafts: Drafts, tokens: PageTokens, runtime: Runtime
+        self,
+        log: EventLogStore,
+        store: NotificationStore,
+        deliveries: DeliveryStore,
+        drafts: Drafts,
+        tokens: PageTokens,
+        runtime: Runtime,
     ) -> None:
         self._log = log
         self._store = store
+        self._deliveries = deliveries
         self._drafts = drafts
         self._tokens = tokens
         self._now = runtime.now
@@ -82,13 +91,11 @@ class ExplanationService(Service):
             made.created_at.CopyFrom(timestamp(self._now()))
             return made
         if kind == "event_id":
-            frame = await self._log.get(caller.account, request.event_id)
-        else:
-            frame = await self._log.get_at(request.position)
-        event = log_pb.GetEventResponse.FromString(frame).event
-        if event.account != caller.account and (caller.acting_for or caller.account != "admin"):
+            return _decoded(await self._log.get(caller.account, request.event_id))
+        event = _decoded(await self._log.get_at(request.position))
+        if event.account != caller.account and not caller.is_admin:
             raise not_found("event", f"at position {request.position}")
-        return event
+        return _decoded(await self._log.get(event.account, event.id))  # one that is hidden is not there
 
     async def _configurations(
         self, request: pb.ExplainEventRequest, caller: Caller
@@ -107,10 +114,14 @@ class ExplanationService(Service):
         """Read the deliveries of a stored event in the caller's account, by configuration."""
         query = DeliveryQuery(caller.account, event_id=event.id)
         found: defaultdict[str, list[Delivery]] = defaultdict(list)
-        for delivery in await self._store.deliveries(query, None, DELIVERIES_MAX):
+        for delivery in (await self._deliveries.page(query, None, DELIVERIES_MAX)).deliveries:
             if delivery.event_position == event.position:
                 found[delivery.configuration_id].append(delivery)
         return found
+
+
+def _decoded(frame: bytes) -> log_pb.Event:
+    return log_pb.GetEventResponse.FromString(frame).event
 
 
 def subject_of(event: log_pb.Event) -> Subject:

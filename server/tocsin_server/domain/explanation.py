@@ -54,14 +54,11 @@ class Explanation:
     missed: Sequence[Sequence[Missed]]
 
 
-def explain(
-    configuration: EndpointConfiguration, endpoint_enabled: bool, subject: Subject, now: int
-) -> Explanation:
+def explain(configuration: EndpointConfiguration, endpoint_enabled: bool, subject: Subject, now: int) -> Explanation:
     """Say what would become of an event at a configuration, if it were routed now."""
     account = configuration.account
     found = [
-        missed(selector, account, subject.position, subject.head, subject.frame)
-        for selector in configuration.selectors
+        missed(selector, account, subject.position, subject.head, subject.frame) for selector in configuration.selectors
     ]
     fate, reason = _fate(configuration, endpoint_enabled, now)
     if is_about(subject.head, configuration):

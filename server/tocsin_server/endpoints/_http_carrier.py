@@ -19,12 +19,13 @@ from httpx_aiohttp import AiohttpTransport
 
 from tocsin_server.domain.notifications import EXCERPT_BYTES_MAX, SEND_DEADLINE_S
 from tocsin_server.endpoints.addresses import BlockedAddress, Egress
-from tocsin_server.endpoints.http import Answer
+from tocsin_server.endpoints.faults import class_of
+from tocsin_server.endpoints.http import Answer, NoAnswer
 
 CONNECT_DEADLINE_S = 10.0
 BODY_BYTES_MAX = 64 * 1024  # an answer is read so far, for its verdict; the rest is dropped
 CONNECTIONS_MAX = 256
-CONNECTIONS_PER_HOST = 32
+CONNECTIONS_PER_HOST = 64
 
 
 class _VettedResolver(AbstractResolver):
@@ -78,7 +79,7 @@ class Carrier:
         return self._transport
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Post once; raises OSError or TimeoutError when there is no answer."""
+        """Post once; raises NoAnswer, BlockedAddress or TimeoutError when there is no answer."""
         self._egress.vet_literal(httpx.URL(url).host)
         request = httpx.Request("POST", url, headers=headers, content=body)
         request.extensions = {"timeout": {"connect": CONNECT_DEADLINE_S}}
@@ -90,7 +91,7 @@ class Carrier:
                 blocked = _blocked(error)
                 if blocked is not None:
                     raise blocked from error
-                raise OSError(_plainly(error)) from error
+                raise NoAnswer(class_of(error), _plainly(error)) from error
             try:
                 excerpt = await _beginning(response)
             finally:

@@ -108,7 +108,9 @@ class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliver
     DELIVERY_STATE_CANCELLED: _DeliveryState.ValueType  # 6
     """Not wanted any more, `reason` says why. Final."""
     DELIVERY_STATE_PAUSED: _DeliveryState.ValueType  # 7
-    """Held because its endpoint or its configuration is switched off."""
+    """Held, `reason` says why: DISABLED (its endpoint or its configuration is switched off), or the
+    health of its configuration: CREDENTIALS, NOT_FOUND, GONE, FAILURES.
+    """
 
 class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
     """What became of a delivery."""
@@ -128,7 +130,9 @@ DELIVERY_STATE_EXHAUSTED: DeliveryState.ValueType  # 5
 DELIVERY_STATE_CANCELLED: DeliveryState.ValueType  # 6
 """Not wanted any more, `reason` says why. Final."""
 DELIVERY_STATE_PAUSED: DeliveryState.ValueType  # 7
-"""Held because its endpoint or its configuration is switched off."""
+"""Held, `reason` says why: DISABLED (its endpoint or its configuration is switched off), or the
+health of its configuration: CREDENTIALS, NOT_FOUND, GONE, FAILURES.
+"""
 Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
 
 class _Verdict:
@@ -149,6 +153,14 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """It failed in a way that will not pass for this message."""
     VERDICT_GONE: _Verdict.ValueType  # 5
     """The receiver is gone for good."""
+    VERDICT_CONFIGURATION: _Verdict.ValueType  # 6
+    """The configuration is at fault (its credentials, its address), not the message: once that is sure,
+    its deliveries are paused, and one is tried each hour.
+    """
+    VERDICT_OUTAGE: _Verdict.ValueType  # 7
+    """This server or its network is at fault: it is tried again soon, no attempt of the schedule is used,
+    and the receiver is not blamed.
+    """
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """How one attempt ended."""
@@ -165,7 +177,119 @@ VERDICT_PERMANENT: Verdict.ValueType  # 4
 """It failed in a way that will not pass for this message."""
 VERDICT_GONE: Verdict.ValueType  # 5
 """The receiver is gone for good."""
+VERDICT_CONFIGURATION: Verdict.ValueType  # 6
+"""The configuration is at fault (its credentials, its address), not the message: once that is sure,
+its deliveries are paused, and one is tried each hour.
+"""
+VERDICT_OUTAGE: Verdict.ValueType  # 7
+"""This server or its network is at fault: it is tried again soon, no attempt of the schedule is used,
+and the receiver is not blamed.
+"""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _ErrorClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ErrorClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ERROR_CLASS_UNSPECIFIED: _ErrorClass.ValueType  # 0
+    """Nothing, or it is not known yet."""
+    ERROR_CLASS_DNS_ERROR: _ErrorClass.ValueType  # 1
+    """The receiver's name does not exist or has no address."""
+    ERROR_CLASS_DNS_UNAVAILABLE: _ErrorClass.ValueType  # 2
+    """No name can be looked up at the moment. Our own fault."""
+    ERROR_CLASS_NETWORK_UNREACHABLE: _ErrorClass.ValueType  # 3
+    """There is no way out of this machine. Our own fault."""
+    ERROR_CLASS_CONNECTION_REFUSED: _ErrorClass.ValueType  # 4
+    """Nobody listens at the address."""
+    ERROR_CLASS_CONNECTION_RESET: _ErrorClass.ValueType  # 5
+    """The receiver closed the connection before it had answered."""
+    ERROR_CLASS_CONNECTION_ERROR: _ErrorClass.ValueType  # 6
+    """There was no connection for another reason."""
+    ERROR_CLASS_TIMEOUT: _ErrorClass.ValueType  # 7
+    """There was no complete answer in time."""
+    ERROR_CLASS_TLS_ERROR: _ErrorClass.ValueType  # 8
+    """The certificate cannot be trusted, or there is no common protocol."""
+    ERROR_CLASS_PROTOCOL_ERROR: _ErrorClass.ValueType  # 9
+    """The answer is not one of its protocol."""
+    ERROR_CLASS_BLOCKED_ADDRESS: _ErrorClass.ValueType  # 10
+    """The address may not be reached from here."""
+    ERROR_CLASS_REDIRECT: _ErrorClass.ValueType  # 11
+    """The receiver sends elsewhere, which is not followed; `error` has the place."""
+    ERROR_CLASS_REFUSED: _ErrorClass.ValueType  # 12
+    """The receiver refuses this message (400, 413, 415, 422)."""
+    ERROR_CLASS_CREDENTIALS: _ErrorClass.ValueType  # 13
+    """The receiver does not accept the credentials (401, 403)."""
+    ERROR_CLASS_NOT_FOUND: _ErrorClass.ValueType  # 14
+    """The receiver does not know the address (404)."""
+    ERROR_CLASS_GONE: _ErrorClass.ValueType  # 15
+    """The receiver is gone for good (410)."""
+    ERROR_CLASS_THROTTLED: _ErrorClass.ValueType  # 16
+    """The receiver asks to wait (429, or 403 with a limit)."""
+    ERROR_CLASS_CLIENT_ERROR: _ErrorClass.ValueType  # 17
+    """Another answer that blames the sender (4xx)."""
+    ERROR_CLASS_SERVER_ERROR: _ErrorClass.ValueType  # 18
+    """The receiver failed (5xx)."""
+    ERROR_CLASS_OVERLOADED: _ErrorClass.ValueType  # 19
+    """The receiver is overloaded (502, 504)."""
+    ERROR_CLASS_RENDER: _ErrorClass.ValueType  # 20
+    """The message could not be made."""
+    ERROR_CLASS_INTERRUPTED: _ErrorClass.ValueType  # 21
+    """The attempt was broken off; whether the receiver has taken it is not known."""
+    ERROR_CLASS_INTERNAL: _ErrorClass.ValueType  # 22
+    """A fault of this server."""
+
+class ErrorClass(_ErrorClass, metaclass=_ErrorClassEnumTypeWrapper):
+    """What went wrong in an attempt."""
+
+ERROR_CLASS_UNSPECIFIED: ErrorClass.ValueType  # 0
+"""Nothing, or it is not known yet."""
+ERROR_CLASS_DNS_ERROR: ErrorClass.ValueType  # 1
+"""The receiver's name does not exist or has no address."""
+ERROR_CLASS_DNS_UNAVAILABLE: ErrorClass.ValueType  # 2
+"""No name can be looked up at the moment. Our own fault."""
+ERROR_CLASS_NETWORK_UNREACHABLE: ErrorClass.ValueType  # 3
+"""There is no way out of this machine. Our own fault."""
+ERROR_CLASS_CONNECTION_REFUSED: ErrorClass.ValueType  # 4
+"""Nobody listens at the address."""
+ERROR_CLASS_CONNECTION_RESET: ErrorClass.ValueType  # 5
+"""The receiver closed the connection before it had answered."""
+ERROR_CLASS_CONNECTION_ERROR: ErrorClass.ValueType  # 6
+"""There was no connection for another reason."""
+ERROR_CLASS_TIMEOUT: ErrorClass.ValueType  # 7
+"""There was no complete answer in time."""
+ERROR_CLASS_TLS_ERROR: ErrorClass.ValueType  # 8
+"""The certificate cannot be trusted, or there is no common protocol."""
+ERROR_CLASS_PROTOCOL_ERROR: ErrorClass.ValueType  # 9
+"""The answer is not one of its protocol."""
+ERROR_CLASS_BLOCKED_ADDRESS: ErrorClass.ValueType  # 10
+"""The address may not be reached from here."""
+ERROR_CLASS_REDIRECT: ErrorClass.ValueType  # 11
+"""The receiver sends elsewhere, which is not followed; `error` has the place."""
+ERROR_CLASS_REFUSED: ErrorClass.ValueType  # 12
+"""The receiver refuses this message (400, 413, 415, 422)."""
+ERROR_CLASS_CREDENTIALS: ErrorClass.ValueType  # 13
+"""The receiver does not accept the credentials (401, 403)."""
+ERROR_CLASS_NOT_FOUND: ErrorClass.ValueType  # 14
+"""The receiver does not know the address (404)."""
+ERROR_CLASS_GONE: ErrorClass.ValueType  # 15
+"""The receiver is gone for good (410)."""
+ERROR_CLASS_THROTTLED: ErrorClass.ValueType  # 16
+"""The receiver asks to wait (429, or 403 with a limit)."""
+ERROR_CLASS_CLIENT_ERROR: ErrorClass.ValueType  # 17
+"""Another answer that blames the sender (4xx)."""
+ERROR_CLASS_SERVER_ERROR: ErrorClass.ValueType  # 18
+"""The receiver failed (5xx)."""
+ERROR_CLASS_OVERLOADED: ErrorClass.ValueType  # 19
+"""The receiver is overloaded (502, 504)."""
+ERROR_CLASS_RENDER: ErrorClass.ValueType  # 20
+"""The message could not be made."""
+ERROR_CLASS_INTERRUPTED: ErrorClass.ValueType  # 21
+"""The attempt was broken off; whether the receiver has taken it is not known."""
+ERROR_CLASS_INTERNAL: ErrorClass.ValueType  # 22
+"""A fault of this server."""
+Global___ErrorClass: _TypeAlias = ErrorClass  # noqa: Y015
 
 class _EventFate:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -587,6 +711,7 @@ class Attempt(_message.Message):
     RESPONSE_EXCERPT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
+    ERROR_CLASS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3 ...: the fence of every write about the delivery."""
     verdict: Global___Verdict.ValueType
@@ -597,6 +722,8 @@ class Attempt(_message.Message):
     """Up to 4 KiB of the receiver's answer."""
     error: _builtins.str
     """What went wrong, in a sentence; empty when nothing did."""
+    error_class: Global___ErrorClass.ValueType
+    """What went wrong, for programs."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -620,10 +747,11 @@ class Attempt(_message.Message):
         response_excerpt: _builtins.str = ...,
         error: _builtins.str = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
+        error_class: Global___ErrorClass.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "next_attempt_at", b"next_attempt_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "next_attempt_at", b"next_attempt_at", "number", b"number", "response_excerpt", b"response_excerpt", "started_at", b"started_at", "status_code", b"status_code", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "error_class", b"error_class", "next_attempt_at", b"next_attempt_at", "number", b"number", "response_excerpt", b"response_excerpt", "started_at", b"started_at", "status_code", b"status_code", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -760,6 +888,8 @@ class Delivery(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_CLASS_FIELD_NUMBER: _builtins.int
+    STATUS_CODE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by the server: 32 hex digits."""
     account: _builtins.str
@@ -771,7 +901,9 @@ class Delivery(_message.Message):
     state: Global___DeliveryState.ValueType
     """What became of it."""
     reason: _builtins.str
-    """Why it ended without being delivered: ATTEMPTS, PERMANENT, RENDER, GONE, EXPIRED, DELETED."""
+    """Why it ended without being delivered, or is paused. EXHAUSTED: ATTEMPTS, PERMANENT, RENDER, EXPIRED.
+    CANCELLED: GONE, EXPIRED, DELETED, BY_HAND.
+    """
     correlation_id: _builtins.str
     """Joins what belongs together: taken from the event."""
     request_id: _builtins.str
@@ -780,6 +912,10 @@ class Delivery(_message.Message):
     """W3C trace context: taken from the event."""
     attempt_count: _builtins.int
     """How many attempts were made."""
+    error_class: Global___ErrorClass.ValueType
+    """What went wrong in the newest attempt that has ended."""
+    status_code: _builtins.int
+    """The receiver's answer to that attempt; 0 when there was none."""
     @_builtins.property
     def event(self) -> Global___Delivery.EventSubject:
         """An event of the log."""
@@ -833,10 +969,12 @@ class Delivery(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         attempt_count: _builtins.int = ...,
+        error_class: Global___ErrorClass.ValueType = ...,
+        status_code: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "create_time", b"create_time", "end_time", b"end_time", "event", b"event", "next_attempt_at", b"next_attempt_at", "subject", b"subject", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alert", b"alert", "attempt_count", b"attempt_count", "attempts", b"attempts", "configuration_id", b"configuration_id", "correlation_id", b"correlation_id", "create_time", b"create_time", "end_time", b"end_time", "event", b"event", "id", b"id", "kind", b"kind", "next_attempt_at", b"next_attempt_at", "reason", b"reason", "recipients", b"recipients", "request_id", b"request_id", "state", b"state", "subject", b"subject", "test", b"test", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alert", b"alert", "attempt_count", b"attempt_count", "attempts", b"attempts", "configuration_id", b"configuration_id", "correlation_id", b"correlation_id", "create_time", b"create_time", "end_time", b"end_time", "error_class", b"error_class", "event", b"event", "id", b"id", "kind", b"kind", "next_attempt_at", b"next_attempt_at", "reason", b"reason", "recipients", b"recipients", "request_id", b"request_id", "state", b"state", "status_code", b"status_code", "subject", b"subject", "test", b"test", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["event", "alert", "test"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -1325,6 +1463,10 @@ class ListDeliveriesRequest(_message.Message):
     ALERT_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ERROR_CLASSES_FIELD_NUMBER: _builtins.int
+    STATUS_CODES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     configuration_id: _builtins.str
     """The configuration that they go to."""
     event_id: _builtins.str
@@ -1339,6 +1481,22 @@ class ListDeliveriesRequest(_message.Message):
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___DeliveryState.ValueType]:
         """States; none is any."""
 
+    @_builtins.property
+    def error_classes(self) -> _containers.RepeatedScalarFieldContainer[Global___ErrorClass.ValueType]:
+        """Error classes of the newest attempt; none is any."""
+
+    @_builtins.property
+    def status_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Status codes of the newest attempt, exact ("503") or by class ("5xx"); none is any."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Routed at this time or later."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Routed before this time."""
+
     def __init__(
         self,
         *,
@@ -1348,10 +1506,14 @@ class ListDeliveriesRequest(_message.Message):
         alert_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        error_classes: _abc.Iterable[Global___ErrorClass.ValueType] | None = ...,
+        status_codes: _abc.Iterable[_builtins.str] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "configuration_id", b"configuration_id", "event_id", b"event_id", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "configuration_id", b"configuration_id", "error_classes", b"error_classes", "event_id", b"event_id", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "states", b"states", "status_codes", b"status_codes", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1359,7 +1521,7 @@ Global___ListDeliveriesRequest: _TypeAlias = ListDeliveriesRequest  # noqa: Y015
 
 @_typing.final
 class ListDeliveriesResponse(_message.Message):
-    """A page of deliveries."""
+    """A page of deliveries. It can be short, or empty, and not the last: go on while there is a token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1430,6 +1592,294 @@ class GetDeliveryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDeliveryResponse: _TypeAlias = GetDeliveryResponse  # noqa: Y015
+
+@_typing.final
+class WatchDeliveriesRequest(_message.Message):
+    """Asks to be told of deliveries as they change. Every criterion that is set has to be met."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    ERROR_CLASSES_FIELD_NUMBER: _builtins.int
+    STATUS_CODES_FIELD_NUMBER: _builtins.int
+    configuration_id: _builtins.str
+    """The configuration that they go to."""
+    event_id: _builtins.str
+    """The event that they tell."""
+    alert_id: _builtins.str
+    """The alert that caused them."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___DeliveryState.ValueType]:
+        """States; none is any."""
+
+    @_builtins.property
+    def error_classes(self) -> _containers.RepeatedScalarFieldContainer[Global___ErrorClass.ValueType]:
+        """Error classes of the newest attempt; none is any."""
+
+    @_builtins.property
+    def status_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Status codes of the newest attempt, exact ("503") or by class ("5xx"); none is any."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___DeliveryState.ValueType] | None = ...,
+        configuration_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        alert_id: _builtins.str = ...,
+        error_classes: _abc.Iterable[Global___ErrorClass.ValueType] | None = ...,
+        status_codes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "configuration_id", b"configuration_id", "error_classes", b"error_classes", "event_id", b"event_id", "states", b"states", "status_codes", b"status_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDeliveriesRequest: _TypeAlias = WatchDeliveriesRequest  # noqa: Y015
+
+@_typing.final
+class WatchDeliveriesResponse(_message.Message):
+    """Deliveries that have changed; none in the first message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """The deliveries as they are now, without their attempts."""
+
+    def __init__(
+        self,
+        *,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDeliveriesResponse: _TypeAlias = WatchDeliveriesResponse  # noqa: Y015
+
+@_typing.final
+class RetryDeliveryRequest(_message.Message):
+    """Names a delivery to try now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The delivery's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDeliveryRequest: _TypeAlias = RetryDeliveryRequest  # noqa: Y015
+
+@_typing.final
+class RetryDeliveryResponse(_message.Message):
+    """The delivery is due."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> Global___Delivery:
+        """The delivery, without its attempts."""
+
+    def __init__(
+        self,
+        *,
+        delivery: Global___Delivery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDeliveryResponse: _TypeAlias = RetryDeliveryResponse  # noqa: Y015
+
+@_typing.final
+class CancelDeliveryRequest(_message.Message):
+    """Names a delivery to cancel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The delivery's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDeliveryRequest: _TypeAlias = CancelDeliveryRequest  # noqa: Y015
+
+@_typing.final
+class CancelDeliveryResponse(_message.Message):
+    """The delivery is cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> Global___Delivery:
+        """The delivery, without its attempts."""
+
+    def __init__(
+        self,
+        *,
+        delivery: Global___Delivery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDeliveryResponse: _TypeAlias = CancelDeliveryResponse  # noqa: Y015
+
+@_typing.final
+class RecoverDeliveriesRequest(_message.Message):
+    """Says which deliveries begin anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    configuration_id: _builtins.str
+    """The configuration that they go to."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Routed at this time or later; unset: from the first on."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Routed before this time; unset: up to now."""
+
+    def __init__(
+        self,
+        *,
+        configuration_id: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration_id", b"configuration_id", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverDeliveriesRequest: _TypeAlias = RecoverDeliveriesRequest  # noqa: Y015
+
+@_typing.final
+class RecoverDeliveriesResponse(_message.Message):
+    """Deliveries begin anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOVERED_COUNT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    recovered_count: _builtins.int
+    """How many do."""
+    more: _builtins.bool
+    """Whether there may be more: repeat the call."""
+    def __init__(
+        self,
+        *,
+        recovered_count: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "recovered_count", b"recovered_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverDeliveriesResponse: _TypeAlias = RecoverDeliveriesResponse  # noqa: Y015
+
+@_typing.final
+class GetDeliveryStatisticsRequest(_message.Message):
+    """Asks what became of all deliveries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALL_ACCOUNTS_FIELD_NUMBER: _builtins.int
+    all_accounts: _builtins.bool
+    """Of every account; only the account `admin`, acting for itself."""
+    def __init__(
+        self,
+        *,
+        all_accounts: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_accounts", b"all_accounts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryStatisticsRequest: _TypeAlias = GetDeliveryStatisticsRequest  # noqa: Y015
+
+@_typing.final
+class GetDeliveryStatisticsResponse(_message.Message):
+    """What became of all deliveries, of the account or of every account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTED_FIELD_NUMBER: _builtins.int
+    DELIVERED_FIELD_NUMBER: _builtins.int
+    EXHAUSTED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    SILENCED_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    routed: _builtins.int
+    """All that were ever made."""
+    delivered: _builtins.int
+    """Taken by their receivers."""
+    exhausted: _builtins.int
+    """Given up."""
+    cancelled: _builtins.int
+    """Not wanted any more."""
+    silenced: _builtins.int
+    """Kept quiet by a silence."""
+    open: _builtins.int
+    """All others: waiting, under way, held."""
+    def __init__(
+        self,
+        *,
+        routed: _builtins.int = ...,
+        delivered: _builtins.int = ...,
+        exhausted: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        silenced: _builtins.int = ...,
+        open: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "delivered", b"delivered", "exhausted", b"exhausted", "open", b"open", "routed", b"routed", "silenced", b"silenced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryStatisticsResponse: _TypeAlias = GetDeliveryStatisticsResponse  # noqa: Y015
 
 @_typing.final
 class ListSelectorPresetsRequest(_message.Message):
