@@ -101,6 +101,11 @@ async def test_configurations_and_deliveries_of_another_account_are_not_there(ap
             pb.TestEndpointConfigurationRequest(configuration=configuration), metadata=OTHER
         ),
         stub.GetDelivery(pb.GetDeliveryRequest(id=posted.id), metadata=OTHER),
+        stub.ExplainEvent(pb.ExplainEventRequest(event_id=posted.verified()["data"]["id"]), metadata=OTHER),
+        stub.ExplainEvent(pb.ExplainEventRequest(position=posted.verified()["data"]["position"]), metadata=OTHER),
+        stub.ExplainEvent(
+            pb.ExplainEventRequest(event=log_pb.Event(type="t"), configuration_id=configuration.id), metadata=OTHER
+        ),
     ]
     for attempt in attempts:
         assert (await refused(attempt)).reason == "NOT_FOUND"

@@ -19,7 +19,7 @@ from tocsin_server.api.server import Service
 from tocsin_server.api.timestamps import timestamp
 from tocsin_server.domain.deliveries import DeliveryQuery
 from tocsin_server.domain.delivery_ports import DeliveryStore
-from tocsin_server.domain.errors import not_found
+from tocsin_server.domain.errors import invalid_field, not_found
 from tocsin_server.domain.event_log import EventHead
 from tocsin_server.domain.explanation import Explanation, Missed, Subject, explain
 from tocsin_server.domain.notifications import Delivery, EndpointConfiguration
@@ -90,6 +90,8 @@ class ExplanationService(Service):
             made.position = self._log.head + 1
             made.created_at.CopyFrom(timestamp(self._now()))
             return made
+        if kind is not None and not getattr(request, kind):
+            raise invalid_field(kind, "is required")
         if kind == "event_id":
             return _decoded(await self._log.get(caller.account, request.event_id))
         event = _decoded(await self._log.get_at(request.position))
