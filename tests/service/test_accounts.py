@@ -254,6 +254,8 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
     "ReplayParked": (lambda mine: log_pb.ReplayParkedRequest(name="mine", all=True), not_found),
     "PurgeParked": (lambda mine: log_pb.PurgeParkedRequest(name="mine", all=True), not_found),
     "ListEndpoints": (lambda mine: pb.ListEndpointsRequest(), everybodys),
+    "ListSelectorPresets": (lambda mine: pb.ListSelectorPresetsRequest(), everybodys),
+    "ExplainEvent": (lambda mine: pb.ExplainEventRequest(event_id="mine"), not_found),
     "GetEndpoint": (lambda mine: pb.GetEndpointRequest(kind="webhook"), everybodys),
     "UpdateEndpoint": (
         lambda mine: pb.UpdateEndpointRequest(endpoint=pb.Endpoint(kind="webhook", enabled=False)),

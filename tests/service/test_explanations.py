@@ -49,7 +49,7 @@ async def test_the_quick_selections_are_those_of_the_table(api: Api, hook: Webho
 
 
 async def test_each_selector_says_what_the_event_misses(api: Api, hook: WebhookReceiver) -> None:
-    """A36, A37: an event is judged by each selector, criterion by criterion."""
+    """A04, A36, A37: an event is judged by each selector, criterion by criterion."""
     selectors = [
         EVERYTHING,
         pb.Selector(scope="account", level="error", type="user.*", resource_type="image_tag"),
