@@ -33,10 +33,13 @@ from tocsin_server.api.ingest import IngestService
 from tocsin_server.api.notifications import NotificationsService
 from tocsin_server.api.paging import PageTokens
 from tocsin_server.api.server import STREAMS_MAX, ApiServer, Service
+from tocsin_server.api.silences import SilenceService
 from tocsin_server.api.system import SystemService
 from tocsin_server.config import ConfigError, Settings
+from tocsin_server.dispatch.announcing import Announcer
 from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.dispatch.execution import THREADS, Execution
+from tocsin_server.dispatch.loop import Loop
 from tocsin_server.domain import (
     alerting,
     consumers,
@@ -69,12 +72,15 @@ from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
 from tocsin_server.store.retention import Retention, Rules, horizons
 from tocsin_server.store.secrets import KeyFile, SecretCipher
+from tocsin_server.store.silences import SilenceStore
 from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Writer
 
 log = structlog.get_logger("tocsin.app")
 SERVICES: tuple[type[Service], ...] = (EventLogService, NotificationsService, AlertingService, SystemService)
 SWITCH_INTERVAL_S = 0.0005
+RETAIN_EVERY_S = 60.0
+ANNOUNCE_EVERY_S = 30.0  # the backstop behind the timer of the next notice
 # Events are made by the thousand and kept for a while, and hold no cycles: look for these less often.
 GC_THRESHOLDS = (20_000, 20, 20)
 
@@ -217,11 +223,22 @@ class App:
         )
         alert_parts = self._build_alerting(store, parts)
         retention = self._retention(parts)
-        dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts, retention)
+        silences = SilenceStore(parts.writer, parts.readers)
+        announcer = Announcer(silences.tell, self.runtime)
+        announcing = Loop("silences", announcer.step, ANNOUNCE_EVERY_S)
+        announcer.wake_in = announcing.wake_in
+        also = [Loop("retention", retention.step, RETAIN_EVERY_S), announcing]
+        dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts, also)
         retention.nudge_router = dispatcher.nudge
         parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed(), dispatcher.follows_closely)
         parts.log.nudge_router = dispatcher.nudge
         store_of_notifications.changed = dispatcher.configurations_changed
+
+        def silences_changed() -> None:
+            dispatcher.configurations_changed()
+            dispatcher.wake(announcing)
+
+        silences.changed = silences_changed
         parts.deliveries.queued = dispatcher.deliveries_queued
         tokens = PageTokens(key_file.derive("page tokens"))
         digest_key = key_file.derive("digests")
@@ -238,7 +255,10 @@ class App:
             EventTypeService(catalogue, registered, tokens),
             NotificationsService(store_of_notifications, dispatcher, kinds, tokens, digest_key),
             DeliveryService(parts.deliveries, store_of_notifications, tokens),
-            ExplanationService(parts.log, store_of_notifications, parts.deliveries, drafts, tokens, self.runtime),
+            ExplanationService(
+                parts.log, store_of_notifications, parts.deliveries, drafts, silences, tokens, self.runtime
+            ),
+            SilenceService(silences, tokens, digest_key, self.runtime),
             AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
         ]
@@ -286,7 +306,7 @@ class App:
         kinds: dict[str, EndpointKind],
         door: HttpDoor,
         alert_parts: AlertingParts,
-        retention: Retention,
+        also: Sequence[Loop],
     ) -> Dispatcher:
         dispatcher = Dispatcher(
             outbox,
@@ -298,7 +318,7 @@ class App:
             self.settings["notifications.enabled"],
             alert_parts.execution,
             event_loop_factory(),
-            retention.step,
+            also,
         )
         # Before the first run: what it queues is sent at once.
         alert_parts.alerts.changed = dispatcher.alerts_changed

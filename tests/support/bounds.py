@@ -36,6 +36,7 @@ WEBHOOK = {
     "selectors": [{"scope": "account", "level": "*", "type": "*", "resource_type": "*"}],
     "options": {"retry_schedule": [5, 60], "rate": {"per_second": 1}},
 }
+SILENCE = {"filter": {"types": ["user.*"]}, "end_time": "9999-01-01T00:00:00Z", "comment": "c"}
 ALERT = {
     "name": "n",
     "alert_type_id": ".event-threshold",
@@ -79,6 +80,11 @@ VALID: dict[str, dict[str, Any]] = {
     "ListEndpointConfigurations": {},
     "UpdateEndpointConfiguration": {"configuration": {**WEBHOOK, "id": "x"}},
     "DeleteEndpointConfiguration": {"id": "x"},
+    "CreateSilence": {"silence": SILENCE, "duration": "60s"},
+    "GetSilence": {"id": "x"},
+    "ListSilences": {},
+    "UpdateSilence": {"silence": {**SILENCE, "id": "x"}},
+    "DeleteSilence": {"id": "x"},
     "ListSelectorPresets": {},
     "ExplainEvent": {"event": EVENT},
     "TestEndpointConfiguration": {"configuration": WEBHOOK},
