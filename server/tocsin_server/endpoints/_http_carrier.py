@@ -17,7 +17,7 @@ import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport
 
-from tocsin_server.domain.notifications import EXCERPT_BYTES_MAX, SEND_DEADLINE_S
+from tocsin_server.domain.notifications import EXCERPT_BYTES_MAX
 from tocsin_server.endpoints.addresses import BlockedAddress, Egress
 from tocsin_server.endpoints.faults import class_of
 from tocsin_server.endpoints.http import Answer, NoAnswer
@@ -57,8 +57,9 @@ class _VettedResolver(AbstractResolver):
 class Carrier:
     """Sends requests; belongs to the event loop that uses it first."""
 
-    def __init__(self, egress: Egress) -> None:
+    def __init__(self, egress: Egress, deadline_s: float) -> None:
         self._egress = egress
+        self._deadline_s = deadline_s
         self._transport: AiohttpTransport | None = None
 
     def _open(self) -> AiohttpTransport:
@@ -83,7 +84,7 @@ class Carrier:
         self._egress.vet_literal(httpx.URL(url).host)
         request = httpx.Request("POST", url, headers=headers, content=body)
         request.extensions = {"timeout": {"connect": CONNECT_DEADLINE_S}}
-        async with asyncio.timeout(SEND_DEADLINE_S):
+        async with asyncio.timeout(self._deadline_s):
             try:
                 response = await self._open().handle_async_request(request)
             except (httpx.TransportError, aiohttp.ClientError, ValueError) as error:
