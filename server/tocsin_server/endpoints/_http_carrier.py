@@ -23,6 +23,7 @@ from tocsin_server.endpoints.faults import class_of
 from tocsin_server.endpoints.http import Answer, NoAnswer
 
 CONNECT_DEADLINE_S = 10.0
+BODY_DEADLINE_S = 2.0  # for the beginning of a body, which decides nothing
 BODY_BYTES_MAX = 64 * 1024  # an answer is read so far, for its verdict; the rest is dropped
 CONNECTIONS_MAX = 256
 CONNECTIONS_PER_HOST = 64
@@ -93,10 +94,10 @@ class Carrier:
                 if blocked is not None:
                     raise blocked from error
                 raise NoAnswer(class_of(error), _plainly(error)) from error
-            try:
-                excerpt = await _beginning(response)
-            finally:
-                await response.aclose()
+        try:
+            excerpt = await _beginning(response)
+        finally:
+            await response.aclose()
         shown = excerpt[:EXCERPT_BYTES_MAX].decode("utf-8", "replace")
         return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, shown)
 
@@ -110,12 +111,13 @@ async def _beginning(response: httpx.Response) -> bytes:
     """Read the beginning of a body; a complete status line and headers already decide the verdict."""
     read = b""
     try:
-        async for chunk in response.aiter_raw():
-            read += chunk
-            if len(read) >= BODY_BYTES_MAX:
-                break
-    except (httpx.TransportError, aiohttp.ClientError, ValueError):
-        pass  # the connection broke after the headers: what was read is what there is
+        async with asyncio.timeout(BODY_DEADLINE_S):
+            async for chunk in response.aiter_raw():
+                read += chunk
+                if len(read) >= BODY_BYTES_MAX:
+                    break
+    except (httpx.TransportError, aiohttp.ClientError, ValueError, TimeoutError):
+        pass  # it broke or stalled after the headers: what was read is what there is
     return read[:BODY_BYTES_MAX]
 
 
