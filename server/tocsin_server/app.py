@@ -27,6 +27,7 @@ from tocsin_server.api.event_log import EventLogService
 from tocsin_server.api.event_lookups import EventLookupService
 from tocsin_server.api.event_redaction import EventRedaction
 from tocsin_server.api.event_types import EventTypeService
+from tocsin_server.api.explanations import ExplanationService
 from tocsin_server.api.ingest import IDLE_S as INGEST_IDLE_S
 from tocsin_server.api.ingest import IngestService
 from tocsin_server.api.notifications import NotificationsService
@@ -237,6 +238,7 @@ class App:
             EventTypeService(catalogue, registered, tokens),
             NotificationsService(store_of_notifications, dispatcher, kinds, tokens, digest_key),
             DeliveryService(parts.deliveries, store_of_notifications, tokens),
+            ExplanationService(parts.log, store_of_notifications, parts.deliveries, drafts, tokens, self.runtime),
             AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
         ]

@@ -101,6 +101,11 @@ async def test_configurations_and_deliveries_of_another_account_are_not_there(ap
             pb.TestEndpointConfigurationRequest(configuration=configuration), metadata=OTHER
         ),
         stub.GetDelivery(pb.GetDeliveryRequest(id=posted.id), metadata=OTHER),
+        stub.ExplainEvent(pb.ExplainEventRequest(event_id=posted.verified()["data"]["id"]), metadata=OTHER),
+        stub.ExplainEvent(pb.ExplainEventRequest(position=posted.verified()["data"]["position"]), metadata=OTHER),
+        stub.ExplainEvent(
+            pb.ExplainEventRequest(event=log_pb.Event(type="t"), configuration_id=configuration.id), metadata=OTHER
+        ),
     ]
     for attempt in attempts:
         assert (await refused(attempt)).reason == "NOT_FOUND"
@@ -249,6 +254,8 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
     "ReplayParked": (lambda mine: log_pb.ReplayParkedRequest(name="mine", all=True), not_found),
     "PurgeParked": (lambda mine: log_pb.PurgeParkedRequest(name="mine", all=True), not_found),
     "ListEndpoints": (lambda mine: pb.ListEndpointsRequest(), everybodys),
+    "ListSelectorPresets": (lambda mine: pb.ListSelectorPresetsRequest(), everybodys),
+    "ExplainEvent": (lambda mine: pb.ExplainEventRequest(event_id="mine"), not_found),
     "GetEndpoint": (lambda mine: pb.GetEndpointRequest(kind="webhook"), everybodys),
     "UpdateEndpoint": (
         lambda mine: pb.UpdateEndpointRequest(endpoint=pb.Endpoint(kind="webhook", enabled=False)),

@@ -79,6 +79,8 @@ VALID: dict[str, dict[str, Any]] = {
     "ListEndpointConfigurations": {},
     "UpdateEndpointConfiguration": {"configuration": {**WEBHOOK, "id": "x"}},
     "DeleteEndpointConfiguration": {"id": "x"},
+    "ListSelectorPresets": {},
+    "ExplainEvent": {"event": EVENT},
     "TestEndpointConfiguration": {"configuration": WEBHOOK},
     "ListDeliveries": {"status_codes": ["5xx", "404"], "error_classes": ["ERROR_CLASS_TIMEOUT"]},
     "GetDelivery": {"id": "x"},

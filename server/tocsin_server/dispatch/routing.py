@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from tocsin_server.domain.delivery_ports import Book, Outbox
-from tocsin_server.domain.event_log import OWN_SERVICE, Event, Stored
+from tocsin_server.domain.event_log import Event, Stored
+from tocsin_server.domain.explanation import is_about
 from tocsin_server.domain.lanes import Lanes
 from tocsin_server.domain.notifications import Delivery, EndpointConfiguration, State
 from tocsin_server.domain.ports import Runtime
@@ -166,10 +167,10 @@ class Router:
     def _receivers(self, stored: Stored) -> list[EndpointConfiguration]:
         if not stored.frame:
             return []  # damaged: it cannot be told
-        own = stored.head.service == OWN_SERVICE
-        found = [self.book.configurations[key] for key in self._index.matching(stored.position, stored.head)]
+        keys = self._index.matching(stored.position, stored.head, stored.frame)
+        found = [self.book.configurations[key] for key in keys]
         # An event about a configuration is never routed to it: it would tell a dead one of its death.
-        return [c for c in found if not (own and stored.head.resource_id == c.id)]
+        return [configuration for configuration in found if not is_about(stored.head, configuration)]
 
     def _row(self, stored: Stored, event: Event, configuration: EndpointConfiguration, now: int) -> Delivery:
         key = (configuration.account, configuration.id)

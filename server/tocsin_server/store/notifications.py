@@ -10,7 +10,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any, TypeVar
 
 import structlog
@@ -95,7 +95,7 @@ def _place(configuration: EndpointConfiguration, name: str) -> str:
 
 
 def _selectors_json(configuration: EndpointConfiguration) -> str:
-    return json.dumps([[*selector.criteria(), selector.after_position] for selector in configuration.selectors])
+    return json.dumps([list(astuple(selector)) for selector in configuration.selectors])
 
 
 class Notifications:

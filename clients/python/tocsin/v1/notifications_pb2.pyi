@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tocsin.v1 import event_log_pb2 as _event_log_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -290,6 +291,46 @@ ERROR_CLASS_INTERNAL: ErrorClass.ValueType  # 22
 """A fault of this server."""
 Global___ErrorClass: _TypeAlias = ErrorClass  # noqa: Y015
 
+class _EventFate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventFateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventFate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_FATE_UNSPECIFIED: _EventFate.ValueType  # 0
+    """Not set."""
+    EVENT_FATE_NOT_SELECTED: _EventFate.ValueType  # 1
+    """No selector chooses it."""
+    EVENT_FATE_SENT: _EventFate.ValueType  # 2
+    """It is sent."""
+    EVENT_FATE_HELD: _EventFate.ValueType  # 3
+    """It waits for its turn: the receiver asked to wait, or is being probed."""
+    EVENT_FATE_PAUSED: _EventFate.ValueType  # 4
+    """It waits until the endpoint or the configuration is on again, or its fault is repaired."""
+    EVENT_FATE_SILENCED: _EventFate.ValueType  # 5
+    """A silence keeps it from being told."""
+    EVENT_FATE_GROUPED: _EventFate.ValueType  # 6
+    """It is told in a digest."""
+
+class EventFate(_EventFate, metaclass=_EventFateEnumTypeWrapper):
+    """What becomes of an event at a configuration."""
+
+EVENT_FATE_UNSPECIFIED: EventFate.ValueType  # 0
+"""Not set."""
+EVENT_FATE_NOT_SELECTED: EventFate.ValueType  # 1
+"""No selector chooses it."""
+EVENT_FATE_SENT: EventFate.ValueType  # 2
+"""It is sent."""
+EVENT_FATE_HELD: EventFate.ValueType  # 3
+"""It waits for its turn: the receiver asked to wait, or is being probed."""
+EVENT_FATE_PAUSED: EventFate.ValueType  # 4
+"""It waits until the endpoint or the configuration is on again, or its fault is repaired."""
+EVENT_FATE_SILENCED: EventFate.ValueType  # 5
+"""A silence keeps it from being told."""
+EVENT_FATE_GROUPED: EventFate.ValueType  # 6
+"""It is told in a digest."""
+Global___EventFate: _TypeAlias = EventFate  # noqa: Y015
+
 @_typing.final
 class Endpoint(_message.Message):
     """A kind of receiver, with a system-wide switch."""
@@ -418,6 +459,7 @@ class Selector(_message.Message):
     RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
     SUBTYPE_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
+    WHERE_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """"account": events of the configuration's account. "global": of every account; only on
     configurations of the account `admin`.
@@ -434,6 +476,10 @@ class Selector(_message.Message):
     """Exact; empty is any."""
     service: _builtins.str
     """Service of the event's source, exact; empty is any."""
+    where: _builtins.str
+    """A condition in CEL over the whole event, as in an event filter's `where`; checked when it is given,
+    bounded in cost. Empty: none.
+    """
     def __init__(
         self,
         *,
@@ -443,10 +489,11 @@ class Selector(_message.Message):
         resource_type: _builtins.str = ...,
         subtype: _builtins.str = ...,
         service: _builtins.str = ...,
+        where: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "resource_type", b"resource_type", "scope", b"scope", "service", b"service", "subtype", b"subtype", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "resource_type", b"resource_type", "scope", b"scope", "service", b"service", "subtype", b"subtype", "type", b"type", "where", b"where"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1833,3 +1880,290 @@ class GetDeliveryStatisticsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDeliveryStatisticsResponse: _TypeAlias = GetDeliveryStatisticsResponse  # noqa: Y015
+
+@_typing.final
+class ListSelectorPresetsRequest(_message.Message):
+    """Asks for the quick selections. It has no fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSelectorPresetsRequest: _TypeAlias = ListSelectorPresetsRequest  # noqa: Y015
+
+@_typing.final
+class ListSelectorPresetsResponse(_message.Message):
+    """The quick selections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def presets(self) -> _containers.RepeatedCompositeFieldContainer[Global___SelectorPreset]:
+        """In the order in which people should see them."""
+
+    def __init__(
+        self,
+        *,
+        presets: _abc.Iterable[Global___SelectorPreset] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["presets", b"presets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSelectorPresetsResponse: _TypeAlias = ListSelectorPresetsResponse  # noqa: Y015
+
+@_typing.final
+class SelectorPreset(_message.Message):
+    """A quick selection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    ADMIN_ONLY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its name for programs: "user-errors"."""
+    title: _builtins.str
+    """Its name for people."""
+    admin_only: _builtins.bool
+    """Whether only the account `admin` may use it."""
+    @_builtins.property
+    def selector(self) -> Global___Selector:
+        """The selector, ready to be put into a configuration."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        selector: Global___Selector | None = ...,
+        admin_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_only", b"admin_only", "id", b"id", "selector", b"selector", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelectorPreset: _TypeAlias = SelectorPreset  # noqa: Y015
+
+@_typing.final
+class ExplainEventRequest(_message.Message):
+    """Asks for an explanation of one event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Id of a stored event of the account."""
+    position: _builtins.int
+    """Position of a stored event. That of another account is for the account `admin`, acting for itself."""
+    configuration_id: _builtins.str
+    """Only this configuration; empty is all of the account."""
+    page_size: _builtins.int
+    """Most configurations of the page: 0 is 100, more than 1000 is 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    @_builtins.property
+    def event(self) -> _event_log_pb2.Event:
+        """A made-up event, judged as if it were appended now."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        event: _event_log_pb2.Event | None = ...,
+        position: _builtins.int = ...,
+        configuration_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "event_id", b"event_id", "position", b"position", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration_id", b"configuration_id", "event", b"event", "event_id", b"event_id", "page_size", b"page_size", "page_token", b"page_token", "position", b"position", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["event_id", "event", "position"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___ExplainEventRequest: _TypeAlias = ExplainEventRequest  # noqa: Y015
+
+@_typing.final
+class ExplainEventResponse(_message.Message):
+    """Who is told about an event, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    EXPLANATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty at the end."""
+    @_builtins.property
+    def event(self) -> _event_log_pb2.Event:
+        """The event as it is judged: stored, or as it would be stored."""
+
+    @_builtins.property
+    def explanations(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventExplanation]:
+        """What became of it, or would, at each configuration of the page, by id."""
+
+    def __init__(
+        self,
+        *,
+        event: _event_log_pb2.Event | None = ...,
+        explanations: _abc.Iterable[Global___EventExplanation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "explanations", b"explanations", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainEventResponse: _TypeAlias = ExplainEventResponse  # noqa: Y015
+
+@_typing.final
+class EventExplanation(_message.Message):
+    """What became of an event at one configuration, and what today's rules say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SelectorVerdict(_message.Message):
+        """What a selector says about the event."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SELECTOR_FIELD_NUMBER: _builtins.int
+        MATCHED_FIELD_NUMBER: _builtins.int
+        MISSED_FIELD_NUMBER: _builtins.int
+        matched: _builtins.bool
+        """Whether it chooses the event."""
+        @_builtins.property
+        def selector(self) -> Global___Selector:
+            """The selector."""
+
+        @_builtins.property
+        def missed(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventExplanation.MissedCriterion]:
+            """What the event does not meet; empty where it matched."""
+
+        def __init__(
+            self,
+            *,
+            selector: Global___Selector | None = ...,
+            matched: _builtins.bool = ...,
+            missed: _abc.Iterable[Global___EventExplanation.MissedCriterion] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["matched", b"matched", "missed", b"missed", "selector", b"selector"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MissedCriterion(_message.Message):
+        """A criterion that the event does not meet."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CRITERION_FIELD_NUMBER: _builtins.int
+        WANTED_FIELD_NUMBER: _builtins.int
+        FOUND_FIELD_NUMBER: _builtins.int
+        criterion: _builtins.str
+        """Name of the field of `Selector`, or `after_position`: the event is older than the selector."""
+        wanted: _builtins.str
+        """What the selector wants."""
+        found: _builtins.str
+        """What the event has."""
+        def __init__(
+            self,
+            *,
+            criterion: _builtins.str = ...,
+            wanted: _builtins.str = ...,
+            found: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "found", b"found", "wanted", b"wanted"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SELECTORS_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    ENDPOINT_ENABLED_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    CHANGED_SINCE_FIELD_NUMBER: _builtins.int
+    configuration_id: _builtins.str
+    """The configuration."""
+    name: _builtins.str
+    """Its name."""
+    kind: _builtins.str
+    """The kind of its endpoint."""
+    fate: Global___EventFate.ValueType
+    """What would become of the event by today's rules."""
+    reason: _builtins.str
+    """Why, in one word, where the fate does not say it: DISABLED, CREDENTIALS, GONE, THROTTLED, ABOUT_ITSELF ..."""
+    enabled: _builtins.bool
+    """Whether the configuration is on."""
+    endpoint_enabled: _builtins.bool
+    """Whether its kind of endpoint is on."""
+    changed_since: _builtins.bool
+    """Whether the configuration was changed after the event was stored, so that what became of it may differ
+    from what today's rules say. So may a switch, the receiver's health or a silence.
+    """
+    @_builtins.property
+    def selectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventExplanation.SelectorVerdict]:
+        """What each selector says."""
+
+    @_builtins.property
+    def health(self) -> Global___Health:
+        """How its receiver does."""
+
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """What became of a stored event here: its deliveries to this configuration, without their attempts."""
+
+    def __init__(
+        self,
+        *,
+        configuration_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        fate: Global___EventFate.ValueType = ...,
+        reason: _builtins.str = ...,
+        selectors: _abc.Iterable[Global___EventExplanation.SelectorVerdict] | None = ...,
+        enabled: _builtins.bool = ...,
+        endpoint_enabled: _builtins.bool = ...,
+        health: Global___Health | None = ...,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
+        changed_since: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_since", b"changed_since", "configuration_id", b"configuration_id", "deliveries", b"deliveries", "enabled", b"enabled", "endpoint_enabled", b"endpoint_enabled", "fate", b"fate", "health", b"health", "kind", b"kind", "name", b"name", "reason", b"reason", "selectors", b"selectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventExplanation: _TypeAlias = EventExplanation  # noqa: Y015

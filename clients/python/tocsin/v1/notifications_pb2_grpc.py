@@ -77,6 +77,16 @@ class NotificationsStub(object):
                 request_serializer=tocsin_dot_v1_dot_notifications__pb2.DeleteEndpointConfigurationRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_notifications__pb2.DeleteEndpointConfigurationResponse.FromString,
                 _registered_method=True)
+        self.ListSelectorPresets = channel.unary_unary(
+                '/tocsin.v1.Notifications/ListSelectorPresets',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsResponse.FromString,
+                _registered_method=True)
+        self.ExplainEvent = channel.unary_unary(
+                '/tocsin.v1.Notifications/ExplainEvent',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventResponse.FromString,
+                _registered_method=True)
         self.TestEndpointConfiguration = channel.unary_unary(
                 '/tocsin.v1.Notifications/TestEndpointConfiguration',
                 request_serializer=tocsin_dot_v1_dot_notifications__pb2.TestEndpointConfigurationRequest.SerializeToString,
@@ -181,6 +191,23 @@ class NotificationsServicer(object):
 
     def DeleteEndpointConfiguration(self, request, context):
         """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSelectorPresets(self, request, context):
+        """Lists the quick selections: selectors that are asked for again and again. It has no pages: they are few.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainEvent(self, request, context):
+        """Explains who is told about an event and why: for each of the account's configurations, what became of a
+        stored event there, and what today's rules say about it, selector by selector and criterion by criterion.
+        Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
+        PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -295,6 +322,16 @@ def add_NotificationsServicer_to_server(servicer, server):
                     servicer.DeleteEndpointConfiguration,
                     request_deserializer=tocsin_dot_v1_dot_notifications__pb2.DeleteEndpointConfigurationRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_notifications__pb2.DeleteEndpointConfigurationResponse.SerializeToString,
+            ),
+            'ListSelectorPresets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSelectorPresets,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsResponse.SerializeToString,
+            ),
+            'ExplainEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainEvent,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventResponse.SerializeToString,
             ),
             'TestEndpointConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.TestEndpointConfiguration,
@@ -556,6 +593,60 @@ class Notifications(object):
             '/tocsin.v1.Notifications/DeleteEndpointConfiguration',
             tocsin_dot_v1_dot_notifications__pb2.DeleteEndpointConfigurationRequest.SerializeToString,
             tocsin_dot_v1_dot_notifications__pb2.DeleteEndpointConfigurationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSelectorPresets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/ListSelectorPresets',
+            tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/ExplainEvent',
+            tocsin_dot_v1_dot_notifications__pb2.ExplainEventRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.ExplainEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

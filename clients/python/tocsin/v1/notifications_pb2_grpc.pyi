@@ -61,6 +61,14 @@ class NotificationsStub:
     """
     DeleteEndpointConfiguration: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.DeleteEndpointConfigurationRequest, _notifications_pb2.DeleteEndpointConfigurationResponse]
     """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
+    ListSelectorPresets: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ListSelectorPresetsRequest, _notifications_pb2.ListSelectorPresetsResponse]
+    """Lists the quick selections: selectors that are asked for again and again. It has no pages: they are few."""
+    ExplainEvent: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ExplainEventRequest, _notifications_pb2.ExplainEventResponse]
+    """Explains who is told about an event and why: for each of the account's configurations, what became of a
+    stored event there, and what today's rules say about it, selector by selector and criterion by criterion.
+    Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
+    PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
+    """
     TestEndpointConfiguration: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
     A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
@@ -128,6 +136,14 @@ class NotificationsAsyncStub(NotificationsStub):
     """
     DeleteEndpointConfiguration: _aio.UnaryUnaryMultiCallable[_notifications_pb2.DeleteEndpointConfigurationRequest, _notifications_pb2.DeleteEndpointConfigurationResponse]  # type: ignore[assignment]
     """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
+    ListSelectorPresets: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ListSelectorPresetsRequest, _notifications_pb2.ListSelectorPresetsResponse]  # type: ignore[assignment]
+    """Lists the quick selections: selectors that are asked for again and again. It has no pages: they are few."""
+    ExplainEvent: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ExplainEventRequest, _notifications_pb2.ExplainEventResponse]  # type: ignore[assignment]
+    """Explains who is told about an event and why: for each of the account's configurations, what became of a
+    stored event there, and what today's rules say about it, selector by selector and criterion by criterion.
+    Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
+    PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
+    """
     TestEndpointConfiguration: _aio.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]  # type: ignore[assignment]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
     A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
@@ -240,6 +256,26 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_notifications_pb2.DeleteEndpointConfigurationResponse, _abc.Awaitable[_notifications_pb2.DeleteEndpointConfigurationResponse]]:
         """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListSelectorPresets(
+        self,
+        request: _notifications_pb2.ListSelectorPresetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.ListSelectorPresetsResponse, _abc.Awaitable[_notifications_pb2.ListSelectorPresetsResponse]]:
+        """Lists the quick selections: selectors that are asked for again and again. It has no pages: they are few."""
+
+    @_abc_1.abstractmethod
+    def ExplainEvent(
+        self,
+        request: _notifications_pb2.ExplainEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.ExplainEventResponse, _abc.Awaitable[_notifications_pb2.ExplainEventResponse]]:
+        """Explains who is told about an event and why: for each of the account's configurations, what became of a
+        stored event there, and what today's rules say about it, selector by selector and criterion by criterion.
+        Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
+        PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
+        """
 
     @_abc_1.abstractmethod
     def TestEndpointConfiguration(
