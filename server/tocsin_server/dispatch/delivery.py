@@ -8,6 +8,7 @@ is sent.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ import structlog
 
 from tocsin_server.domain.answers import of_no_answer, unmade
 from tocsin_server.domain.delivery_ports import Book, Outbox, Settled
-from tocsin_server.domain.errors import TocsinError
+from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.health import Health
 from tocsin_server.domain.lanes import Key, Lanes
@@ -29,6 +30,7 @@ UNKNOWN_WAIT_US = 500_000  # until the configurations are read anew
 STOP_GRACE_S = 20.0  # attempts under way may finish before their leases are given back
 IDLE_S = 30.0  # the store is asked so often what waits, even if nobody was told of anything
 TEST_PLAN = Plan(0.5)
+TESTS_MAX = 4  # of one account at a time: each may hang for the whole deadline
 
 
 class Deliverer:
@@ -49,6 +51,7 @@ class Deliverer:
         self._book = book
         self._ui_url = ui_url
         self._sending: dict[asyncio.Task[None], Delivery] = {}
+        self._testing: Counter[str] = Counter()
         self._holding: set[asyncio.Task[None]] = set()
         self._look_at = 0.0  # when the store is asked next what waits
         self.lanes = Lanes()
@@ -189,6 +192,16 @@ class Deliverer:
 
     async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
         """Send one test message, once; a stored configuration gets a delivery of its own."""
+        if self._testing[configuration.account] >= TESTS_MAX:
+            text = f"{TESTS_MAX} tests of the account are under way: wait for one of them"
+            raise TocsinError(Reason.TOO_MANY_TESTS, text, retry_s=1.0)
+        self._testing[configuration.account] += 1
+        try:
+            return await self._test(configuration, stored)
+        finally:
+            self._testing[configuration.account] -= 1
+
+    async def _test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
         now = self._runtime.now()
         delivery_id = self._runtime.new_id()
         row = Delivery(

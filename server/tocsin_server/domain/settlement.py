@@ -65,10 +65,3 @@ def _on_schedule(outcome: Outcome, scheduled: int, now: int, plan: Plan) -> Sett
     if outcome.retry_after_s is not None:
         wait_s = max(wait_s, min(outcome.retry_after_s, THROTTLE_MAX_S))
     return Settlement(State.RETRYING, "", now + int(wait_s * SECOND_US), scheduled + 1)
-
-
-def resumed(created_at: int, now: int, paused_max_age_us: int) -> tuple[State, str]:
-    """Decide what becomes of a paused delivery when its endpoint is on again."""
-    if now - created_at > paused_max_age_us:
-        return State.CANCELLED, "EXPIRED"
-    return State.PENDING, ""

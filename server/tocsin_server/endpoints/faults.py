@@ -33,7 +33,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None and cause not in found:
         found.append(cause)
-        cause = getattr(cause, "os_error", None) or cause.__cause__ or cause.__context__
+        before = None if cause.__suppress_context__ else cause.__context__
+        cause = getattr(cause, "os_error", None) or cause.__cause__ or before
     return reversed(found)
 
 

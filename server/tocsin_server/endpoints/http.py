@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tocsin_server.domain.notifications import SEND_DEADLINE_S
 from tocsin_server.domain.verdicts import ErrorClass
 from tocsin_server.endpoints.addresses import Egress
 
@@ -37,8 +38,9 @@ class NoAnswer(OSError):
 class HttpDoor:
     """Sends requests; belongs to the event loop that uses it first."""
 
-    def __init__(self, egress: Egress) -> None:
+    def __init__(self, egress: Egress, deadline_s: float = SEND_DEADLINE_S) -> None:
         self.egress = egress
+        self._deadline_s = deadline_s
         self._carrier: Carrier | None = None
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -47,7 +49,7 @@ class HttpDoor:
             # The libraries take a quarter of the time that a server needs to start: they come with the first request.
             module = await asyncio.to_thread(importlib.import_module, CARRIER)
             if self._carrier is None:
-                self._carrier = module.Carrier(self.egress)
+                self._carrier = module.Carrier(self.egress, self._deadline_s)
         return await self._carrier.post(url, headers, body)
 
     async def close(self) -> None:

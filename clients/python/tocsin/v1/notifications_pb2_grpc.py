@@ -279,8 +279,9 @@ class NotificationsServicer(object):
     def TestEndpointConfiguration(self, request, context):
         """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
         A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
-        off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
-        ENDPOINT_DISABLED.
+        off can be tested, a kind of endpoint that is cannot. A test that passes clears the health of the
+        configuration: one that was disabled is enabled again. An account has at most 4 tests under way.
+        Reasons: NOT_FOUND, INVALID_FIELD, ENDPOINT_DISABLED, TOO_MANY_TESTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

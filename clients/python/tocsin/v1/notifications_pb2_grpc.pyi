@@ -87,8 +87,9 @@ class NotificationsStub:
     TestEndpointConfiguration: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
     A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
-    off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
-    ENDPOINT_DISABLED.
+    off can be tested, a kind of endpoint that is cannot. A test that passes clears the health of the
+    configuration: one that was disabled is enabled again. An account has at most 4 tests under way.
+    Reasons: NOT_FOUND, INVALID_FIELD, ENDPOINT_DISABLED, TOO_MANY_TESTS.
     """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ListDeliveriesRequest, _notifications_pb2.ListDeliveriesResponse]
     """Lists the account's deliveries, newest first, without their attempts. Reasons:
@@ -176,8 +177,9 @@ class NotificationsAsyncStub(NotificationsStub):
     TestEndpointConfiguration: _aio.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]  # type: ignore[assignment]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
     A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
-    off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
-    ENDPOINT_DISABLED.
+    off can be tested, a kind of endpoint that is cannot. A test that passes clears the health of the
+    configuration: one that was disabled is enabled again. An account has at most 4 tests under way.
+    Reasons: NOT_FOUND, INVALID_FIELD, ENDPOINT_DISABLED, TOO_MANY_TESTS.
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ListDeliveriesRequest, _notifications_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists the account's deliveries, newest first, without their attempts. Reasons:
@@ -358,8 +360,9 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_notifications_pb2.TestEndpointConfigurationResponse, _abc.Awaitable[_notifications_pb2.TestEndpointConfigurationResponse]]:
         """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
         A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
-        off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
-        ENDPOINT_DISABLED.
+        off can be tested, a kind of endpoint that is cannot. A test that passes clears the health of the
+        configuration: one that was disabled is enabled again. An account has at most 4 tests under way.
+        Reasons: NOT_FOUND, INVALID_FIELD, ENDPOINT_DISABLED, TOO_MANY_TESTS.
         """
 
     @_abc_1.abstractmethod
