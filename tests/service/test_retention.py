@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from tocsin.v1 import event_log_pb2 as pb
-from tocsin_server.app import system_runtime
+from tocsin_server.runtime import system_runtime
 from tocsin_server.store import retention
 
 from tests.support.consumers import Client, create, until_status
