@@ -21,11 +21,13 @@ from tocsin_server.alert_types import discover as discover_alert_types
 from tocsin_server.api.alerting import AlertingService
 from tocsin_server.api.appends import AppendService
 from tocsin_server.api.consumers import ConsumersService
+from tocsin_server.api.deliveries import DeliveryService
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_log import EventLogService
 from tocsin_server.api.event_lookups import EventLookupService
 from tocsin_server.api.event_redaction import EventRedaction
 from tocsin_server.api.event_types import EventTypeService
+from tocsin_server.api.explanations import ExplanationService
 from tocsin_server.api.ingest import IDLE_S as INGEST_IDLE_S
 from tocsin_server.api.ingest import IngestService
 from tocsin_server.api.notifications import NotificationsService
@@ -35,7 +37,18 @@ from tocsin_server.api.system import SystemService
 from tocsin_server.config import ConfigError, Settings
 from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.dispatch.execution import THREADS, Execution
-from tocsin_server.domain import alerting, consumers, event_log, event_types, notifications, summary, templates, where
+from tocsin_server.domain import (
+    alerting,
+    consumers,
+    deliveries,
+    event_log,
+    event_types,
+    lanes,
+    notifications,
+    summary,
+    templates,
+    where,
+)
 from tocsin_server.domain.built_in_types import BUILT_IN
 from tocsin_server.domain.event_types import Catalogue
 from tocsin_server.domain.ports import EndpointKind, Runtime
@@ -46,6 +59,7 @@ from tocsin_server.endpoints.http import HttpDoor
 from tocsin_server.store.alerting import Alerts
 from tocsin_server.store.consumer_store import Consumers
 from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
+from tocsin_server.store.delivery_store import Deliveries
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
 from tocsin_server.store.event_types import EventTypes
@@ -61,6 +75,8 @@ from tocsin_server.store.writer import Writer
 log = structlog.get_logger("tocsin.app")
 SERVICES: tuple[type[Service], ...] = (EventLogService, NotificationsService, AlertingService, SystemService)
 SWITCH_INTERVAL_S = 0.0005
+# Events are made by the thousand and kept for a while, and hold no cycles: look for these less often.
+GC_THRESHOLDS = (20_000, 20, 20)
 
 LIMITS = {
     "event_bytes": event_log.EVENT_BYTES_MAX,
@@ -80,6 +96,8 @@ LIMITS = {
     "consumer_parked_events": consumers.PARKED_MAX,
     "consumer_waiting_events": consumers.WAITING_MAX,
     "endpoint_configurations": notifications.CONFIGURATIONS_MAX,
+    "deliveries_in_flight": lanes.IN_FLIGHT_MAX,
+    "recovered_deliveries": deliveries.RECOVERED_MAX,
     "response_excerpt_bytes": notifications.EXCERPT_BYTES_MAX,
     "attempts_shown": notifications.ATTEMPTS_SHOWN_MAX,
     "streams": STREAMS_MAX,
@@ -129,6 +147,7 @@ class StoreParts:
     writer: Writer
     log: LogStore
     consumers: Consumers
+    deliveries: Deliveries
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +208,13 @@ class App:
         )
         paused_max_age_us = self.settings["notifications.paused_max_age"] * 1_000_000
         store_of_notifications = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
-        outbox = StoreOutbox(parts.writer, parts.readers, parts.tail, store_of_notifications)
+        outbox = StoreOutbox(
+            parts.writer,
+            parts.readers,
+            parts.tail,
+            store_of_notifications,
+            self.settings["notifications.ended_max_age"] * 1_000_000,
+        )
         alert_parts = self._build_alerting(store, parts)
         retention = self._retention(parts)
         dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts, retention)
@@ -197,6 +222,7 @@ class App:
         parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed(), dispatcher.follows_closely)
         parts.log.nudge_router = dispatcher.nudge
         store_of_notifications.changed = dispatcher.configurations_changed
+        parts.deliveries.queued = dispatcher.deliveries_queued
         tokens = PageTokens(key_file.derive("page tokens"))
         digest_key = key_file.derive("digests")
         registered = EventTypes(parts.writer, parts.readers)
@@ -211,11 +237,14 @@ class App:
             EventLookupService(parts.log),
             EventTypeService(catalogue, registered, tokens),
             NotificationsService(store_of_notifications, dispatcher, kinds, tokens, digest_key),
+            DeliveryService(parts.deliveries, store_of_notifications, tokens),
+            ExplanationService(parts.log, store_of_notifications, parts.deliveries, drafts, tokens, self.runtime),
             AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
         ]
         await self._serve(server, services, parts)
         gc.freeze()  # what was built at start never becomes garbage: collections look at less
+        gc.set_threshold(*GC_THRESHOLDS)
 
     def _start_store(self, store: Store) -> StoreParts:
         readers = Readers(store)
@@ -234,7 +263,9 @@ class App:
         consumers_of_log = Consumers(writer, readers, following, self.runtime)
         consumers_of_log.start()
         self._cleanups.append(("consumers", consumers_of_log.stop))
-        return StoreParts(readers, tail, writer, LogStore(writer, reads, following), consumers_of_log)
+        return StoreParts(
+            readers, tail, writer, LogStore(writer, reads, following), consumers_of_log, Deliveries(writer, readers)
+        )
 
     def _retention(self, parts: StoreParts) -> Retention:
         rules = Rules(
@@ -296,6 +327,7 @@ class App:
             self.draining.set()
             parts.log.following.drain()
             await parts.consumers.drain()
+            parts.deliveries.watch.drain()
             await server.stop()
 
         self._cleanups.append(("drain", drain))

@@ -23,6 +23,7 @@ RANGES = {
     "server.port": (0, 65_535),
     "notifications.cycle_timers.notifications": (1, 3600),
     "notifications.paused_max_age": (0, 7 * 86_400),
+    "notifications.ended_max_age": (8 * 86_400, 100 * 365 * 86_400),
 }
 SECRET_NAMES = ("secret", "password", "token")  # no value of such a setting is ever shown
 

@@ -54,7 +54,7 @@ class Line:
 
     @property
     def method(self) -> str:
-        return self.command.rpartition("/")[2] if "/" in self.command else ""
+        return self.command.rpartition("/")[2].partition(" ")[0] if "/" in self.command else ""
 
 
 def lines() -> Iterator[Line]:

@@ -25,6 +25,7 @@ from tests.support.servers import Api, Refusal, Subscriber, refused
 
 OTHER = (("x-tocsin-account", "acme"),)
 SECRET_WORD = "confidential"
+ENDLESS = ("WatchDeliveries",)  # streams of which the first message is looked at
 
 
 async def test_events_of_another_account_are_not_there(api: Api) -> None:
@@ -100,6 +101,11 @@ async def test_configurations_and_deliveries_of_another_account_are_not_there(ap
             pb.TestEndpointConfigurationRequest(configuration=configuration), metadata=OTHER
         ),
         stub.GetDelivery(pb.GetDeliveryRequest(id=posted.id), metadata=OTHER),
+        stub.ExplainEvent(pb.ExplainEventRequest(event_id=posted.verified()["data"]["id"]), metadata=OTHER),
+        stub.ExplainEvent(pb.ExplainEventRequest(position=posted.verified()["data"]["position"]), metadata=OTHER),
+        stub.ExplainEvent(
+            pb.ExplainEventRequest(event=log_pb.Event(type="t"), configuration_id=configuration.id), metadata=OTHER
+        ),
     ]
     for attempt in attempts:
         assert (await refused(attempt)).reason == "NOT_FOUND"
@@ -248,6 +254,8 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
     "ReplayParked": (lambda mine: log_pb.ReplayParkedRequest(name="mine", all=True), not_found),
     "PurgeParked": (lambda mine: log_pb.PurgeParkedRequest(name="mine", all=True), not_found),
     "ListEndpoints": (lambda mine: pb.ListEndpointsRequest(), everybodys),
+    "ListSelectorPresets": (lambda mine: pb.ListSelectorPresetsRequest(), everybodys),
+    "ExplainEvent": (lambda mine: pb.ExplainEventRequest(event_id="mine"), not_found),
     "GetEndpoint": (lambda mine: pb.GetEndpointRequest(kind="webhook"), everybodys),
     "UpdateEndpoint": (
         lambda mine: pb.UpdateEndpointRequest(endpoint=pb.Endpoint(kind="webhook", enabled=False)),
@@ -281,6 +289,17 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
         without("deliveries"),
     ),
     "GetDelivery": (lambda mine: pb.GetDeliveryRequest(id=mine.delivery_id), not_found),
+    "WatchDeliveries": (lambda mine: pb.WatchDeliveriesRequest(), without("deliveries")),
+    "RetryDelivery": (lambda mine: pb.RetryDeliveryRequest(id=mine.delivery_id), not_found),
+    "CancelDelivery": (lambda mine: pb.CancelDeliveryRequest(id=mine.delivery_id), not_found),
+    "RecoverDeliveries": (
+        lambda mine: pb.RecoverDeliveriesRequest(configuration_id=mine.configuration.id),
+        not_found,
+    ),
+    "GetDeliveryStatistics": (
+        lambda mine: pb.GetDeliveryStatisticsRequest(),
+        answered(lambda a, mine: not a[0].ListFields()),
+    ),
     "ListAlertTypes": (lambda mine: alerting_pb.ListAlertTypesRequest(), everybodys),
     "CreateAlert": (
         lambda mine: alerting_pb.CreateAlertRequest(alert=alert(), request_id="r"),
@@ -337,6 +356,10 @@ async def answers_of(api: Api, method: MethodDescriptor, request: Message) -> An
         return [answer async for answer in exchange(iter([request]), metadata=OTHER)]
     make: Any = api.channel.unary_stream if method.server_streaming else api.channel.unary_unary
     running = make(path, type(request).SerializeToString, decode)(request, metadata=OTHER)
+    if method.name in ENDLESS:
+        answers = [await anext(aiter(running))]
+        running.cancel()
+        return answers
     return [answer async for answer in running] if method.server_streaming else [await running]
 
 

@@ -13,7 +13,8 @@ import pytest_asyncio
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.dispatch.loop import Loop
 from tocsin_server.domain.event_log import Batch, Checkpoint, OwnEvent
-from tocsin_server.domain.notifications import IN_FLIGHT_PER_CONFIGURATION, Delivery, State
+from tocsin_server.domain.lanes import WINDOW_FIRST
+from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.store import event_log
 
@@ -156,8 +157,8 @@ async def test_a_receiver_that_hangs_leaves_the_others_room(house: DispatchHouse
     house.change("DELETE FROM attempts")
     while await house.deliverer.step():
         pass
-    posted = await hook.until(IN_FLIGHT_PER_CONFIGURATION + 1)
-    assert sorted(p.path for p in posted) == ["/hook"] + ["/slow"] * IN_FLIGHT_PER_CONFIGURATION
+    posted = await hook.until(WINDOW_FIRST + 1)
+    assert sorted(p.path for p in posted) == ["/hook"] + ["/slow"] * WINDOW_FIRST
     let_go.set()
     await house.settled()
 
@@ -167,10 +168,10 @@ async def test_rows_that_find_no_place_are_told_of(house: DispatchHouse) -> None
     house.router.queued = lambda: told.append(True)
     await house.configure(NOWHERE)
     await house.router.begin()
-    await house.append(*["user.a"] * (IN_FLIGHT_PER_CONFIGURATION + 1))
+    await house.append(*["user.a"] * (WINDOW_FIRST + 1))
     await house.router.step()
     states = dict(house.sql("SELECT state, count(*) FROM deliveries GROUP BY state"))
-    assert states == {"SENDING": IN_FLIGHT_PER_CONFIGURATION, "PENDING": 1}
+    assert states == {"SENDING": WINDOW_FIRST, "PENDING": 1}
     assert told
 
 

@@ -11,7 +11,9 @@ from tocsin_server.api.errors import STATUS
 from tocsin_server.api.redaction import secret_fields
 from tocsin_server.api.server import action_of
 from tocsin_server.domain.errors import Reason
-from tocsin_server.domain.notifications import State, Verdict
+from tocsin_server.domain.health import HealthState
+from tocsin_server.domain.notifications import State
+from tocsin_server.domain.verdicts import ErrorClass, Verdict
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
@@ -31,6 +33,8 @@ def test_every_reason_has_a_status_and_stands_in_the_protos() -> None:
 def test_states_and_verdicts_are_those_of_the_protos() -> None:
     assert names(notifications_pb2.DeliveryState, "DELIVERY_STATE_") == {str(state) for state in State}
     assert names(notifications_pb2.Verdict, "VERDICT_") == {str(verdict) for verdict in Verdict}
+    assert names(notifications_pb2.HealthState, "HEALTH_STATE_") == {str(state) for state in HealthState}
+    assert names(notifications_pb2.ErrorClass, "ERROR_CLASS_") == {str(name) for name in ErrorClass if name}
 
 
 @pytest.mark.parametrize("method", methods(), ids=lambda method: str(method.full_name))
@@ -48,7 +52,7 @@ def test_requests_and_responses_are_named_after_their_method(method: MethodDescr
     "method", [m for m in methods() if m.name.startswith(("List", "Find"))], ids=lambda m: str(m.name)
 )
 def test_lists_have_pages_or_say_why_not(method: MethodDescriptor) -> None:
-    if method.name in ("ListEndpoints", "ListAlertTypes"):
+    if method.name in ("ListEndpoints", "ListAlertTypes", "ListSelectorPresets"):
         return  # the kinds and the types are few; the protos say so
     assert {"page_size", "page_token"} <= set(method.input_type.fields_by_name)
     assert "next_page_token" in method.output_type.fields_by_name

@@ -35,9 +35,12 @@ def selector(
     scope: str = "account",
     subtype: str = "",
     service: str = "",
+    where: str = "",
 ) -> Selector:
-    """Choose events. `type` is exact or a glob, `level` is "info", "error" or "*"."""
-    return Selector(scope=scope, level=level, type=type, resource_type=resource_type, subtype=subtype, service=service)
+    """Choose events. `type` is exact or a glob, `level` is "info", "error" or "*", `where` a condition in CEL."""
+    return Selector(
+        scope=scope, level=level, type=type, resource_type=resource_type, subtype=subtype, service=service, where=where
+    )
 
 
 def webhook(

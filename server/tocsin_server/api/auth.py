@@ -31,9 +31,14 @@ class Caller:
     correlation_id: str = ""
     traceparent: str = ""
 
+    @property
+    def is_admin(self) -> bool:
+        """Whether this is the account `admin`, acting for itself."""
+        return self.account == ADMIN and not self.acting_for
+
     def require_admin(self, act: str) -> None:
         """Refuse what only the account `admin`, acting for itself, may do."""
-        if self.account != ADMIN or self.acting_for:
+        if not self.is_admin:
             raise permission_denied(f"{act} is for the account {ADMIN!r} acting for itself")
 
 

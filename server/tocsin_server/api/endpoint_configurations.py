@@ -17,6 +17,7 @@ from tocsin.v1 import notifications_pb2 as pb
 
 from tocsin_server.api import delivery_options
 from tocsin_server.api.auth import Caller
+from tocsin_server.api.event_filters import check_where
 from tocsin_server.api.redaction import mask
 from tocsin_server.api.timestamps import timestamp
 from tocsin_server.domain.errors import Violation, invalid_field, invalid_fields
@@ -26,7 +27,7 @@ from tocsin_server.domain.selection import Selector
 
 PATH = "configuration"
 MASK = re.compile(r"\*{4}.{0,4}")
-CRITERIA = ("scope", "level", "type", "resource_type", "subtype", "service")
+CRITERIA = ("scope", "level", "type", "resource_type", "subtype", "service", "where")
 MUTABLE = ("name", "description", "enabled", "selectors", "options")
 
 
@@ -57,6 +58,8 @@ def judge(configuration: EndpointConfiguration, kinds: Mapping[str, EndpointKind
     for index, selector in enumerate(configuration.selectors):
         if selector.scope == "global":
             caller.require_admin(f"{PATH}.selectors[{index}].scope global")
+        if selector.where:
+            check_where(selector.where, f"{PATH}.selectors[{index}].where")
     kind = kinds[configuration.kind]
     wrong = [Violation(f"{PATH}.options.{v.path}", v.description) for v in configuration.options.check()]
     if wrong:
@@ -125,7 +128,7 @@ def changed(
 
 
 def _selectors(sent: pb.EndpointConfiguration) -> tuple[Selector, ...]:
-    return tuple(Selector(*(getattr(selector, name) for name in CRITERIA)) for selector in sent.selectors)
+    return tuple(Selector(**{name: getattr(selector, name) for name in CRITERIA}) for selector in sent.selectors)
 
 
 def answer(configuration: EndpointConfiguration) -> pb.EndpointConfiguration:
@@ -137,9 +140,7 @@ def answer(configuration: EndpointConfiguration) -> pb.EndpointConfiguration:
         name=configuration.name,
         description=configuration.description,
         enabled=configuration.enabled,
-        selectors=[
-            pb.Selector(**dict(zip(CRITERIA, selector.criteria(), strict=True))) for selector in configuration.selectors
-        ],
+        selectors=[selector_message(selector) for selector in configuration.selectors],
         create_time=timestamp(configuration.created_at),
         update_time=timestamp(configuration.updated_at),
         options=delivery_options.answer(configuration.options),
@@ -148,6 +149,11 @@ def answer(configuration: EndpointConfiguration) -> pb.EndpointConfiguration:
     _fill(getattr(message, configuration.kind), configuration.connection)
     mask(message)
     return message
+
+
+def selector_message(selector: Selector) -> pb.Selector:
+    """Give a selector as a client reads it."""
+    return pb.Selector(**dict(zip(CRITERIA, selector.criteria(), strict=True)))
 
 
 def _fields(connection: Message) -> dict[str, Any]:

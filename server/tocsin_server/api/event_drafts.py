@@ -21,6 +21,7 @@ from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api import bounds, quick_bounds
 from tocsin_server.api.auth import ANYBODY, Caller
+from tocsin_server.api.details_look import CLEAR, SUSPECT
 from tocsin_server.api.event_redaction import EventRedaction
 from tocsin_server.api.payload_checks import payload_warnings
 from tocsin_server.domain.encoding import wire_text, wire_timestamp
@@ -53,9 +54,7 @@ NO_LABELS: Mapping[str, str] = {}
 NO_CATALOGUE = Catalogue((), {})
 TIMESTAMP_TAG = b"\x6a"
 SECOND_US = 1_000_000
-DEPTH_MAX = 32  # levels of `details`
-# A number whose exponent is all ones, infinite or none: its last two bytes. No UTF-8 text has such a pair.
-NOT_FINITE = re.compile(rb"[\xf0-\xff][\x7f\xff]")
+URL_USER = re.compile(rb"://[^\s/?#@]+@")
 
 TAKEN = (
     "id",
@@ -84,6 +83,7 @@ class Drafts:
         self, runtime: Runtime, digest_key: bytes, redaction: EventRedaction, catalogue: Catalogue = NO_CATALOGUE
     ) -> None:
         self._redaction = redaction
+        self._look = redaction.look
         self._catalogue = catalogue
         self._now = runtime.now
         self._new_id: Callable[[], str] = runtime.new_id
@@ -132,13 +132,14 @@ class Drafts:
             call.digests.append(digest)
         else:
             body = event.SerializeToString()
-        if not call.is_checked and (service == OWN_SERVICE or is_suspect(event, body)):
+        look = self._look(event.details.SerializeToString()) if event.HasField("details") else CLEAR
+        if not call.is_checked and (look == SUSPECT or service == OWN_SERVICE or len(body) > EVENT_BYTES_MAX):
             raise _SuspectError
         given = digest if event_id else None
         event_id = event_id or self._new_id()
         has_time = event.HasField("timestamp")
         timestamp = _micros(event, call.now) if has_time else call.now
-        may_hold_secret = self._redaction.is_suspect(body)
+        may_hold_secret = look != CLEAR or (b"@" in body and URL_USER.search(body) is not None)
         if may_hold_secret or call.has_ids or (has_time and event.timestamp.nanos % 1000):
             body = self._completed(event, event_id, call, may_hold_secret)
         body += call.account if has_time else call.account_and_time
@@ -202,24 +203,6 @@ class _Call:
 @lru_cache(maxsize=1024)
 def _account_field(account: str) -> bytes:
     return wire_text(ACCOUNT_TAG, account)
-
-
-def is_suspect(event: pb.Event, body: bytes) -> bool:
-    """Tell from the encoded event whether something in it has to be looked at; never misses."""
-    if len(body) > EVENT_BYTES_MAX:
-        return True
-    if (b"\x7f" in body or b"\xff" in body) and NOT_FINITE.search(body) is not None:
-        return True
-    # Each level of a structure or a list has its tag in front.
-    if body.count(b"\x2a") + body.count(b"\x32") >= DEPTH_MAX - 1:
-        return bounds.is_suspect(event.details, DEPTH_MAX)
-    if b"\0" not in body:
-        return False
-    # A value of no kind, in a structure, in a list, or as the whole of `details`.
-    if b"\x12\0" in body or b"\x0a\0" in body or b"\x4a\0" in body:
-        return bounds.is_suspect(event.details, DEPTH_MAX)
-    # Numbers, false and null have NULs in their encoding too; the text form has them of strings only.
-    return "\\000" in str(event.details)
 
 
 def _micros(event: pb.Event, now: int) -> int:

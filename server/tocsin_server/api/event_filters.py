@@ -33,10 +33,7 @@ def event_filter(sent: pb.EventFilter, caller: Caller, path: str = "filter") -> 
     if since is not None and before is not None and since > before:
         raise invalid_field(f"{path}.since", "is later than before")
     if sent.where:
-        try:
-            compiled(sent.where)
-        except WhereError as error:
-            raise invalid_field(f"{path}.where", str(error)) from None
+        check_where(sent.where, f"{path}.where")
     return EventFilter(
         account=None if everybody else caller.account,
         types=tuple(sent.types),
@@ -52,3 +49,11 @@ def event_filter(sent: pb.EventFilter, caller: Caller, path: str = "filter") -> 
         before=before,
         where=sent.where,
     )
+
+
+def check_where(text: str, path: str) -> None:
+    """Refuse a condition that cannot be used."""
+    try:
+        compiled(text)
+    except WhereError as error:
+        raise invalid_field(path, str(error)) from None

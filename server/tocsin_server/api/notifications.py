@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from google.protobuf.duration_pb2 import Duration
 from tocsin.v1 import notifications_pb2 as pb
 
 from tocsin_server.api import endpoint_configurations as configurations
 from tocsin_server.api.auth import Caller
+from tocsin_server.api.delivery_messages import attempt_message, recipient_messages
 from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
-from tocsin_server.api.timestamps import timestamp
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field, not_found
-from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, RecipientVerdict
-from tocsin_server.domain.ports import DeliveryQuery, EndpointKind, NotificationStore, Tester
+from tocsin_server.domain.notifications import EndpointConfiguration
+from tocsin_server.domain.ports import EndpointKind, NotificationStore, Tester
 
 
 class NotificationsService(Service):
-    """Endpoints, configurations and deliveries."""
+    """Endpoints and their configurations."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Notifications"]
 
@@ -153,96 +152,7 @@ class NotificationsService(Service):
         delivery, attempt = await self._tester.test(configuration, stored)
         return pb.TestEndpointConfigurationResponse(
             delivered=attempt.verdict == "DELIVERED",
-            attempt=_attempt(attempt),
+            attempt=attempt_message(attempt),
             delivery_id=delivery.id if stored else "",
-            recipients=_recipients(delivery.recipients),
+            recipients=recipient_messages(delivery.recipients),
         )
-
-    async def list_deliveries(self, request: pb.ListDeliveriesRequest, caller: Caller) -> pb.ListDeliveriesResponse:
-        """Answer a page of deliveries, newest first."""
-        after = None
-        if request.page_token:
-            created_at, delivery_id = self._tokens.read(caller.account, request, request.page_token)
-            after = (int(created_at), str(delivery_id))
-        states = tuple(pb.DeliveryState.Name(state).removeprefix("DELIVERY_STATE_") for state in request.states)
-        query = DeliveryQuery(caller.account, states, request.configuration_id, request.event_id, request.alert_id)
-        size = page_size(request.page_size)
-        found = await self._store.deliveries(query, after, size + 1)
-        shown = fitting(_delivery(d) for d in found[:size])
-        token = ""
-        if len(found) > len(shown):
-            last = found[len(shown) - 1]
-            token = self._tokens.make(caller.account, request, [last.created_at, last.id])
-        return pb.ListDeliveriesResponse(deliveries=shown, next_page_token=token)
-
-    async def get_delivery(self, request: pb.GetDeliveryRequest, caller: Caller) -> pb.GetDeliveryResponse:
-        """Answer one delivery with every attempt."""
-        delivery, attempts = await self._store.delivery(caller.account, request.id)
-        message = _delivery(delivery)
-        message.attempts.extend(_attempt(attempt) for attempt in attempts)
-        return pb.GetDeliveryResponse(delivery=message)
-
-
-def _delivery(row: Delivery) -> pb.Delivery:
-    message = pb.Delivery(
-        id=row.id,
-        account=row.account,
-        configuration_id=row.configuration_id,
-        kind=row.kind,
-        state=pb.DeliveryState.Value(f"DELIVERY_STATE_{row.state}"),
-        reason=row.reason,
-        recipients=_recipients(row.recipients),
-        correlation_id=row.correlation_id,
-        request_id=row.request_id,
-        traceparent=row.traceparent,
-        create_time=timestamp(row.created_at),
-        attempt_count=row.attempt,
-    )
-    if row.ended_at:
-        message.end_time.CopyFrom(timestamp(row.ended_at))
-    elif row.state in ("PENDING", "RETRYING"):
-        message.next_attempt_at.CopyFrom(timestamp(row.due_at))
-    subject = row.subject
-    if row.event_position:
-        message.event.CopyFrom(pb.Delivery.EventSubject(id=row.event_id, position=row.event_position))
-    elif row.alert_id:
-        message.alert.CopyFrom(
-            pb.Delivery.AlertSubject(
-                alert_id=row.alert_id,
-                instance_id=str(subject.get("instance_id", "")),
-                action_group=str(subject.get("action_group", "")),
-                run_number=int(subject.get("run_number", 0)),
-            )
-        )
-    else:
-        message.test.SetInParent()
-    return message
-
-
-def _attempt(attempt: Attempt) -> pb.Attempt:
-    message = pb.Attempt(
-        number=attempt.number,
-        started_at=timestamp(attempt.started_at),
-        verdict=pb.Verdict.Value(f"VERDICT_{attempt.verdict or 'UNSPECIFIED'}"),
-        status_code=attempt.status_code,
-        response_excerpt=attempt.response_excerpt,
-        error=attempt.error,
-    )
-    if attempt.duration_us is not None:
-        seconds, rest = divmod(attempt.duration_us, 1_000_000)
-        message.duration.CopyFrom(Duration(seconds=seconds, nanos=rest * 1000))
-    if attempt.next_attempt_at:
-        message.next_attempt_at.CopyFrom(timestamp(attempt.next_attempt_at))
-    return message
-
-
-def _recipients(verdicts: Sequence[RecipientVerdict]) -> list[pb.RecipientVerdict]:
-    return [
-        pb.RecipientVerdict(
-            recipient=v.recipient,
-            verdict=pb.Verdict.Value(f"VERDICT_{v.verdict}"),
-            status_code=v.status_code,
-            response_excerpt=v.response_excerpt,
-        )
-        for v in verdicts
-    ]

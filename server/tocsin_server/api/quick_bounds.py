@@ -171,6 +171,9 @@ def _single(field: FieldDescriptor, bound: annotations_pb2.Bound, names: Names) 
     elif field.type == FieldDescriptor.TYPE_STRING:
         yield f"x = m.{name}"
         yield "if x:"
+    elif field.has_presence:  # zero is a value where it can be told from nothing
+        yield f"x = m.{name}"
+        yield f"if m.HasField({name!r}):"
     else:
         yield f"x = m.{name}"
         yield "if x:" if not bound.required else "if True:"

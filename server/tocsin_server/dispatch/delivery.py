@@ -1,7 +1,8 @@
 """Delivering: claim, send and settle are three moments, each with its own record.
 
 What the router has claimed is sent at once; what failed, was held or was left by a dead process is
-claimed here when it is due. An attempt is recorded as started before anything is sent.
+claimed here when its turn comes (`domain/lanes.py`). An attempt is recorded as started before anything
+is sent.
 """
 
 from __future__ import annotations
@@ -13,31 +14,27 @@ from dataclasses import replace
 
 import structlog
 
-from tocsin_server.domain.errors import TocsinError
+from tocsin_server.domain.answers import of_no_answer, unmade
+from tocsin_server.domain.delivery_ports import Book, Outbox, Settled
+from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Event
-from tocsin_server.domain.notifications import (
-    IN_FLIGHT_MAX,
-    Attempt,
-    Delivery,
-    EndpointConfiguration,
-    Message,
-    Outcome,
-    Room,
-    Settlement,
-    State,
-    Verdict,
-    settle,
-)
-from tocsin_server.domain.ports import Book, EndpointKind, Outbox, Runtime
+from tocsin_server.domain.health import Health
+from tocsin_server.domain.lanes import Key, Lanes
+from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Message, Outcome, State
+from tocsin_server.domain.ports import EndpointKind, Runtime
+from tocsin_server.domain.settlement import RETRY_SCHEDULE_S, Plan
+from tocsin_server.domain.verdicts import ErrorClass, Verdict
 
 log = structlog.get_logger("tocsin.delivery")
 UNKNOWN_WAIT_US = 500_000  # until the configurations are read anew
 STOP_GRACE_S = 20.0  # attempts under way may finish before their leases are given back
-IDLE_S = 30.0
+IDLE_S = 30.0  # the store is asked so often what waits, even if nobody was told of anything
+TEST_PLAN = Plan(0.5)
+TESTS_MAX = 4  # of one account at a time: each may hang for the whole deadline
 
 
 class Deliverer:
-    """Sends claimed deliveries, at most IN_FLIGHT_MAX at a time; none but tests when not enabled."""
+    """Sends claimed deliveries, as many at a time as the lanes have places; none but tests when not enabled."""
 
     def __init__(
         self,
@@ -54,104 +51,157 @@ class Deliverer:
         self._book = book
         self._ui_url = ui_url
         self._sending: dict[asyncio.Task[None], Delivery] = {}
-        self._stopping = not enabled
-        self._waiting = False  # something is due that had no place
+        self._testing: Counter[str] = Counter()
+        self._holding: set[asyncio.Task[None]] = set()
+        self._look_at = 0.0  # when the store is asked next what waits
+        self.lanes = Lanes()
+        self.lanes.open = enabled
         self.reload_book: Callable[[], None] = lambda: None
         self.wake_in: Callable[[float], None] = lambda seconds: None
 
-    def room(self) -> Room:
-        """Tell how many more deliveries may be sent now, in all and to each configuration."""
-        left = 0 if self._stopping else IN_FLIGHT_MAX - len(self._sending)
-        return Room(left, Counter((row.account, row.configuration_id) for row in self._sending.values()))
+    def look_anew(self) -> None:
+        """Have the next step ask the store what waits."""
+        self._look_at = 0.0
+
+    def booked(self, book: Book) -> None:
+        """Take over configurations and switches."""
+        self.lanes.configure(book.configurations, book.switches)
+        self.wake_in(0.0)
 
     def start(self, row: Delivery, event: Event | None = None) -> None:
-        """Begin to send a claimed delivery."""
+        """Begin to send a claimed delivery, whose place is taken."""
         task = asyncio.create_task(self._deliver(row, event))
         self._sending[task] = row
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._sending.pop(task, None)
-        if self._waiting:
-            self.wake_in(0.0)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a delivery could not be settled; its lease will end", exc_info=error)
+        row = self._sending.pop(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("a delivery could not be settled; its lease will end", exc_info=error)
+        self.lanes.give_back((row.account, row.configuration_id))
 
     async def step(self) -> bool:
-        """Claim what is due and begin to send it; tell whether there may be more."""
-        room = self.room()
-        self._waiting = room.left <= 0
-        if self._waiting:
+        """Claim what has its turn and begin to send it; tell whether there may be more."""
+        if not self.lanes.open:
             return False
-        due = await self._outbox.next_due()
-        if due is None or due > self._runtime.now():
-            if due is not None:
-                self.wake_in(min((due - self._runtime.now()) / 1e6, IDLE_S))
-            return False
-        claimed = await self._outbox.claim(room)
-        for row in claimed:
-            self.start(row)
-        # Something is due: either it is claimed now, or it waits until a place is free.
-        self._waiting = True
-        return bool(claimed)
+        if self._runtime.monotonic() >= self._look_at:
+            await self._look()
+        wants = self.lanes.choose(self._runtime.now())
+        if wants:
+            for claimed in await self._outbox.claim(wants):
+                self.lanes.claimed(claimed.want, len(claimed.rows), claimed.next_due_at)
+                for row in claimed.rows:
+                    self.start(row)
+            return True
+        next_at = self.lanes.next_at()
+        wait_s = IDLE_S if next_at is None else (next_at - self._runtime.now()) / 1e6
+        self.wake_in(min(max(wait_s, 0.001), IDLE_S))
+        return False
+
+    async def _look(self) -> None:
+        self._look_at = self._runtime.monotonic() + IDLE_S
+        for key, due_at in await self._outbox.waiting():
+            self.lanes.wait(key, due_at)
+        for key, health in self.lanes.paused():
+            self._hold(key, health)
+
+    def _hold(self, key: Key, health: Health) -> None:
+        task = asyncio.create_task(self._outbox.hold(key, health))
+        self._holding.add(task)
+        task.add_done_callback(self._holding.discard)
 
     async def _deliver(self, row: Delivery, event: Event | None) -> None:
-        configuration = self._book().configurations.get((row.account, row.configuration_id))
+        key = (row.account, row.configuration_id)
+        configuration = self._book().configurations.get(key)
         if configuration is None:
-            await self._unknown(row)
+            await self._unknown(row, key)
             return
         outcome, duration_us = await self._send(row, configuration, event)
-        settlement = settle(outcome, row.scheduled, row.attempt, self._runtime.now(), self._runtime.jitter())
-        state = await self._outbox.settle(row, outcome, settlement, duration_us)
-        if state is None:
-            log.warning("stale attempt", delivery_id=row.id, attempt=row.attempt)
-        elif state is State.RETRYING:
-            self.wake_in((settlement.due_at - self._runtime.now()) / 1e6)
+        plan = Plan(self._runtime.jitter(), configuration.options.retry_schedule or RETRY_SCHEDULE_S)
+        settled = await self._outbox.settle(row, outcome, plan, duration_us)
+        self._learn(row, key, outcome, settled)
         record = log.info if outcome.verdict is Verdict.DELIVERED else log.warning
         record(
             "delivery", delivery_id=row.id, account=row.account, configuration_id=row.configuration_id,
             kind=row.kind, attempt=row.attempt, verdict=str(outcome.verdict), status_code=outcome.status_code,
-            error=outcome.error, state=str(state), correlation_id=row.correlation_id, request_id=row.request_id,
+            error=outcome.error, state=str(settled and settled.state), correlation_id=row.correlation_id,
+            request_id=row.request_id,
         )  # fmt: skip
 
-    async def _unknown(self, row: Delivery) -> None:
+    def _learn(self, row: Delivery, key: Key, outcome: Outcome, settled: Settled | None) -> None:
+        """Give the place back, and let the lane know what the attempt has shown."""
+        if settled is None:
+            log.warning("stale attempt", delivery_id=row.id, attempt=row.attempt)
+            self.lanes.ended(key, outcome.verdict)
+        else:
+            was_paused = self.lanes.lane(key).pauses
+            self.lanes.ended(key, outcome.verdict, settled.health)
+            if settled.state in (State.RETRYING, State.PAUSED):
+                self.lanes.wait(key, settled.due_at)
+            if self.lanes.lane(key).pauses and not was_paused:
+                self._hold(key, settled.health)
+        self.wake_in(0.0)
+
+    async def _unknown(self, row: Delivery, key: Key) -> None:
         """Put a delivery back whose configuration is not known here: the store says whether it is deleted or new."""
         self.reload_book()
-        again = Settlement(State.RETRYING, "", self._runtime.now() + UNKNOWN_WAIT_US, row.scheduled)
-        state = await self._outbox.settle(row, Outcome(Verdict.RETRY, error="the configuration is not known"), again, 0)
+        due_at = self._runtime.now() + UNKNOWN_WAIT_US
+        state = await self._outbox.put_back(row, due_at)
+        self.lanes.ended(key, None)
         if state is State.RETRYING:
-            self.wake_in(UNKNOWN_WAIT_US / 1e6)
+            self.lanes.wait(key, due_at)
+        self.wake_in(0.0)
 
     async def _send(
         self, row: Delivery, configuration: EndpointConfiguration, event: Event | None
     ) -> tuple[Outcome, int]:
         """Send once; whatever goes wrong in making the message ends this delivery and no other."""
         began = self._runtime.monotonic()
+        outcome = await self._attempt(row, configuration, event)
+        return outcome, int((self._runtime.monotonic() - began) * 1e6)
+
+    async def _attempt(self, row: Delivery, configuration: EndpointConfiguration, event: Event | None) -> Outcome:
         try:
             if event is None and row.event_position:
                 event = await self._outbox.event_at(row.event_position)
-            message = Message(
-                delivery_id=row.id,
-                sent_at=self._runtime.now(),
-                event=event,
-                params=row.content,
-                subject=row.subject,
-                done_recipients=row.recipients,
-                ui_url=self._ui_url,
-                options=configuration.options,
-            )
-            self._runtime.moment("sending")
-            outcome = await self._kinds[configuration.kind].send(message, configuration.connection)
-            self._runtime.moment("sent")
         except TocsinError as error:  # the event is damaged or gone: no repeat brings it back
-            outcome = Outcome(Verdict.PERMANENT, error=f"RENDER: {error.message}", reason="RENDER")
+            return unmade(error.message)
+        except Exception as error:
+            log.exception("the event of a delivery could not be read", delivery_id=row.id)
+            return of_no_answer(ErrorClass.INTERNAL, type(error).__name__)
+        message = Message(
+            delivery_id=row.id,
+            sent_at=self._runtime.now(),
+            event=event,
+            params=row.content,
+            subject=row.subject,
+            done_recipients=row.recipients,
+            ui_url=self._ui_url,
+            options=configuration.options,
+        )
+        self._runtime.moment("sending")
+        try:
+            outcome = await self._kinds[configuration.kind].send(message, configuration.connection)
         except Exception as error:
             log.exception("an attempt failed in a way that no kind of endpoint foresaw", delivery_id=row.id)
-            outcome = Outcome(Verdict.RETRY, error=f"INTERNAL: {type(error).__name__}")
-        return outcome, int((self._runtime.monotonic() - began) * 1e6)
+            text = f"INTERNAL: {type(error).__name__}"
+            outcome = Outcome(Verdict.RETRY, error=text, error_class=ErrorClass.INTERNAL)
+        self._runtime.moment("sent")
+        return outcome
 
     async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
         """Send one test message, once; a stored configuration gets a delivery of its own."""
+        if self._testing[configuration.account] >= TESTS_MAX:
+            text = f"{TESTS_MAX} tests of the account are under way: wait for one of them"
+            raise TocsinError(Reason.TOO_MANY_TESTS, text, retry_s=1.0)
+        self._testing[configuration.account] += 1
+        try:
+            return await self._test(configuration, stored)
+        finally:
+            self._testing[configuration.account] -= 1
+
+    async def _test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
         now = self._runtime.now()
         delivery_id = self._runtime.new_id()
         row = Delivery(
@@ -169,19 +219,19 @@ class Deliverer:
         if stored:
             await self._outbox.insert(row)
         outcome, duration_us = await self._send(row, configuration, None)
-        ended = settle(outcome, 0, 1, self._runtime.now(), 0.5)
-        if ended.state is State.RETRYING:  # a test is tried once
-            ended = Settlement(State.EXHAUSTED, "ATTEMPTS", self._runtime.now(), 1)
         if stored:
-            await self._outbox.settle(row, outcome, ended, duration_us)
+            await self._outbox.settle(row, outcome, TEST_PLAN, duration_us)
+            if outcome.verdict is Verdict.DELIVERED:
+                self.reload_book()  # it may be enabled again
         attempt = Attempt(
-            1, now, duration_us, outcome.verdict, outcome.status_code, outcome.response_excerpt, outcome.error, 0
-        )
-        return replace(row, state=ended.state, reason=ended.reason, recipients=outcome.recipients), attempt
+            1, now, duration_us, outcome.verdict, outcome.status_code, outcome.response_excerpt, outcome.error, 0,
+            outcome.error_class,
+        )  # fmt: skip
+        return replace(row, recipients=outcome.recipients), attempt
 
     async def stop(self) -> None:
         """Claim nothing more, let what is under way finish, give the rest back."""
-        self._stopping = True
+        self.lanes.open = False
         if self._sending:
             await asyncio.wait(list(self._sending), timeout=STOP_GRACE_S)
         left = dict(self._sending)
@@ -190,3 +240,6 @@ class Deliverer:
         await asyncio.gather(*left, return_exceptions=True)
         if left:
             await self._outbox.release(list(left.values()))
+        for holding in self._holding:
+            holding.cancel()  # what is not paused yet is when the server is back
+        await asyncio.gather(*self._holding, return_exceptions=True)

@@ -9,8 +9,9 @@ from tocsin_server.dispatch.delivery import Deliverer
 from tocsin_server.dispatch.execution import BACKSTOP_S, Execution
 from tocsin_server.dispatch.loop import DispatchThread, Loop
 from tocsin_server.dispatch.routing import Router
+from tocsin_server.domain.delivery_ports import Outbox
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration
-from tocsin_server.domain.ports import EndpointKind, Outbox, Runtime
+from tocsin_server.domain.ports import EndpointKind, Runtime
 
 SWEEP_EVERY_S = 60.0
 RETAIN_EVERY_S = 60.0
@@ -36,7 +37,7 @@ class Dispatcher:
         self._outbox = outbox
         self._close_ways_out = close_ways_out
         self._deliverer = Deliverer(outbox, runtime, kinds, lambda: self._router.book, ui_url, enabled)
-        self._router = Router(outbox, runtime, self._deliverer.room, self._deliverer.start)
+        self._router = Router(outbox, runtime, self._deliverer.lanes, self._deliverer.start, self._deliverer.booked)
         self._routing = Loop("routing", self._router.step, backstop_s)
         self._delivering = Loop("delivering", self._deliverer.step, backstop_s)
         self._sweeping = Loop("sweeping", self._sweep, SWEEP_EVERY_S)
@@ -86,11 +87,15 @@ class Dispatcher:
     def _reload(self) -> None:
         self._router.stale()
         self._routing.wake()
+        self._look()
+
+    def _look(self) -> None:
+        self._deliverer.look_anew()
         self._delivering.wake()
 
     def deliveries_queued(self) -> None:
         """Look for deliveries that wait; called from any thread."""
-        self.thread.loop.call_soon_threadsafe(self._delivering.wake)
+        self.thread.loop.call_soon_threadsafe(self._look)
 
     def alerts_changed(self) -> None:
         """Look for runs that are due; called from any thread."""

@@ -10,11 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from tocsin_server.domain.event_log import OWN_SERVICE, Event, Stored
-from tocsin_server.domain.notifications import Delivery, EndpointConfiguration, Room, State
-from tocsin_server.domain.ports import Book, Outbox, Runtime
+import structlog
+
+from tocsin_server.domain.delivery_ports import Book, Outbox
+from tocsin_server.domain.event_log import Event, Stored
+from tocsin_server.domain.explanation import is_about
+from tocsin_server.domain.lanes import Lanes
+from tocsin_server.domain.notifications import Delivery, EndpointConfiguration, State
+from tocsin_server.domain.ports import Runtime
 from tocsin_server.domain.selection import SelectorIndex
 
+log = structlog.get_logger("tocsin.routing")
 EVENTS_PER_STEP = 256
 IDLE_CURSOR_S = 0.1  # how late the cursor may be written when nothing matched
 
@@ -26,13 +32,15 @@ class Router:
         self,
         outbox: Outbox,
         runtime: Runtime,
-        room: Callable[[], Room],
+        lanes: Lanes,
         start: Callable[[Delivery, Event | None], None],
+        booked: Callable[[Book], None] = lambda book: None,
     ) -> None:
         self._outbox = outbox
         self._runtime = runtime
-        self._room = room
+        self._lanes = lanes
         self._start = start
+        self._booked = booked
         self._index = SelectorIndex()
         self._cursor = 0  # as it is stored
         self._position = 0  # as far as it has looked
@@ -42,7 +50,7 @@ class Router:
         self.has_selectors = True
         self.book = Book(0, {}, {})
         self.wake: Callable[[], None] = lambda: None
-        self.queued: Callable[[], None] = lambda: None  # told when deliveries wait for room
+        self.queued: Callable[[], None] = lambda: None  # told when deliveries wait for their turn
 
     async def begin(self) -> None:
         """Take over the cursor and read the configurations."""
@@ -65,6 +73,7 @@ class Router:
                 index.add(configuration.account, configuration.id, selector)
         self._index = index
         self.has_selectors = bool(index)
+        self._booked(self.book)
 
     async def step(self) -> bool:
         """Route the next events; tell whether there may be more."""
@@ -104,8 +113,13 @@ class Router:
 
     async def _commit(self, through: int, rows: Sequence[Delivery], bodies: Sequence[Event | None] = ()) -> None:
         """Write deliveries and cursor; when the configurations have changed meanwhile, begin anew with them."""
-        new = await self._outbox.route(self._cursor, through, self.book.generation, rows)
+        try:
+            new = await self._outbox.route(self._cursor, through, self.book.generation, rows)
+        except BaseException:
+            self._give_back(rows)
+            raise
         if new is None:
+            self._give_back(rows)
             await self.reload()
             self.wake()
             return
@@ -113,41 +127,58 @@ class Router:
         self._cursor = self._position = through
         self._flushing = False
         for row, body, is_new in zip(rows, bodies, new, strict=True):
-            if is_new and row.state is State.SENDING:
+            if row.state is not State.SENDING:
+                self._lanes.wait((row.account, row.configuration_id), row.due_at)
+            elif is_new:
                 self._start(row, body)
-        if any(row.state is State.PENDING for row in rows):
+            else:
+                self._give_back([row])
+        if any(row.state is not State.SENDING for row in rows):
             self.queued()
+
+    def _give_back(self, rows: Sequence[Delivery]) -> None:
+        for row in rows:
+            if row.state is State.SENDING:
+                self._lanes.give_back((row.account, row.configuration_id))
 
     def _rows(self, events: Sequence[Stored]) -> tuple[list[Delivery], list[Event | None]]:
         rows: list[Delivery] = []
         bodies: list[Event | None] = []
-        room = self._room()
         now = self._runtime.now()
         for stored in events:
             event: Event | None = None
             for configuration in self._receivers(stored):
-                event = event or self._outbox.decode(stored.frame)
-                row = self._row(stored, event, configuration, now, room)
+                event = event or self._decoded(stored)
+                if event is None:
+                    break
+                row = self._row(stored, event, configuration, now)
                 rows.append(row)
                 bodies.append(event)
         return rows, bodies
 
+    def _decoded(self, stored: Stored) -> Event | None:
+        """Decode an event; one that cannot be holds up none of those behind it."""
+        try:
+            return self._outbox.decode(stored.frame)
+        except Exception:
+            log.exception("an event cannot be read and is told to nobody", position=stored.position)
+            return None
+
     def _receivers(self, stored: Stored) -> list[EndpointConfiguration]:
         if not stored.frame:
             return []  # damaged: it cannot be told
-        own = stored.head.service == OWN_SERVICE
-        found = [self.book.configurations[key] for key in self._index.matching(stored.position, stored.head)]
+        keys = self._index.matching(stored.position, stored.head, stored.frame)
+        found = [self.book.configurations[key] for key in keys]
         # An event about a configuration is never routed to it: it would tell a dead one of its death.
-        return [c for c in found if not (own and stored.head.resource_id == c.id)]
+        return [configuration for configuration in found if not is_about(stored.head, configuration)]
 
-    def _row(
-        self, stored: Stored, event: Event, configuration: EndpointConfiguration, now: int, room: Room
-    ) -> Delivery:
-        on = self.book.is_on(configuration)
-        state = State.PAUSED
-        if on:
-            key = (configuration.account, configuration.id)
-            state = State.SENDING if room.take(key) else State.PENDING
+    def _row(self, stored: Stored, event: Event, configuration: EndpointConfiguration, now: int) -> Delivery:
+        key = (configuration.account, configuration.id)
+        state, reason = State.PAUSED, "DISABLED"
+        if self.book.is_on(configuration):
+            reason = self._lanes.lane(key).health.pauses
+            if not reason:
+                state = State.SENDING if self._lanes.take(key, now) else State.PENDING
         return Delivery(
             account=configuration.account,
             id=self._runtime.new_id(),
@@ -155,7 +186,7 @@ class Router:
             configuration_id=configuration.id,
             kind=configuration.kind,
             state=state,
-            reason="" if on else "DISABLED",
+            reason=reason,
             created_at=now,
             due_at=now,
             event_position=stored.position,

@@ -128,10 +128,54 @@ INSTANCE = ALERT | {"instance_id": TEXT, "action_group": TEXT, "action_subgroup"
 INSTANCE_EXAMPLE = ALERT_EXAMPLE | {"instance_id": "nginx", "action_group": "default"}
 INSTANCE_REQUIRED = (*ALERT, "instance_id", "action_group")
 
-OWN = (
+RECEIVER = {"configuration_id": TEXT, "name": TEXT, "kind": TEXT}
+RECEIVER_EXAMPLE = {"configuration_id": "0198c0ffee0000000000000000000001", "name": "pager", "kind": "webhook"}
+PERCENT = {"type": "integer", "minimum": 0, "maximum": 100}
+FAILURE = RECEIVER | {
+    "reason": TEXT, "error": TEXT, "failures": {"type": "integer"}, "first_failure_at": TEXT, "percent": PERCENT,
+}  # fmt: skip
+FAILURE_EXAMPLE = RECEIVER_EXAMPLE | {
+    "reason": "CONNECTION_REFUSED", "error": "CONNECTION_REFUSED: Connect call failed", "failures": 61,
+    "first_failure_at": "2026-01-02T03:04:05Z", "percent": 50,
+}  # fmt: skip
+EXHAUSTION = {
+    "delivery_id": TEXT, "configuration_id": TEXT, "reason": TEXT, "count": {"type": "integer", "minimum": 1},
+    "event_id": TEXT, "alert_id": TEXT, "error": TEXT, "status_code": {"type": "integer"},
+}  # fmt: skip
+EXHAUSTION_EXAMPLE = {
+    "delivery_id": "0198c0ffee0000000000000000000002", "configuration_id": "0198c0ffee0000000000000000000001",
+    "reason": "ATTEMPTS", "count": 1, "event_id": "0198c0ffee0000000000000000000003", "alert_id": "",
+    "error": "the receiver failed: it answered 500", "status_code": 500,
+}  # fmt: skip
+
+NOTIFICATIONS = (
     EventType(
         "system.notifications.test", "", "Tests an endpoint configuration or a source.", "", Level.INFO
     ),
+    EventType(
+        "system.notifications.endpoint_failing", "",
+        "Deliveries to a configuration fail: told at the first failure, then at 50, 70 and 90 % of five days.",
+        "endpoint_configuration", Level.ERROR, _fields(FAILURE | {"disabled_at": TEXT}, *FAILURE),
+        example=FAILURE_EXAMPLE | {"disabled_at": "2026-01-07T03:04:05Z"},
+    ),
+    EventType(
+        "system.notifications.endpoint_disabled", "",
+        "Nothing is sent to a configuration any more: its receiver is gone, or has only failed for five days.",
+        "endpoint_configuration", Level.ERROR, _fields(FAILURE, *FAILURE),
+        example=FAILURE_EXAMPLE | {"percent": 100},
+    ),
+    EventType(
+        "system.notifications.endpoint_recovered", "", "Deliveries to a configuration that failed are taken again.",
+        "endpoint_configuration", Level.INFO, _fields(RECEIVER, *RECEIVER), example=RECEIVER_EXAMPLE,
+    ),
+    EventType(
+        "system.notifications.delivery_exhausted", "", "Deliveries were given up.", "endpoint_configuration",
+        Level.ERROR, _fields(EXHAUSTION, "delivery_id", "configuration_id", "reason", "count"),
+        example=EXHAUSTION_EXAMPLE,
+    ),
+)  # fmt: skip
+
+OWN = (
     EventType(
         "system.alerting.new_instance", "", "An instance of an alert has become active.", "alert", Level.INFO,
         _fields(INSTANCE, *INSTANCE_REQUIRED), example=INSTANCE_EXAMPLE,
@@ -160,4 +204,4 @@ OWN = (
     ),
 )  # fmt: skip
 
-BUILT_IN: tuple[EventType, ...] = (*IMAGES, *FEEDS, *COMPLIANCE, *OWN)
+BUILT_IN: tuple[EventType, ...] = (*IMAGES, *FEEDS, *COMPLIANCE, *NOTIFICATIONS, *OWN)

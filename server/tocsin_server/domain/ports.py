@@ -15,27 +15,16 @@ from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.event_log import (
     Append,
     Appended,
-    Event,
     Found,
     Key,
     ListPage,
     LogStatus,
     Step,
-    Stored,
     TotalSize,
 )
 from tocsin_server.domain.event_types import EventType
 from tocsin_server.domain.execution import AlertState, Claim, Claims, Run, RunOutcome
-from tocsin_server.domain.notifications import (
-    Attempt,
-    Delivery,
-    EndpointConfiguration,
-    Message,
-    Outcome,
-    Room,
-    Settlement,
-    State,
-)
+from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Message, Outcome
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.summary import Summary, SummaryQuery
 
@@ -210,25 +199,6 @@ class NotificationStore(Protocol):
         """Delete a configuration and cancel what waits for it."""
         ...
 
-    async def deliveries(self, query: DeliveryQuery, after: tuple[int, str] | None, size: int) -> list[Delivery]:
-        """Read deliveries, newest first."""
-        ...
-
-    async def delivery(self, account: str, delivery_id: str) -> tuple[Delivery, list[Attempt]]:
-        """Read one delivery with every attempt."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryQuery:
-    """Which deliveries are meant; what is empty is any."""
-
-    account: str
-    states: tuple[str, ...] = ()
-    configuration_id: str = ""
-    event_id: str = ""
-    alert_id: str = ""
-
 
 class Tester(Protocol):
     """Sends test messages."""
@@ -236,75 +206,6 @@ class Tester(Protocol):
     async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
         """Send one test message and tell how it went; a stored configuration gets a delivery row."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Book:
-    """All configurations and switches as they stood at a generation; any change raises it."""
-
-    generation: int
-    configurations: Mapping[tuple[str, str], EndpointConfiguration]
-    switches: Mapping[str, bool]
-
-    def is_on(self, configuration: EndpointConfiguration) -> bool:
-        """Tell whether anything is sent to the configuration."""
-        return configuration.enabled and self.switches.get(configuration.kind, True)
-
-
-class Outbox(Protocol):
-    """Routing and deliveries, as the dispatch thread needs them."""
-
-    @property
-    def head(self) -> int:
-        """The newest position of the log."""
-        ...
-
-    async def begin(self) -> int:
-        """Take over from a process that is gone: fence its router, free its leases; give the cursor."""
-        ...
-
-    async def book(self) -> Book:
-        """Read all configurations and switches."""
-        ...
-
-    async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> list[bool] | None:
-        """Insert deliveries and move the cursor in one transaction; None when the generation has changed."""
-        ...
-
-    async def stored(self, after: int, limit: int) -> list[Stored]:
-        """Give the events after a position, from memory or from the store."""
-        ...
-
-    def decode(self, frame: bytes) -> Event:
-        """Decode a stored event."""
-        ...
-
-    async def event_at(self, position: int) -> Event:
-        """Read the event of a delivery, hidden or not."""
-        ...
-
-    async def insert(self, row: Delivery) -> None:
-        """Insert one delivery that is not routed: a test."""
-        ...
-
-    async def claim(self, room: Room) -> list[Delivery]:
-        """Lease due deliveries that have a place, and record their attempts as started."""
-        ...
-
-    async def settle(self, row: Delivery, outcome: Outcome, settlement: Settlement, duration_us: int) -> State | None:
-        """Record how an attempt ended; None when another attempt has taken over."""
-        ...
-
-    async def release(self, rows: Sequence[Delivery]) -> None:
-        """Give claimed deliveries back: their attempts were broken off by a stop."""
-        ...
-
-    async def next_due(self) -> int | None:
-        """Read when the next delivery is due, microseconds."""
-        ...
-
-    async def sweep(self) -> None:
-        """Forget what need not be kept any longer; end what has been open for too long."""
 
 
 class AlertStore(Protocol):

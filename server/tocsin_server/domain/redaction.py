@@ -19,11 +19,7 @@ class SecretKeys:
     """The names of secrets, such as `api_key`."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        kept = [name.lower() for name in names if _letters(name)]
-        self._names = tuple(_letters(name) for name in kept)
-        # Part of every spelling of a name: what holds none of them, in small letters, names no secret. Short:
-        # `password` and `passwd` are looked for as one.
-        self.needles = tuple({max(_IGNORED.split(name), key=len)[:5].encode() for name in kept})
+        self._names = tuple(letters for name in names if (letters := _letters(name)))
 
     def names(self, key: str) -> bool:
         """Tell whether a key names a secret."""

@@ -7,13 +7,14 @@ One meaning serves listing, subscribing, deleting, routing and alerting. Here it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from tocsin_server.domain import where
 from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level
 
+HEADS_REMEMBERED_MAX = 10_000  # some MiB at the most
 Predicate = Callable[[EventHead], bool]
 Matcher = Callable[[EventHead, bytes], bool]
 
@@ -133,7 +134,7 @@ class Selector:
     """Chooses the events that a configuration is told about; strings are compared exactly.
 
     `after_position` is the head of the log when the selector was committed: earlier events are not
-    its business.
+    its business. `where` is a condition over the whole event, asked last.
     """
 
     scope: str
@@ -143,27 +144,36 @@ class Selector:
     subtype: str = ""
     service: str = ""
     after_position: int = 0
+    where: str = ""
 
     def criteria(self) -> tuple[str, ...]:
         """Give what the selector chooses, without when it was committed."""
-        return (self.scope, self.level, self.type, self.resource_type, self.subtype, self.service)
+        return (self.scope, self.level, self.type, self.resource_type, self.subtype, self.service, self.where)
 
-    def matches(self, account: str, position: int, head: EventHead) -> bool:
-        """Tell whether a configuration of `account` is to be told about the event."""
+    def matches(self, account: str, position: int, head: EventHead, frame: bytes = b"") -> bool:
+        """Tell whether a configuration of `account` is to be told about the event with this frame."""
+        return position > self.after_position and self.meets(account, head) and self.asks(frame, head.level)
+
+    def meets(self, account: str, head: EventHead) -> bool:
+        """Tell whether the event's head meets the criteria, whenever it was appended."""
         return (
-            position > self.after_position
-            and (self.scope == "global" or head.account == account)
+            (self.scope == "global" or head.account == account)
             and (self.level == "*" or LEVEL_BY_NAME[self.level] == head.level)
-            and self._type_matches(head)
+            and self.meets_type(head)
             and self.resource_type in ("*", head.resource_type)
             and self.subtype in ("", head.subtype)
             and self.service in ("", head.service)
         )
 
-    def _type_matches(self, head: EventHead) -> bool:
+    def meets_type(self, head: EventHead) -> bool:
+        """Tell whether the event's type is meant; what tocsin itself writes only by a pattern that says so."""
         if not sees_own_events(self.type) and head.service == OWN_SERVICE:
             return False
         return glob(self.type)(head.type)
+
+    def asks(self, frame: bytes, level: int) -> bool:
+        """Tell whether the event meets `where`, if there is one."""
+        return not self.where or where.compiled(self.where).matches(frame, level)
 
 
 LEVEL_BY_NAME: Mapping[str, Level] = {"info": Level.INFO, "error": Level.ERROR}
@@ -178,23 +188,28 @@ def sees_own_events(type_pattern: str) -> bool:
     return type_pattern.startswith("system.")
 
 
+Entry = tuple[str, str, Selector]  # account and id of a configuration, and one of its selectors
+
+
 @dataclass(slots=True)
 class _Node:
     """One segment of the trie: the selectors whose literal prefix ends here, and what follows."""
 
-    here: list[tuple[str, str, Selector]] = field(default_factory=list)
+    here: list[Entry] = field(default_factory=list)
     below: dict[str, _Node] = field(default_factory=dict)
 
 
 class SelectorIndex:
     """All selectors of all configurations, arranged so that an event meets only those it may match.
 
-    By scope and account, then level, then a trie over the type's segments up to the first star. The
-    cost of an event does not grow with the number of selectors elsewhere.
+    By scope and account, level and resource type, then a trie over the type's segments up to the first
+    star. The cost of an event does not grow with the number of selectors elsewhere. Events come in
+    kinds: what one event has met is remembered for those with the same head.
     """
 
     def __init__(self) -> None:
-        self._roots: dict[tuple[str, str], _Node] = {}
+        self._roots: dict[tuple[str, str, str], _Node] = {}
+        self._met: dict[tuple[object, ...], tuple[Entry, ...]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._roots)
@@ -202,31 +217,42 @@ class SelectorIndex:
     def add(self, account: str, configuration_id: str, selector: Selector) -> None:
         """Add one selector of a configuration."""
         root = "" if selector.scope == "global" else account
-        node = self._roots.setdefault((root, selector.level), _Node())
+        node = self._roots.setdefault((root, selector.level, selector.resource_type), _Node())
         for segment in _literal_segments(selector.type):
             node = node.below.setdefault(segment, _Node())
         node.here.append((account, configuration_id, selector))
+        self._met.clear()
 
-    def matching(self, position: int, head: EventHead) -> list[tuple[str, str]]:
+    def matching(self, position: int, head: EventHead, frame: bytes = b"") -> list[tuple[str, str]]:
         """Give (account, id) of the configurations to be told about an event, each once, in a fixed order."""
+        key = (head.account, head.type, head.level, head.resource_type, head.subtype, head.service)
+        met = self._met.get(key)
+        if met is None:
+            met = tuple(self._meeting(head))
+            if len(self._met) >= HEADS_REMEMBERED_MAX:
+                self._met.clear()
+            self._met[key] = met
         found: dict[tuple[str, str], None] = {}
-        level = "error" if head.level == Level.ERROR else "info"
-        segments = head.type.split(".")
-        for root in (head.account, ""):
-            for wanted in (level, "*"):
-                self._collect(self._roots.get((root, wanted)), segments, position, head, found)
+        for account, configuration_id, selector in met:
+            if position > selector.after_position and selector.asks(frame, head.level):
+                found[account, configuration_id] = None
         return list(found)
 
+    def _meeting(self, head: EventHead) -> Iterator[Entry]:
+        level = "error" if head.level == Level.ERROR else "info"
+        segments = head.type.split(".")
+        for root in dict.fromkeys((head.account, "")):
+            for wanted in (level, "*"):
+                for resource_type in dict.fromkeys((head.resource_type, "*")):
+                    yield from self._below(self._roots.get((root, wanted, resource_type)), segments, head)
+
     @staticmethod
-    def _collect(
-        node: _Node | None, segments: list[str], position: int, head: EventHead, found: dict[tuple[str, str], None]
-    ) -> None:
+    def _below(node: _Node | None, segments: list[str], head: EventHead) -> Iterator[Entry]:
         depth = 0
         while node is not None:
-            for account, configuration_id, selector in node.here:
-                key = (account, configuration_id)
-                if key not in found and selector.matches(account, position, head):
-                    found[key] = None
+            for entry in node.here:
+                if entry[2].meets(entry[0], head):
+                    yield entry
             node = node.below.get(segments[depth]) if depth < len(segments) else None
             depth += 1
 

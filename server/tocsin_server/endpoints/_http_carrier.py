@@ -17,14 +17,16 @@ import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport
 
-from tocsin_server.domain.notifications import EXCERPT_BYTES_MAX, SEND_DEADLINE_S
+from tocsin_server.domain.notifications import EXCERPT_BYTES_MAX
 from tocsin_server.endpoints.addresses import BlockedAddress, Egress
-from tocsin_server.endpoints.http import Answer
+from tocsin_server.endpoints.faults import class_of
+from tocsin_server.endpoints.http import Answer, NoAnswer
 
 CONNECT_DEADLINE_S = 10.0
+BODY_DEADLINE_S = 2.0  # for the beginning of a body, which decides nothing
 BODY_BYTES_MAX = 64 * 1024  # an answer is read so far, for its verdict; the rest is dropped
 CONNECTIONS_MAX = 256
-CONNECTIONS_PER_HOST = 32
+CONNECTIONS_PER_HOST = 64
 
 
 class _VettedResolver(AbstractResolver):
@@ -56,8 +58,9 @@ class _VettedResolver(AbstractResolver):
 class Carrier:
     """Sends requests; belongs to the event loop that uses it first."""
 
-    def __init__(self, egress: Egress) -> None:
+    def __init__(self, egress: Egress, deadline_s: float) -> None:
         self._egress = egress
+        self._deadline_s = deadline_s
         self._transport: AiohttpTransport | None = None
 
     def _open(self) -> AiohttpTransport:
@@ -78,11 +81,11 @@ class Carrier:
         return self._transport
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Post once; raises OSError or TimeoutError when there is no answer."""
+        """Post once; raises NoAnswer, BlockedAddress or TimeoutError when there is no answer."""
         self._egress.vet_literal(httpx.URL(url).host)
         request = httpx.Request("POST", url, headers=headers, content=body)
         request.extensions = {"timeout": {"connect": CONNECT_DEADLINE_S}}
-        async with asyncio.timeout(SEND_DEADLINE_S):
+        async with asyncio.timeout(self._deadline_s):
             try:
                 response = await self._open().handle_async_request(request)
             except (httpx.TransportError, aiohttp.ClientError, ValueError) as error:
@@ -90,11 +93,11 @@ class Carrier:
                 blocked = _blocked(error)
                 if blocked is not None:
                     raise blocked from error
-                raise OSError(_plainly(error)) from error
-            try:
-                excerpt = await _beginning(response)
-            finally:
-                await response.aclose()
+                raise NoAnswer(class_of(error), _plainly(error)) from error
+        try:
+            excerpt = await _beginning(response)
+        finally:
+            await response.aclose()
         shown = excerpt[:EXCERPT_BYTES_MAX].decode("utf-8", "replace")
         return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, shown)
 
@@ -108,12 +111,13 @@ async def _beginning(response: httpx.Response) -> bytes:
     """Read the beginning of a body; a complete status line and headers already decide the verdict."""
     read = b""
     try:
-        async for chunk in response.aiter_raw():
-            read += chunk
-            if len(read) >= BODY_BYTES_MAX:
-                break
-    except (httpx.TransportError, aiohttp.ClientError, ValueError):
-        pass  # the connection broke after the headers: what was read is what there is
+        async with asyncio.timeout(BODY_DEADLINE_S):
+            async for chunk in response.aiter_raw():
+                read += chunk
+                if len(read) >= BODY_BYTES_MAX:
+                    break
+    except (httpx.TransportError, aiohttp.ClientError, ValueError, TimeoutError):
+        pass  # it broke or stalled after the headers: what was read is what there is
     return read[:BODY_BYTES_MAX]
 
 

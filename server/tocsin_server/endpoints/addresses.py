@@ -30,6 +30,9 @@ DENIED_V6 = tuple(
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
+LOOKUP_DEADLINE_S = 5.0  # a resolver that hangs is no fault of the receiver
+
+
 class BlockedAddress(OSError):
     """The address may not be reached; it is never tried."""
 
@@ -57,7 +60,11 @@ class Egress:
 
     async def resolve(self, host: str, port: int) -> list[str]:
         """Look a name up and vet every address that it has: one that is refused refuses the name."""
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        try:
+            async with asyncio.timeout(LOOKUP_DEADLINE_S):
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except TimeoutError:
+            raise socket.gaierror(socket.EAI_AGAIN, f"{host} could not be looked up in time") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if not addresses:
             raise OSError(f"{host} has no address")

@@ -28,9 +28,9 @@ from tocsin_server.domain.notifications import (
     Message,
     Outcome,
     RecipientVerdict,
-    Verdict,
 )
 from tocsin_server.domain.variables import time_text
+from tocsin_server.domain.verdicts import Verdict
 from tocsin_server.endpoints.addresses import BlockedAddress, Egress
 from tocsin_server.endpoints.http import HttpDoor
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tocsin_server.domain.notifications import SEND_DEADLINE_S
+from tocsin_server.domain.verdicts import ErrorClass
 from tocsin_server.endpoints.addresses import Egress
 
 if TYPE_CHECKING:
@@ -25,20 +27,29 @@ class Answer:
     excerpt: str
 
 
+class NoAnswer(OSError):
+    """There was no answer; `error_class` says in which way."""
+
+    def __init__(self, error_class: ErrorClass, text: str) -> None:
+        super().__init__(text)
+        self.error_class = error_class
+
+
 class HttpDoor:
     """Sends requests; belongs to the event loop that uses it first."""
 
-    def __init__(self, egress: Egress) -> None:
+    def __init__(self, egress: Egress, deadline_s: float = SEND_DEADLINE_S) -> None:
         self.egress = egress
+        self._deadline_s = deadline_s
         self._carrier: Carrier | None = None
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Post once; raises OSError or TimeoutError when there is no answer."""
+        """Post once; raises NoAnswer, BlockedAddress or TimeoutError when there is no answer."""
         if self._carrier is None:
             # The libraries take a quarter of the time that a server needs to start: they come with the first request.
             module = await asyncio.to_thread(importlib.import_module, CARRIER)
             if self._carrier is None:
-                self._carrier = module.Carrier(self.egress)
+                self._carrier = module.Carrier(self.egress, self._deadline_s)
         return await self._carrier.post(url, headers, body)
 
     async def close(self) -> None:

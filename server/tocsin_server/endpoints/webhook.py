@@ -13,20 +13,20 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from tocsin_server import __version__
+from tocsin_server.domain.answers import of_http, of_no_answer
 from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.event_log import Event
-from tocsin_server.domain.notifications import Message, Outcome, Verdict
+from tocsin_server.domain.notifications import Message, Outcome
 from tocsin_server.domain.variables import time_text
+from tocsin_server.domain.verdicts import ErrorClass
 from tocsin_server.endpoints.addresses import BlockedAddress
-from tocsin_server.endpoints.http import Answer, HttpDoor
+from tocsin_server.endpoints.http import HttpDoor, NoAnswer
 
 SECRET_PREFIX = "whsec_"
 SECRET_BYTES = range(24, 65)  # as the specification has it
@@ -110,12 +110,12 @@ class Webhook:
         try:
             answer = await self._door.post(connection["url"], headers, body)
         except BlockedAddress as error:
-            return Outcome(Verdict.RETRY, error=f"BLOCKED_ADDRESS: {error}")
+            return of_no_answer(ErrorClass.BLOCKED_ADDRESS, str(error))
         except TimeoutError:
-            return Outcome(Verdict.RETRY, error="TIMEOUT: no complete answer within the deadline")
-        except OSError as error:
-            return Outcome(Verdict.RETRY, error=f"CONNECTION: {error}")
-        return judge(answer)
+            return of_no_answer(ErrorClass.TIMEOUT, "no complete answer within the deadline")
+        except NoAnswer as error:
+            return of_no_answer(error.error_class, str(error))
+        return of_http(answer.status, answer.headers, answer.excerpt, message.sent_at)
 
 
 def _is_address(host: str) -> bool:
@@ -124,35 +124,6 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def judge(answer: Answer) -> Outcome:
-    """Give the verdict of an HTTP answer."""
-    status, excerpt = answer.status, answer.excerpt
-    if 200 <= status < 300:
-        return Outcome(Verdict.DELIVERED, status, excerpt)
-    if 300 <= status < 400:
-        location = answer.headers.get("location", "")[:256]
-        return Outcome(Verdict.PERMANENT, status, excerpt, f"REDIRECT_NOT_FOLLOWED: {location}")
-    if status == 410:
-        return Outcome(Verdict.GONE, status, excerpt, "the receiver is gone")
-    if status == 429:
-        return Outcome(Verdict.THROTTLED, status, excerpt, "the receiver asks to wait", retry_after(answer))
-    if status in (400, 413, 415, 422):
-        return Outcome(Verdict.PERMANENT, status, excerpt, "the receiver refuses this message")
-    return Outcome(Verdict.RETRY, status, excerpt, f"the receiver answered {status}", retry_after(answer))
-
-
-def retry_after(answer: Answer) -> float | None:
-    """Read Retry-After, seconds or a date; None when it is not there or makes no sense."""
-    text = answer.headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit() and len(text) < 12:
-        return float(text)
-    try:
-        wait: timedelta = parsedate_to_datetime(text) - datetime.now(UTC)
-    except (ValueError, TypeError):
-        return None
-    return max(wait.total_seconds(), 0.0)
 
 
 def signing_key(secret: str) -> bytes:

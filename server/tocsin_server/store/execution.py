@@ -20,7 +20,7 @@ from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, own_e
 from tocsin_server.domain.instances import Instance
 from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.schedule import Ticks, duration_us
-from tocsin_server.store import deliveries
+from tocsin_server.store import delivery_rows
 from tocsin_server.store.alert_rows import INSTANCE_COLUMNS, instance_row, read_alert, read_memory
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_counts import EventCounts
@@ -138,7 +138,7 @@ def _settle(transaction: Transaction, run: Run, outcome: RunOutcome) -> bool:
     _write_instances(transaction.connection, run, outcome.instances)
     events = [own_event(alert, transition, claim.scheduled_at) for transition in outcome.transitions]
     transaction.append(events)
-    deliveries.insert(transaction, list(_deliveries(transaction, run, outcome.notifications)))
+    delivery_rows.insert(transaction, list(_deliveries(transaction, run, outcome.notifications)))
     return True
 
 

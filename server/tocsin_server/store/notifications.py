@@ -10,23 +10,18 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any, TypeVar
 
 import structlog
 
 from tocsin_server.domain.errors import Reason, TocsinError, not_found
-from tocsin_server.domain.notifications import (
-    CONFIGURATIONS_MAX,
-    Attempt,
-    Delivery,
-    EndpointConfiguration,
-    renewed,
-)
+from tocsin_server.domain.health import HealthState
+from tocsin_server.domain.notifications import CONFIGURATIONS_MAX, EndpointConfiguration, renewed
 from tocsin_server.domain.options import read as read_options
-from tocsin_server.domain.ports import Cipher, DeliveryQuery
+from tocsin_server.domain.ports import Cipher
 from tocsin_server.domain.selection import Selector
-from tocsin_server.store import deliveries, endpoint_health, request_keys
+from tocsin_server.store import endpoint_health, holds, request_keys
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_log import cursor_position
 from tocsin_server.store.writer import Transaction, Writer
@@ -100,7 +95,7 @@ def _place(configuration: EndpointConfiguration, name: str) -> str:
 
 
 def _selectors_json(configuration: EndpointConfiguration) -> str:
-    return json.dumps([[*selector.criteria(), selector.after_position] for selector in configuration.selectors])
+    return json.dumps([list(astuple(selector)) for selector in configuration.selectors])
 
 
 class Notifications:
@@ -110,7 +105,7 @@ class Notifications:
         self._writer = writer
         self._readers = readers
         self._codec = codec
-        self._paused_max_age_us = paused_max_age_us
+        self.paused_max_age_us = paused_max_age_us
         self.changed: Callable[[], None] = lambda: None
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
@@ -135,9 +130,9 @@ class Notifications:
                 (kind, enabled),
             )
             if enabled:
-                deliveries.resume(transaction, self._paused_max_age_us, kind=kind)
+                holds.resume(transaction, self.paused_max_age_us, kind=kind)
             else:
-                deliveries.pause(transaction, kind=kind)
+                holds.pause(transaction, kind=kind)
             _raise_generation(transaction)
 
         await self._write(unit)
@@ -224,10 +219,14 @@ class Notifications:
                 (new.name, new.description, new.enabled, self._codec.sealed(new), _selectors_json(new),
                  new.options.stored(), new.version, new.updated_at, account, configuration_id),
             )  # fmt: skip
+            if new.connection != old.connection and new.health.state is HealthState.FAILING:
+                # Perhaps it is repaired: the next delivery finds out.
+                probed = replace(new.health, until=transaction.log.created_at)
+                endpoint_health.put(transaction.connection, account, configuration_id, probed)
             if old.enabled and not new.enabled:
-                deliveries.pause(transaction, configuration=(account, configuration_id))
+                holds.pause(transaction, configuration=(account, configuration_id))
             elif new.enabled and not old.enabled and _switches(transaction.connection).get(new.kind, True):
-                deliveries.resume(transaction, self._paused_max_age_us, configuration=(account, configuration_id))
+                holds.resume(transaction, self.paused_max_age_us, configuration=(account, configuration_id))
             _raise_generation(transaction)
             return new
 
@@ -243,18 +242,10 @@ class Notifications:
                 (account, configuration_id),
             )
             endpoint_health.forget(transaction.connection, account, configuration_id)
-            deliveries.cancel(transaction, account, configuration_id, "DELETED")
+            holds.cancel(transaction, account, configuration_id, "DELETED")
             _raise_generation(transaction)
 
         await self._write(unit)
-
-    async def deliveries(self, query: DeliveryQuery, after: tuple[int, str] | None, size: int) -> list[Delivery]:
-        """Read deliveries, newest first."""
-        return await self._read(lambda c: deliveries.page(c, query, after, size))
-
-    async def delivery(self, account: str, delivery_id: str) -> tuple[Delivery, list[Attempt]]:
-        """Read one delivery with every attempt."""
-        return await self._read(lambda c: deliveries.get(c, account, delivery_id))
 
     def _readable(self, row: tuple[Any, ...]) -> EndpointConfiguration | None:
         """Read a configuration; one whose secret cannot be decrypted is left out and holds up nobody else."""

@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from tocsin_server.domain.delivery_ports import Book, Claimed, Settled
 from tocsin_server.domain.event_log import KEY_KEPT_US, Event, Stored
-from tocsin_server.domain.notifications import Delivery, Outcome, Room, Settlement, State
-from tocsin_server.domain.ports import Book
-from tocsin_server.store import deliveries, event_log, wire
+from tocsin_server.domain.health import Health
+from tocsin_server.domain.lanes import Key, Want
+from tocsin_server.domain.notifications import Delivery, Outcome, State
+from tocsin_server.domain.settlement import Plan
+from tocsin_server.store import claims, delivery_rows, event_log, holds, purging, settling, wire
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_log import ROUTER, EventReads, cursor_position
 from tocsin_server.store.notifications import GENERATION, Notifications
@@ -17,6 +20,8 @@ from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Transaction, Writer
 
 T = TypeVar("T")
+ENDED_KEPT_US = 30 * 24 * 3600 * 1_000_000
+PURGE_STEPS = 100  # of a thousand rows, at one sweep
 
 
 class Fenced(Exception):
@@ -26,14 +31,23 @@ class Fenced(Exception):
 class StoreOutbox:
     """See the port for what each method does."""
 
-    def __init__(self, writer: Writer, readers: Readers, tail: Tail, notifications: Notifications) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        readers: Readers,
+        tail: Tail,
+        notifications: Notifications,
+        ended_max_age_us: int = ENDED_KEPT_US,
+    ) -> None:
         self._writer = writer
         self._readers = readers
         self._tail = tail
         self._reads = EventReads(readers)
         self._notifications = notifications
         self._epoch = 0
+        self._ended_max_age_us = ended_max_age_us
         self._sweep_place = 0
+        self._purge_place = 0
         self.decode = wire.decode
 
     @property
@@ -50,7 +64,7 @@ class StoreOutbox:
                 " ON CONFLICT (name) DO UPDATE SET epoch = epoch + 1",
                 (ROUTER,),
             )
-            deliveries.release_all(transaction)
+            claims.release_all(transaction)
             row = transaction.connection.execute("SELECT position, epoch FROM cursors WHERE name = ?", (ROUTER,))
             position, epoch = row.fetchone()
             return int(position), int(epoch)
@@ -75,7 +89,7 @@ class StoreOutbox:
             )
             if moved.rowcount != 1:
                 raise Fenced(f"the router's cursor is not at {cursor} in epoch {self._epoch} any more")
-            return deliveries.insert(transaction, rows)
+            return delivery_rows.insert(transaction, rows)
 
         return await self._writer.run(unit)
 
@@ -90,33 +104,56 @@ class StoreOutbox:
 
     async def insert(self, row: Delivery) -> None:
         """Insert one delivery that is not routed."""
-        await self._writer.run(lambda tx: deliveries.insert(tx, [row]))
+        await self._writer.run(lambda tx: delivery_rows.insert(tx, [row]))
 
-    async def claim(self, room: Room) -> list[Delivery]:
-        """Lease due deliveries that have a place."""
-        return await self._writer.run(lambda tx: deliveries.claim(tx, room))
+    async def waiting(self) -> list[tuple[Key, int]]:
+        """Take ended leases back, then read which lanes have something that waits."""
+        await self._writer.run(claims.take_ended_leases)
+        return await self._read(claims.waiting)
 
-    async def settle(self, row: Delivery, outcome: Outcome, settlement: Settlement, duration_us: int) -> State | None:
+    async def claim(self, wants: Sequence[Want]) -> list[Claimed]:
+        """Lease due deliveries of each lane."""
+        return await self._writer.run(lambda tx: claims.claim(tx, wants))
+
+    async def settle(self, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int) -> Settled | None:
         """Record how an attempt ended."""
-        return await self._writer.run(lambda tx: deliveries.settle(tx, row, outcome, settlement, duration_us))
+        max_age_us = self._notifications.paused_max_age_us
+        return await self._writer.run(
+            lambda tx: settling.settle_attempt(tx, row, outcome, plan, duration_us, max_age_us)
+        )
+
+    async def put_back(self, row: Delivery, due_at: int) -> State | None:
+        """End an attempt that was not made."""
+        return await self._writer.run(lambda tx: claims.put_back(tx, row, due_at))
+
+    async def hold(self, key: Key, health: Health) -> None:
+        """Pause or cancel what waits for a configuration, in steps."""
+        while not await self._writer.run(lambda tx: holds.hold(tx, key, health)):
+            pass
 
     async def release(self, rows: Sequence[Delivery]) -> None:
         """Give claimed deliveries back."""
-        await self._writer.run(lambda tx: deliveries.release(tx, rows))
-
-    async def next_due(self) -> int | None:
-        """Read when the next delivery is due."""
-        return await self._read(deliveries.next_due)
+        await self._writer.run(lambda tx: claims.release(tx, rows))
 
     async def sweep(self) -> None:
         """Forget what need not be kept any longer; end what has been open for too long."""
 
         def unit(transaction: Transaction) -> None:
-            deliveries.expire(transaction)
+            holds.expire(transaction)
             kept_until = transaction.log.created_at - KEY_KEPT_US
             self._sweep_place = event_log.sweep(transaction, kept_until, self._sweep_place)
 
         await self._writer.run(unit)
+        await self._purge()
+
+    async def _purge(self) -> None:
+        """Forget deliveries that ended long ago, in steps, a bounded number at a time."""
+        for _ in range(PURGE_STEPS):
+            self._purge_place = await self._writer.run(
+                lambda tx: purging.purge(tx, tx.log.created_at - self._ended_max_age_us, self._purge_place)
+            )
+            if not self._purge_place:
+                break
 
     async def _read(self, read: Callable[..., T]) -> T:
         return await asyncio.wrap_future(self._readers.submit(read))

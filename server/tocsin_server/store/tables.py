@@ -202,10 +202,27 @@ class DeliveryRow(Model):
     traceparent = TextField(default="")
     created_at = BigIntegerField()
     ended_at = BigIntegerField(default=0)
+    status_code = IntegerField(default=0)
+    error_class = TextField(default="")
 
     class Meta:
         table_name = "deliveries"
         primary_key = CompositeKey("account", "id")
+
+
+class DeliverySumsRow(Model):
+    """What became of all deliveries of an account; kept by triggers, over purges."""
+
+    account = TextField(primary_key=True)
+    routed = BigIntegerField()
+    delivered = BigIntegerField()
+    exhausted = BigIntegerField()
+    cancelled = BigIntegerField()
+    silenced = BigIntegerField()
+
+    class Meta:
+        table_name = "delivery_sums"
+        without_rowid = True
 
 
 class AttemptRow(Model):
@@ -221,6 +238,7 @@ class AttemptRow(Model):
     response_excerpt = TextField(default="")
     error = TextField(default="")
     next_attempt_at = BigIntegerField(default=0)
+    error_class = TextField(default="")
 
     class Meta:
         table_name = "attempts"

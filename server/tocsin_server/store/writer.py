@@ -107,6 +107,7 @@ class Writer:
         self._last_group = 1
         self._last_commit_s = 0.0
         self.fatal: Callable[[BaseException], None] = lambda error: None
+        self.after_commit: Callable[[], None] = lambda: None  # told after each COMMIT, on the writer's thread
 
     def start(self) -> None:
         """Start the thread."""
@@ -209,6 +210,7 @@ class Writer:
         try:
             if log.stored or log.deleted:
                 self._on_commit(log.stored, log.deleted)
+            self.after_commit()
         except BaseException as error:
             self.fatal(error)
 

@@ -91,6 +91,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_NAME_TAKEN: _ErrorReason.ValueType  # 30
     """ALREADY_EXISTS: the account has another object with this name."""
+    ERROR_REASON_DELIVERY_STATE: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION: the delivery is in a state in which this cannot be done; metadata has `state`."""
+    ERROR_REASON_TOO_MANY_TESTS: _ErrorReason.ValueType  # 32
+    """RESOURCE_EXHAUSTED: too many tests of the account are under way."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -161,6 +165,10 @@ that can be read. Begin anew there, or at `beginning`.
 """
 ERROR_REASON_NAME_TAKEN: ErrorReason.ValueType  # 30
 """ALREADY_EXISTS: the account has another object with this name."""
+ERROR_REASON_DELIVERY_STATE: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION: the delivery is in a state in which this cannot be done; metadata has `state`."""
+ERROR_REASON_TOO_MANY_TESTS: ErrorReason.ValueType  # 32
+"""RESOURCE_EXHAUSTED: too many tests of the account are under way."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tocsin.v1 import event_log_pb2 as _event_log_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -107,7 +108,9 @@ class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliver
     DELIVERY_STATE_CANCELLED: _DeliveryState.ValueType  # 6
     """Not wanted any more, `reason` says why. Final."""
     DELIVERY_STATE_PAUSED: _DeliveryState.ValueType  # 7
-    """Held because its endpoint or its configuration is switched off."""
+    """Held, `reason` says why: DISABLED (its endpoint or its configuration is switched off), or the
+    health of its configuration: CREDENTIALS, NOT_FOUND, GONE, FAILURES.
+    """
 
 class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
     """What became of a delivery."""
@@ -127,7 +130,9 @@ DELIVERY_STATE_EXHAUSTED: DeliveryState.ValueType  # 5
 DELIVERY_STATE_CANCELLED: DeliveryState.ValueType  # 6
 """Not wanted any more, `reason` says why. Final."""
 DELIVERY_STATE_PAUSED: DeliveryState.ValueType  # 7
-"""Held because its endpoint or its configuration is switched off."""
+"""Held, `reason` says why: DISABLED (its endpoint or its configuration is switched off), or the
+health of its configuration: CREDENTIALS, NOT_FOUND, GONE, FAILURES.
+"""
 Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
 
 class _Verdict:
@@ -148,6 +153,14 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """It failed in a way that will not pass for this message."""
     VERDICT_GONE: _Verdict.ValueType  # 5
     """The receiver is gone for good."""
+    VERDICT_CONFIGURATION: _Verdict.ValueType  # 6
+    """The configuration is at fault (its credentials, its address), not the message: once that is sure,
+    its deliveries are paused, and one is tried each hour.
+    """
+    VERDICT_OUTAGE: _Verdict.ValueType  # 7
+    """This server or its network is at fault: it is tried again soon, no attempt of the schedule is used,
+    and the receiver is not blamed.
+    """
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """How one attempt ended."""
@@ -164,7 +177,159 @@ VERDICT_PERMANENT: Verdict.ValueType  # 4
 """It failed in a way that will not pass for this message."""
 VERDICT_GONE: Verdict.ValueType  # 5
 """The receiver is gone for good."""
+VERDICT_CONFIGURATION: Verdict.ValueType  # 6
+"""The configuration is at fault (its credentials, its address), not the message: once that is sure,
+its deliveries are paused, and one is tried each hour.
+"""
+VERDICT_OUTAGE: Verdict.ValueType  # 7
+"""This server or its network is at fault: it is tried again soon, no attempt of the schedule is used,
+and the receiver is not blamed.
+"""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _ErrorClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ErrorClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ERROR_CLASS_UNSPECIFIED: _ErrorClass.ValueType  # 0
+    """Nothing, or it is not known yet."""
+    ERROR_CLASS_DNS_ERROR: _ErrorClass.ValueType  # 1
+    """The receiver's name does not exist or has no address."""
+    ERROR_CLASS_DNS_UNAVAILABLE: _ErrorClass.ValueType  # 2
+    """No name can be looked up at the moment. Our own fault."""
+    ERROR_CLASS_NETWORK_UNREACHABLE: _ErrorClass.ValueType  # 3
+    """There is no way out of this machine. Our own fault."""
+    ERROR_CLASS_CONNECTION_REFUSED: _ErrorClass.ValueType  # 4
+    """Nobody listens at the address."""
+    ERROR_CLASS_CONNECTION_RESET: _ErrorClass.ValueType  # 5
+    """The receiver closed the connection before it had answered."""
+    ERROR_CLASS_CONNECTION_ERROR: _ErrorClass.ValueType  # 6
+    """There was no connection for another reason."""
+    ERROR_CLASS_TIMEOUT: _ErrorClass.ValueType  # 7
+    """There was no complete answer in time."""
+    ERROR_CLASS_TLS_ERROR: _ErrorClass.ValueType  # 8
+    """The certificate cannot be trusted, or there is no common protocol."""
+    ERROR_CLASS_PROTOCOL_ERROR: _ErrorClass.ValueType  # 9
+    """The answer is not one of its protocol."""
+    ERROR_CLASS_BLOCKED_ADDRESS: _ErrorClass.ValueType  # 10
+    """The address may not be reached from here."""
+    ERROR_CLASS_REDIRECT: _ErrorClass.ValueType  # 11
+    """The receiver sends elsewhere, which is not followed; `error` has the place."""
+    ERROR_CLASS_REFUSED: _ErrorClass.ValueType  # 12
+    """The receiver refuses this message (400, 413, 415, 422)."""
+    ERROR_CLASS_CREDENTIALS: _ErrorClass.ValueType  # 13
+    """The receiver does not accept the credentials (401, 403)."""
+    ERROR_CLASS_NOT_FOUND: _ErrorClass.ValueType  # 14
+    """The receiver does not know the address (404)."""
+    ERROR_CLASS_GONE: _ErrorClass.ValueType  # 15
+    """The receiver is gone for good (410)."""
+    ERROR_CLASS_THROTTLED: _ErrorClass.ValueType  # 16
+    """The receiver asks to wait (429, or 403 with a limit)."""
+    ERROR_CLASS_CLIENT_ERROR: _ErrorClass.ValueType  # 17
+    """Another answer that blames the sender (4xx)."""
+    ERROR_CLASS_SERVER_ERROR: _ErrorClass.ValueType  # 18
+    """The receiver failed (5xx)."""
+    ERROR_CLASS_OVERLOADED: _ErrorClass.ValueType  # 19
+    """The receiver is overloaded (502, 504)."""
+    ERROR_CLASS_RENDER: _ErrorClass.ValueType  # 20
+    """The message could not be made."""
+    ERROR_CLASS_INTERRUPTED: _ErrorClass.ValueType  # 21
+    """The attempt was broken off; whether the receiver has taken it is not known."""
+    ERROR_CLASS_INTERNAL: _ErrorClass.ValueType  # 22
+    """A fault of this server."""
+
+class ErrorClass(_ErrorClass, metaclass=_ErrorClassEnumTypeWrapper):
+    """What went wrong in an attempt."""
+
+ERROR_CLASS_UNSPECIFIED: ErrorClass.ValueType  # 0
+"""Nothing, or it is not known yet."""
+ERROR_CLASS_DNS_ERROR: ErrorClass.ValueType  # 1
+"""The receiver's name does not exist or has no address."""
+ERROR_CLASS_DNS_UNAVAILABLE: ErrorClass.ValueType  # 2
+"""No name can be looked up at the moment. Our own fault."""
+ERROR_CLASS_NETWORK_UNREACHABLE: ErrorClass.ValueType  # 3
+"""There is no way out of this machine. Our own fault."""
+ERROR_CLASS_CONNECTION_REFUSED: ErrorClass.ValueType  # 4
+"""Nobody listens at the address."""
+ERROR_CLASS_CONNECTION_RESET: ErrorClass.ValueType  # 5
+"""The receiver closed the connection before it had answered."""
+ERROR_CLASS_CONNECTION_ERROR: ErrorClass.ValueType  # 6
+"""There was no connection for another reason."""
+ERROR_CLASS_TIMEOUT: ErrorClass.ValueType  # 7
+"""There was no complete answer in time."""
+ERROR_CLASS_TLS_ERROR: ErrorClass.ValueType  # 8
+"""The certificate cannot be trusted, or there is no common protocol."""
+ERROR_CLASS_PROTOCOL_ERROR: ErrorClass.ValueType  # 9
+"""The answer is not one of its protocol."""
+ERROR_CLASS_BLOCKED_ADDRESS: ErrorClass.ValueType  # 10
+"""The address may not be reached from here."""
+ERROR_CLASS_REDIRECT: ErrorClass.ValueType  # 11
+"""The receiver sends elsewhere, which is not followed; `error` has the place."""
+ERROR_CLASS_REFUSED: ErrorClass.ValueType  # 12
+"""The receiver refuses this message (400, 413, 415, 422)."""
+ERROR_CLASS_CREDENTIALS: ErrorClass.ValueType  # 13
+"""The receiver does not accept the credentials (401, 403)."""
+ERROR_CLASS_NOT_FOUND: ErrorClass.ValueType  # 14
+"""The receiver does not know the address (404)."""
+ERROR_CLASS_GONE: ErrorClass.ValueType  # 15
+"""The receiver is gone for good (410)."""
+ERROR_CLASS_THROTTLED: ErrorClass.ValueType  # 16
+"""The receiver asks to wait (429, or 403 with a limit)."""
+ERROR_CLASS_CLIENT_ERROR: ErrorClass.ValueType  # 17
+"""Another answer that blames the sender (4xx)."""
+ERROR_CLASS_SERVER_ERROR: ErrorClass.ValueType  # 18
+"""The receiver failed (5xx)."""
+ERROR_CLASS_OVERLOADED: ErrorClass.ValueType  # 19
+"""The receiver is overloaded (502, 504)."""
+ERROR_CLASS_RENDER: ErrorClass.ValueType  # 20
+"""The message could not be made."""
+ERROR_CLASS_INTERRUPTED: ErrorClass.ValueType  # 21
+"""The attempt was broken off; whether the receiver has taken it is not known."""
+ERROR_CLASS_INTERNAL: ErrorClass.ValueType  # 22
+"""A fault of this server."""
+Global___ErrorClass: _TypeAlias = ErrorClass  # noqa: Y015
+
+class _EventFate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventFateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventFate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_FATE_UNSPECIFIED: _EventFate.ValueType  # 0
+    """Not set."""
+    EVENT_FATE_NOT_SELECTED: _EventFate.ValueType  # 1
+    """No selector chooses it."""
+    EVENT_FATE_SENT: _EventFate.ValueType  # 2
+    """It is sent."""
+    EVENT_FATE_HELD: _EventFate.ValueType  # 3
+    """It waits for its turn: the receiver asked to wait, or is being probed."""
+    EVENT_FATE_PAUSED: _EventFate.ValueType  # 4
+    """It waits until the endpoint or the configuration is on again, or its fault is repaired."""
+    EVENT_FATE_SILENCED: _EventFate.ValueType  # 5
+    """A silence keeps it from being told."""
+    EVENT_FATE_GROUPED: _EventFate.ValueType  # 6
+    """It is told in a digest."""
+
+class EventFate(_EventFate, metaclass=_EventFateEnumTypeWrapper):
+    """What becomes of an event at a configuration."""
+
+EVENT_FATE_UNSPECIFIED: EventFate.ValueType  # 0
+"""Not set."""
+EVENT_FATE_NOT_SELECTED: EventFate.ValueType  # 1
+"""No selector chooses it."""
+EVENT_FATE_SENT: EventFate.ValueType  # 2
+"""It is sent."""
+EVENT_FATE_HELD: EventFate.ValueType  # 3
+"""It waits for its turn: the receiver asked to wait, or is being probed."""
+EVENT_FATE_PAUSED: EventFate.ValueType  # 4
+"""It waits until the endpoint or the configuration is on again, or its fault is repaired."""
+EVENT_FATE_SILENCED: EventFate.ValueType  # 5
+"""A silence keeps it from being told."""
+EVENT_FATE_GROUPED: EventFate.ValueType  # 6
+"""It is told in a digest."""
+Global___EventFate: _TypeAlias = EventFate  # noqa: Y015
 
 @_typing.final
 class Endpoint(_message.Message):
@@ -294,6 +459,7 @@ class Selector(_message.Message):
     RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
     SUBTYPE_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
+    WHERE_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """"account": events of the configuration's account. "global": of every account; only on
     configurations of the account `admin`.
@@ -310,6 +476,10 @@ class Selector(_message.Message):
     """Exact; empty is any."""
     service: _builtins.str
     """Service of the event's source, exact; empty is any."""
+    where: _builtins.str
+    """A condition in CEL over the whole event, as in an event filter's `where`; checked when it is given,
+    bounded in cost. Empty: none.
+    """
     def __init__(
         self,
         *,
@@ -319,10 +489,11 @@ class Selector(_message.Message):
         resource_type: _builtins.str = ...,
         subtype: _builtins.str = ...,
         service: _builtins.str = ...,
+        where: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "resource_type", b"resource_type", "scope", b"scope", "service", b"service", "subtype", b"subtype", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "resource_type", b"resource_type", "scope", b"scope", "service", b"service", "subtype", b"subtype", "type", b"type", "where", b"where"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -540,6 +711,7 @@ class Attempt(_message.Message):
     RESPONSE_EXCERPT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
+    ERROR_CLASS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3 ...: the fence of every write about the delivery."""
     verdict: Global___Verdict.ValueType
@@ -550,6 +722,8 @@ class Attempt(_message.Message):
     """Up to 4 KiB of the receiver's answer."""
     error: _builtins.str
     """What went wrong, in a sentence; empty when nothing did."""
+    error_class: Global___ErrorClass.ValueType
+    """What went wrong, for programs."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -573,10 +747,11 @@ class Attempt(_message.Message):
         response_excerpt: _builtins.str = ...,
         error: _builtins.str = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
+        error_class: Global___ErrorClass.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "next_attempt_at", b"next_attempt_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "next_attempt_at", b"next_attempt_at", "number", b"number", "response_excerpt", b"response_excerpt", "started_at", b"started_at", "status_code", b"status_code", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "error_class", b"error_class", "next_attempt_at", b"next_attempt_at", "number", b"number", "response_excerpt", b"response_excerpt", "started_at", b"started_at", "status_code", b"status_code", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -713,6 +888,8 @@ class Delivery(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_CLASS_FIELD_NUMBER: _builtins.int
+    STATUS_CODE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by the server: 32 hex digits."""
     account: _builtins.str
@@ -724,7 +901,9 @@ class Delivery(_message.Message):
     state: Global___DeliveryState.ValueType
     """What became of it."""
     reason: _builtins.str
-    """Why it ended without being delivered: ATTEMPTS, PERMANENT, RENDER, GONE, EXPIRED, DELETED."""
+    """Why it ended without being delivered, or is paused. EXHAUSTED: ATTEMPTS, PERMANENT, RENDER, EXPIRED.
+    CANCELLED: GONE, EXPIRED, DELETED, BY_HAND.
+    """
     correlation_id: _builtins.str
     """Joins what belongs together: taken from the event."""
     request_id: _builtins.str
@@ -733,6 +912,10 @@ class Delivery(_message.Message):
     """W3C trace context: taken from the event."""
     attempt_count: _builtins.int
     """How many attempts were made."""
+    error_class: Global___ErrorClass.ValueType
+    """What went wrong in the newest attempt that has ended."""
+    status_code: _builtins.int
+    """The receiver's answer to that attempt; 0 when there was none."""
     @_builtins.property
     def event(self) -> Global___Delivery.EventSubject:
         """An event of the log."""
@@ -786,10 +969,12 @@ class Delivery(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         attempt_count: _builtins.int = ...,
+        error_class: Global___ErrorClass.ValueType = ...,
+        status_code: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "create_time", b"create_time", "end_time", b"end_time", "event", b"event", "next_attempt_at", b"next_attempt_at", "subject", b"subject", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alert", b"alert", "attempt_count", b"attempt_count", "attempts", b"attempts", "configuration_id", b"configuration_id", "correlation_id", b"correlation_id", "create_time", b"create_time", "end_time", b"end_time", "event", b"event", "id", b"id", "kind", b"kind", "next_attempt_at", b"next_attempt_at", "reason", b"reason", "recipients", b"recipients", "request_id", b"request_id", "state", b"state", "subject", b"subject", "test", b"test", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alert", b"alert", "attempt_count", b"attempt_count", "attempts", b"attempts", "configuration_id", b"configuration_id", "correlation_id", b"correlation_id", "create_time", b"create_time", "end_time", b"end_time", "error_class", b"error_class", "event", b"event", "id", b"id", "kind", b"kind", "next_attempt_at", b"next_attempt_at", "reason", b"reason", "recipients", b"recipients", "request_id", b"request_id", "state", b"state", "status_code", b"status_code", "subject", b"subject", "test", b"test", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["event", "alert", "test"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -1278,6 +1463,10 @@ class ListDeliveriesRequest(_message.Message):
     ALERT_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ERROR_CLASSES_FIELD_NUMBER: _builtins.int
+    STATUS_CODES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     configuration_id: _builtins.str
     """The configuration that they go to."""
     event_id: _builtins.str
@@ -1292,6 +1481,22 @@ class ListDeliveriesRequest(_message.Message):
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___DeliveryState.ValueType]:
         """States; none is any."""
 
+    @_builtins.property
+    def error_classes(self) -> _containers.RepeatedScalarFieldContainer[Global___ErrorClass.ValueType]:
+        """Error classes of the newest attempt; none is any."""
+
+    @_builtins.property
+    def status_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Status codes of the newest attempt, exact ("503") or by class ("5xx"); none is any."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Routed at this time or later."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Routed before this time."""
+
     def __init__(
         self,
         *,
@@ -1301,10 +1506,14 @@ class ListDeliveriesRequest(_message.Message):
         alert_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        error_classes: _abc.Iterable[Global___ErrorClass.ValueType] | None = ...,
+        status_codes: _abc.Iterable[_builtins.str] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "configuration_id", b"configuration_id", "event_id", b"event_id", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "configuration_id", b"configuration_id", "error_classes", b"error_classes", "event_id", b"event_id", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "states", b"states", "status_codes", b"status_codes", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1312,7 +1521,7 @@ Global___ListDeliveriesRequest: _TypeAlias = ListDeliveriesRequest  # noqa: Y015
 
 @_typing.final
 class ListDeliveriesResponse(_message.Message):
-    """A page of deliveries."""
+    """A page of deliveries. It can be short, or empty, and not the last: go on while there is a token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1383,3 +1592,578 @@ class GetDeliveryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDeliveryResponse: _TypeAlias = GetDeliveryResponse  # noqa: Y015
+
+@_typing.final
+class WatchDeliveriesRequest(_message.Message):
+    """Asks to be told of deliveries as they change. Every criterion that is set has to be met."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    ERROR_CLASSES_FIELD_NUMBER: _builtins.int
+    STATUS_CODES_FIELD_NUMBER: _builtins.int
+    configuration_id: _builtins.str
+    """The configuration that they go to."""
+    event_id: _builtins.str
+    """The event that they tell."""
+    alert_id: _builtins.str
+    """The alert that caused them."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___DeliveryState.ValueType]:
+        """States; none is any."""
+
+    @_builtins.property
+    def error_classes(self) -> _containers.RepeatedScalarFieldContainer[Global___ErrorClass.ValueType]:
+        """Error classes of the newest attempt; none is any."""
+
+    @_builtins.property
+    def status_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Status codes of the newest attempt, exact ("503") or by class ("5xx"); none is any."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___DeliveryState.ValueType] | None = ...,
+        configuration_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        alert_id: _builtins.str = ...,
+        error_classes: _abc.Iterable[Global___ErrorClass.ValueType] | None = ...,
+        status_codes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "configuration_id", b"configuration_id", "error_classes", b"error_classes", "event_id", b"event_id", "states", b"states", "status_codes", b"status_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDeliveriesRequest: _TypeAlias = WatchDeliveriesRequest  # noqa: Y015
+
+@_typing.final
+class WatchDeliveriesResponse(_message.Message):
+    """Deliveries that have changed; none in the first message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """The deliveries as they are now, without their attempts."""
+
+    def __init__(
+        self,
+        *,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDeliveriesResponse: _TypeAlias = WatchDeliveriesResponse  # noqa: Y015
+
+@_typing.final
+class RetryDeliveryRequest(_message.Message):
+    """Names a delivery to try now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The delivery's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDeliveryRequest: _TypeAlias = RetryDeliveryRequest  # noqa: Y015
+
+@_typing.final
+class RetryDeliveryResponse(_message.Message):
+    """The delivery is due."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> Global___Delivery:
+        """The delivery, without its attempts."""
+
+    def __init__(
+        self,
+        *,
+        delivery: Global___Delivery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDeliveryResponse: _TypeAlias = RetryDeliveryResponse  # noqa: Y015
+
+@_typing.final
+class CancelDeliveryRequest(_message.Message):
+    """Names a delivery to cancel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The delivery's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDeliveryRequest: _TypeAlias = CancelDeliveryRequest  # noqa: Y015
+
+@_typing.final
+class CancelDeliveryResponse(_message.Message):
+    """The delivery is cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> Global___Delivery:
+        """The delivery, without its attempts."""
+
+    def __init__(
+        self,
+        *,
+        delivery: Global___Delivery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDeliveryResponse: _TypeAlias = CancelDeliveryResponse  # noqa: Y015
+
+@_typing.final
+class RecoverDeliveriesRequest(_message.Message):
+    """Says which deliveries begin anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    configuration_id: _builtins.str
+    """The configuration that they go to."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Routed at this time or later; unset: from the first on."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Routed before this time; unset: up to now."""
+
+    def __init__(
+        self,
+        *,
+        configuration_id: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration_id", b"configuration_id", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverDeliveriesRequest: _TypeAlias = RecoverDeliveriesRequest  # noqa: Y015
+
+@_typing.final
+class RecoverDeliveriesResponse(_message.Message):
+    """Deliveries begin anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOVERED_COUNT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    recovered_count: _builtins.int
+    """How many do."""
+    more: _builtins.bool
+    """Whether there may be more: repeat the call."""
+    def __init__(
+        self,
+        *,
+        recovered_count: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "recovered_count", b"recovered_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverDeliveriesResponse: _TypeAlias = RecoverDeliveriesResponse  # noqa: Y015
+
+@_typing.final
+class GetDeliveryStatisticsRequest(_message.Message):
+    """Asks what became of all deliveries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALL_ACCOUNTS_FIELD_NUMBER: _builtins.int
+    all_accounts: _builtins.bool
+    """Of every account; only the account `admin`, acting for itself."""
+    def __init__(
+        self,
+        *,
+        all_accounts: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_accounts", b"all_accounts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryStatisticsRequest: _TypeAlias = GetDeliveryStatisticsRequest  # noqa: Y015
+
+@_typing.final
+class GetDeliveryStatisticsResponse(_message.Message):
+    """What became of all deliveries, of the account or of every account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTED_FIELD_NUMBER: _builtins.int
+    DELIVERED_FIELD_NUMBER: _builtins.int
+    EXHAUSTED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    SILENCED_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    routed: _builtins.int
+    """All that were ever made."""
+    delivered: _builtins.int
+    """Taken by their receivers."""
+    exhausted: _builtins.int
+    """Given up."""
+    cancelled: _builtins.int
+    """Not wanted any more."""
+    silenced: _builtins.int
+    """Kept quiet by a silence."""
+    open: _builtins.int
+    """All others: waiting, under way, held."""
+    def __init__(
+        self,
+        *,
+        routed: _builtins.int = ...,
+        delivered: _builtins.int = ...,
+        exhausted: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        silenced: _builtins.int = ...,
+        open: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "delivered", b"delivered", "exhausted", b"exhausted", "open", b"open", "routed", b"routed", "silenced", b"silenced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryStatisticsResponse: _TypeAlias = GetDeliveryStatisticsResponse  # noqa: Y015
+
+@_typing.final
+class ListSelectorPresetsRequest(_message.Message):
+    """Asks for the quick selections. It has no fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSelectorPresetsRequest: _TypeAlias = ListSelectorPresetsRequest  # noqa: Y015
+
+@_typing.final
+class ListSelectorPresetsResponse(_message.Message):
+    """The quick selections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def presets(self) -> _containers.RepeatedCompositeFieldContainer[Global___SelectorPreset]:
+        """In the order in which people should see them."""
+
+    def __init__(
+        self,
+        *,
+        presets: _abc.Iterable[Global___SelectorPreset] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["presets", b"presets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSelectorPresetsResponse: _TypeAlias = ListSelectorPresetsResponse  # noqa: Y015
+
+@_typing.final
+class SelectorPreset(_message.Message):
+    """A quick selection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    ADMIN_ONLY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its name for programs: "user-errors"."""
+    title: _builtins.str
+    """Its name for people."""
+    admin_only: _builtins.bool
+    """Whether only the account `admin` may use it."""
+    @_builtins.property
+    def selector(self) -> Global___Selector:
+        """The selector, ready to be put into a configuration."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        selector: Global___Selector | None = ...,
+        admin_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_only", b"admin_only", "id", b"id", "selector", b"selector", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelectorPreset: _TypeAlias = SelectorPreset  # noqa: Y015
+
+@_typing.final
+class ExplainEventRequest(_message.Message):
+    """Asks for an explanation of one event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Id of a stored event of the account."""
+    position: _builtins.int
+    """Position of a stored event. That of another account is for the account `admin`, acting for itself."""
+    configuration_id: _builtins.str
+    """Only this configuration; empty is all of the account."""
+    page_size: _builtins.int
+    """Most configurations of the page: 0 is 100, more than 1000 is 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    @_builtins.property
+    def event(self) -> _event_log_pb2.Event:
+        """A made-up event, judged as if it were appended now."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        event: _event_log_pb2.Event | None = ...,
+        position: _builtins.int = ...,
+        configuration_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "event_id", b"event_id", "position", b"position", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration_id", b"configuration_id", "event", b"event", "event_id", b"event_id", "page_size", b"page_size", "page_token", b"page_token", "position", b"position", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["event_id", "event", "position"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___ExplainEventRequest: _TypeAlias = ExplainEventRequest  # noqa: Y015
+
+@_typing.final
+class ExplainEventResponse(_message.Message):
+    """Who is told about an event, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    EXPLANATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty at the end."""
+    @_builtins.property
+    def event(self) -> _event_log_pb2.Event:
+        """The event as it is judged: stored, or as it would be stored."""
+
+    @_builtins.property
+    def explanations(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventExplanation]:
+        """What became of it, or would, at each configuration of the page, by id."""
+
+    def __init__(
+        self,
+        *,
+        event: _event_log_pb2.Event | None = ...,
+        explanations: _abc.Iterable[Global___EventExplanation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "explanations", b"explanations", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainEventResponse: _TypeAlias = ExplainEventResponse  # noqa: Y015
+
+@_typing.final
+class EventExplanation(_message.Message):
+    """What became of an event at one configuration, and what today's rules say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SelectorVerdict(_message.Message):
+        """What a selector says about the event."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SELECTOR_FIELD_NUMBER: _builtins.int
+        MATCHED_FIELD_NUMBER: _builtins.int
+        MISSED_FIELD_NUMBER: _builtins.int
+        matched: _builtins.bool
+        """Whether it chooses the event."""
+        @_builtins.property
+        def selector(self) -> Global___Selector:
+            """The selector."""
+
+        @_builtins.property
+        def missed(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventExplanation.MissedCriterion]:
+            """What the event does not meet; empty where it matched."""
+
+        def __init__(
+            self,
+            *,
+            selector: Global___Selector | None = ...,
+            matched: _builtins.bool = ...,
+            missed: _abc.Iterable[Global___EventExplanation.MissedCriterion] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["matched", b"matched", "missed", b"missed", "selector", b"selector"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MissedCriterion(_message.Message):
+        """A criterion that the event does not meet."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CRITERION_FIELD_NUMBER: _builtins.int
+        WANTED_FIELD_NUMBER: _builtins.int
+        FOUND_FIELD_NUMBER: _builtins.int
+        criterion: _builtins.str
+        """Name of the field of `Selector`, or `after_position`: the event is older than the selector."""
+        wanted: _builtins.str
+        """What the selector wants."""
+        found: _builtins.str
+        """What the event has."""
+        def __init__(
+            self,
+            *,
+            criterion: _builtins.str = ...,
+            wanted: _builtins.str = ...,
+            found: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "found", b"found", "wanted", b"wanted"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SELECTORS_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    ENDPOINT_ENABLED_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    CHANGED_SINCE_FIELD_NUMBER: _builtins.int
+    configuration_id: _builtins.str
+    """The configuration."""
+    name: _builtins.str
+    """Its name."""
+    kind: _builtins.str
+    """The kind of its endpoint."""
+    fate: Global___EventFate.ValueType
+    """What would become of the event by today's rules."""
+    reason: _builtins.str
+    """Why, in one word, where the fate does not say it: DISABLED, CREDENTIALS, GONE, THROTTLED, ABOUT_ITSELF ..."""
+    enabled: _builtins.bool
+    """Whether the configuration is on."""
+    endpoint_enabled: _builtins.bool
+    """Whether its kind of endpoint is on."""
+    changed_since: _builtins.bool
+    """Whether the configuration was changed after the event was stored, so that what became of it may differ
+    from what today's rules say. So may a switch, the receiver's health or a silence.
+    """
+    @_builtins.property
+    def selectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventExplanation.SelectorVerdict]:
+        """What each selector says."""
+
+    @_builtins.property
+    def health(self) -> Global___Health:
+        """How its receiver does."""
+
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """What became of a stored event here: its deliveries to this configuration, without their attempts."""
+
+    def __init__(
+        self,
+        *,
+        configuration_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        fate: Global___EventFate.ValueType = ...,
+        reason: _builtins.str = ...,
+        selectors: _abc.Iterable[Global___EventExplanation.SelectorVerdict] | None = ...,
+        enabled: _builtins.bool = ...,
+        endpoint_enabled: _builtins.bool = ...,
+        health: Global___Health | None = ...,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
+        changed_since: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_since", b"changed_since", "configuration_id", b"configuration_id", "deliveries", b"deliveries", "enabled", b"enabled", "endpoint_enabled", b"endpoint_enabled", "fate", b"fate", "health", b"health", "kind", b"kind", "name", b"name", "reason", b"reason", "selectors", b"selectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventExplanation: _TypeAlias = EventExplanation  # noqa: Y015

@@ -77,6 +77,16 @@ class NotificationsStub(object):
                 request_serializer=tocsin_dot_v1_dot_notifications__pb2.DeleteEndpointConfigurationRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_notifications__pb2.DeleteEndpointConfigurationResponse.FromString,
                 _registered_method=True)
+        self.ListSelectorPresets = channel.unary_unary(
+                '/tocsin.v1.Notifications/ListSelectorPresets',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsResponse.FromString,
+                _registered_method=True)
+        self.ExplainEvent = channel.unary_unary(
+                '/tocsin.v1.Notifications/ExplainEvent',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventResponse.FromString,
+                _registered_method=True)
         self.TestEndpointConfiguration = channel.unary_unary(
                 '/tocsin.v1.Notifications/TestEndpointConfiguration',
                 request_serializer=tocsin_dot_v1_dot_notifications__pb2.TestEndpointConfigurationRequest.SerializeToString,
@@ -91,6 +101,31 @@ class NotificationsStub(object):
                 '/tocsin.v1.Notifications/GetDelivery',
                 request_serializer=tocsin_dot_v1_dot_notifications__pb2.GetDeliveryRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_notifications__pb2.GetDeliveryResponse.FromString,
+                _registered_method=True)
+        self.WatchDeliveries = channel.unary_stream(
+                '/tocsin.v1.Notifications/WatchDeliveries',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.WatchDeliveriesRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.WatchDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.RetryDelivery = channel.unary_unary(
+                '/tocsin.v1.Notifications/RetryDelivery',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.RetryDeliveryRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.RetryDeliveryResponse.FromString,
+                _registered_method=True)
+        self.CancelDelivery = channel.unary_unary(
+                '/tocsin.v1.Notifications/CancelDelivery',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.CancelDeliveryRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.CancelDeliveryResponse.FromString,
+                _registered_method=True)
+        self.RecoverDeliveries = channel.unary_unary(
+                '/tocsin.v1.Notifications/RecoverDeliveries',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.RecoverDeliveriesRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.RecoverDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.GetDeliveryStatistics = channel.unary_unary(
+                '/tocsin.v1.Notifications/GetDeliveryStatistics',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.GetDeliveryStatisticsRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.GetDeliveryStatisticsResponse.FromString,
                 _registered_method=True)
 
 
@@ -161,11 +196,29 @@ class NotificationsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSelectorPresets(self, request, context):
+        """Lists the quick selections: selectors that are asked for again and again. It has no pages: they are few.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainEvent(self, request, context):
+        """Explains who is told about an event and why: for each of the account's configurations, what became of a
+        stored event there, and what today's rules say about it, selector by selector and criterion by criterion.
+        Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
+        PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TestEndpointConfiguration(self, request, context):
         """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
         A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
-        off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
-        ENDPOINT_DISABLED.
+        off can be tested, a kind of endpoint that is cannot. A test that passes clears the health of the
+        configuration: one that was disabled is enabled again. An account has at most 4 tests under way.
+        Reasons: NOT_FOUND, INVALID_FIELD, ENDPOINT_DISABLED, TOO_MANY_TESTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +234,47 @@ class NotificationsServicer(object):
 
     def GetDelivery(self, request, context):
         """Answers one delivery with every attempt. Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchDeliveries(self, request, context):
+        """Tells of deliveries as they change, without end, each as it is when it is told: changes that come
+        faster than they are read are told as one. The first message is empty and says that nothing is
+        missed from then on: list after it. Reasons: SLOW_CONSUMER, SERVER_DRAINING, TOO_MANY_STREAMS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryDelivery(self, request, context):
+        """Has a delivery tried as soon as its receiver may be sent anything. One that was given up or
+        cancelled begins anew, under its id and with its whole schedule. Reasons: NOT_FOUND, DELIVERY_STATE
+        (it is delivered, under way or paused, a test, or its configuration is deleted).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelDelivery(self, request, context):
+        """Cancels a delivery that waits. Reasons: NOT_FOUND, DELIVERY_STATE (it has ended or is under way).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecoverDeliveries(self, request, context):
+        """Has deliveries that were given up or cancelled begin anew: those of one configuration that were
+        routed in a range of time, at most 10,000 in a call. Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeliveryStatistics(self, request, context):
+        """Answers what became of all deliveries that were ever made, those that are purged included:
+        `routed` is at any moment the sum of the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,6 +323,16 @@ def add_NotificationsServicer_to_server(servicer, server):
                     request_deserializer=tocsin_dot_v1_dot_notifications__pb2.DeleteEndpointConfigurationRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_notifications__pb2.DeleteEndpointConfigurationResponse.SerializeToString,
             ),
+            'ListSelectorPresets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSelectorPresets,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsResponse.SerializeToString,
+            ),
+            'ExplainEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainEvent,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventResponse.SerializeToString,
+            ),
             'TestEndpointConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.TestEndpointConfiguration,
                     request_deserializer=tocsin_dot_v1_dot_notifications__pb2.TestEndpointConfigurationRequest.FromString,
@@ -243,6 +347,31 @@ def add_NotificationsServicer_to_server(servicer, server):
                     servicer.GetDelivery,
                     request_deserializer=tocsin_dot_v1_dot_notifications__pb2.GetDeliveryRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_notifications__pb2.GetDeliveryResponse.SerializeToString,
+            ),
+            'WatchDeliveries': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDeliveries,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.WatchDeliveriesRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.WatchDeliveriesResponse.SerializeToString,
+            ),
+            'RetryDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryDelivery,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.RetryDeliveryRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.RetryDeliveryResponse.SerializeToString,
+            ),
+            'CancelDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelDelivery,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.CancelDeliveryRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.CancelDeliveryResponse.SerializeToString,
+            ),
+            'RecoverDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecoverDeliveries,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.RecoverDeliveriesRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.RecoverDeliveriesResponse.SerializeToString,
+            ),
+            'GetDeliveryStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeliveryStatistics,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.GetDeliveryStatisticsRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.GetDeliveryStatisticsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -475,6 +604,60 @@ class Notifications(object):
             _registered_method=True)
 
     @staticmethod
+    def ListSelectorPresets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/ListSelectorPresets',
+            tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.ListSelectorPresetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/ExplainEvent',
+            tocsin_dot_v1_dot_notifications__pb2.ExplainEventRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.ExplainEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def TestEndpointConfiguration(request,
             target,
             options=(),
@@ -545,6 +728,141 @@ class Notifications(object):
             '/tocsin.v1.Notifications/GetDelivery',
             tocsin_dot_v1_dot_notifications__pb2.GetDeliveryRequest.SerializeToString,
             tocsin_dot_v1_dot_notifications__pb2.GetDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tocsin.v1.Notifications/WatchDeliveries',
+            tocsin_dot_v1_dot_notifications__pb2.WatchDeliveriesRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.WatchDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/RetryDelivery',
+            tocsin_dot_v1_dot_notifications__pb2.RetryDeliveryRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.RetryDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/CancelDelivery',
+            tocsin_dot_v1_dot_notifications__pb2.CancelDeliveryRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.CancelDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecoverDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/RecoverDeliveries',
+            tocsin_dot_v1_dot_notifications__pb2.RecoverDeliveriesRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.RecoverDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeliveryStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/GetDeliveryStatistics',
+            tocsin_dot_v1_dot_notifications__pb2.GetDeliveryStatisticsRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.GetDeliveryStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,11 +61,20 @@ class NotificationsStub:
     """
     DeleteEndpointConfiguration: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.DeleteEndpointConfigurationRequest, _notifications_pb2.DeleteEndpointConfigurationResponse]
     """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
+    ListSelectorPresets: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ListSelectorPresetsRequest, _notifications_pb2.ListSelectorPresetsResponse]
+    """Lists the quick selections: selectors that are asked for again and again. It has no pages: they are few."""
+    ExplainEvent: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ExplainEventRequest, _notifications_pb2.ExplainEventResponse]
+    """Explains who is told about an event and why: for each of the account's configurations, what became of a
+    stored event there, and what today's rules say about it, selector by selector and criterion by criterion.
+    Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
+    PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
+    """
     TestEndpointConfiguration: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
     A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
-    off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
-    ENDPOINT_DISABLED.
+    off can be tested, a kind of endpoint that is cannot. A test that passes clears the health of the
+    configuration: one that was disabled is enabled again. An account has at most 4 tests under way.
+    Reasons: NOT_FOUND, INVALID_FIELD, ENDPOINT_DISABLED, TOO_MANY_TESTS.
     """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ListDeliveriesRequest, _notifications_pb2.ListDeliveriesResponse]
     """Lists the account's deliveries, newest first, without their attempts. Reasons:
@@ -73,6 +82,26 @@ class NotificationsStub:
     """
     GetDelivery: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.GetDeliveryRequest, _notifications_pb2.GetDeliveryResponse]
     """Answers one delivery with every attempt. Reasons: NOT_FOUND."""
+    WatchDeliveries: _grpc.UnaryStreamMultiCallable[_notifications_pb2.WatchDeliveriesRequest, _notifications_pb2.WatchDeliveriesResponse]
+    """Tells of deliveries as they change, without end, each as it is when it is told: changes that come
+    faster than they are read are told as one. The first message is empty and says that nothing is
+    missed from then on: list after it. Reasons: SLOW_CONSUMER, SERVER_DRAINING, TOO_MANY_STREAMS.
+    """
+    RetryDelivery: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.RetryDeliveryRequest, _notifications_pb2.RetryDeliveryResponse]
+    """Has a delivery tried as soon as its receiver may be sent anything. One that was given up or
+    cancelled begins anew, under its id and with its whole schedule. Reasons: NOT_FOUND, DELIVERY_STATE
+    (it is delivered, under way or paused, a test, or its configuration is deleted).
+    """
+    CancelDelivery: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.CancelDeliveryRequest, _notifications_pb2.CancelDeliveryResponse]
+    """Cancels a delivery that waits. Reasons: NOT_FOUND, DELIVERY_STATE (it has ended or is under way)."""
+    RecoverDeliveries: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.RecoverDeliveriesRequest, _notifications_pb2.RecoverDeliveriesResponse]
+    """Has deliveries that were given up or cancelled begin anew: those of one configuration that were
+    routed in a range of time, at most 10,000 in a call. Reasons: NOT_FOUND.
+    """
+    GetDeliveryStatistics: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.GetDeliveryStatisticsRequest, _notifications_pb2.GetDeliveryStatisticsResponse]
+    """Answers what became of all deliveries that were ever made, those that are purged included:
+    `routed` is at any moment the sum of the others.
+    """
 
 @_typing.type_check_only
 class NotificationsAsyncStub(NotificationsStub):
@@ -107,11 +136,20 @@ class NotificationsAsyncStub(NotificationsStub):
     """
     DeleteEndpointConfiguration: _aio.UnaryUnaryMultiCallable[_notifications_pb2.DeleteEndpointConfigurationRequest, _notifications_pb2.DeleteEndpointConfigurationResponse]  # type: ignore[assignment]
     """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
+    ListSelectorPresets: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ListSelectorPresetsRequest, _notifications_pb2.ListSelectorPresetsResponse]  # type: ignore[assignment]
+    """Lists the quick selections: selectors that are asked for again and again. It has no pages: they are few."""
+    ExplainEvent: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ExplainEventRequest, _notifications_pb2.ExplainEventResponse]  # type: ignore[assignment]
+    """Explains who is told about an event and why: for each of the account's configurations, what became of a
+    stored event there, and what today's rules say about it, selector by selector and criterion by criterion.
+    Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
+    PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
+    """
     TestEndpointConfiguration: _aio.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]  # type: ignore[assignment]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
     A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
-    off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
-    ENDPOINT_DISABLED.
+    off can be tested, a kind of endpoint that is cannot. A test that passes clears the health of the
+    configuration: one that was disabled is enabled again. An account has at most 4 tests under way.
+    Reasons: NOT_FOUND, INVALID_FIELD, ENDPOINT_DISABLED, TOO_MANY_TESTS.
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ListDeliveriesRequest, _notifications_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists the account's deliveries, newest first, without their attempts. Reasons:
@@ -119,6 +157,26 @@ class NotificationsAsyncStub(NotificationsStub):
     """
     GetDelivery: _aio.UnaryUnaryMultiCallable[_notifications_pb2.GetDeliveryRequest, _notifications_pb2.GetDeliveryResponse]  # type: ignore[assignment]
     """Answers one delivery with every attempt. Reasons: NOT_FOUND."""
+    WatchDeliveries: _aio.UnaryStreamMultiCallable[_notifications_pb2.WatchDeliveriesRequest, _notifications_pb2.WatchDeliveriesResponse]  # type: ignore[assignment]
+    """Tells of deliveries as they change, without end, each as it is when it is told: changes that come
+    faster than they are read are told as one. The first message is empty and says that nothing is
+    missed from then on: list after it. Reasons: SLOW_CONSUMER, SERVER_DRAINING, TOO_MANY_STREAMS.
+    """
+    RetryDelivery: _aio.UnaryUnaryMultiCallable[_notifications_pb2.RetryDeliveryRequest, _notifications_pb2.RetryDeliveryResponse]  # type: ignore[assignment]
+    """Has a delivery tried as soon as its receiver may be sent anything. One that was given up or
+    cancelled begins anew, under its id and with its whole schedule. Reasons: NOT_FOUND, DELIVERY_STATE
+    (it is delivered, under way or paused, a test, or its configuration is deleted).
+    """
+    CancelDelivery: _aio.UnaryUnaryMultiCallable[_notifications_pb2.CancelDeliveryRequest, _notifications_pb2.CancelDeliveryResponse]  # type: ignore[assignment]
+    """Cancels a delivery that waits. Reasons: NOT_FOUND, DELIVERY_STATE (it has ended or is under way)."""
+    RecoverDeliveries: _aio.UnaryUnaryMultiCallable[_notifications_pb2.RecoverDeliveriesRequest, _notifications_pb2.RecoverDeliveriesResponse]  # type: ignore[assignment]
+    """Has deliveries that were given up or cancelled begin anew: those of one configuration that were
+    routed in a range of time, at most 10,000 in a call. Reasons: NOT_FOUND.
+    """
+    GetDeliveryStatistics: _aio.UnaryUnaryMultiCallable[_notifications_pb2.GetDeliveryStatisticsRequest, _notifications_pb2.GetDeliveryStatisticsResponse]  # type: ignore[assignment]
+    """Answers what became of all deliveries that were ever made, those that are purged included:
+    `routed` is at any moment the sum of the others.
+    """
 
 class NotificationsServicer(metaclass=_abc_1.ABCMeta):
     """Endpoints (kinds of receivers with a system-wide switch), endpoint configurations (one receiver,
@@ -200,6 +258,26 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
         """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
 
     @_abc_1.abstractmethod
+    def ListSelectorPresets(
+        self,
+        request: _notifications_pb2.ListSelectorPresetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.ListSelectorPresetsResponse, _abc.Awaitable[_notifications_pb2.ListSelectorPresetsResponse]]:
+        """Lists the quick selections: selectors that are asked for again and again. It has no pages: they are few."""
+
+    @_abc_1.abstractmethod
+    def ExplainEvent(
+        self,
+        request: _notifications_pb2.ExplainEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.ExplainEventResponse, _abc.Awaitable[_notifications_pb2.ExplainEventResponse]]:
+        """Explains who is told about an event and why: for each of the account's configurations, what became of a
+        stored event there, and what today's rules say about it, selector by selector and criterion by criterion.
+        Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
+        PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
+        """
+
+    @_abc_1.abstractmethod
     def TestEndpointConfiguration(
         self,
         request: _notifications_pb2.TestEndpointConfigurationRequest,
@@ -207,8 +285,9 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_notifications_pb2.TestEndpointConfigurationResponse, _abc.Awaitable[_notifications_pb2.TestEndpointConfigurationResponse]]:
         """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
         A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
-        off can be tested, a kind of endpoint that is cannot. Reasons: NOT_FOUND, INVALID_FIELD,
-        ENDPOINT_DISABLED.
+        off can be tested, a kind of endpoint that is cannot. A test that passes clears the health of the
+        configuration: one that was disabled is enabled again. An account has at most 4 tests under way.
+        Reasons: NOT_FOUND, INVALID_FIELD, ENDPOINT_DISABLED, TOO_MANY_TESTS.
         """
 
     @_abc_1.abstractmethod
@@ -228,5 +307,55 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_notifications_pb2.GetDeliveryResponse, _abc.Awaitable[_notifications_pb2.GetDeliveryResponse]]:
         """Answers one delivery with every attempt. Reasons: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def WatchDeliveries(
+        self,
+        request: _notifications_pb2.WatchDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_notifications_pb2.WatchDeliveriesResponse], _abc.AsyncIterator[_notifications_pb2.WatchDeliveriesResponse]]:
+        """Tells of deliveries as they change, without end, each as it is when it is told: changes that come
+        faster than they are read are told as one. The first message is empty and says that nothing is
+        missed from then on: list after it. Reasons: SLOW_CONSUMER, SERVER_DRAINING, TOO_MANY_STREAMS.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryDelivery(
+        self,
+        request: _notifications_pb2.RetryDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.RetryDeliveryResponse, _abc.Awaitable[_notifications_pb2.RetryDeliveryResponse]]:
+        """Has a delivery tried as soon as its receiver may be sent anything. One that was given up or
+        cancelled begins anew, under its id and with its whole schedule. Reasons: NOT_FOUND, DELIVERY_STATE
+        (it is delivered, under way or paused, a test, or its configuration is deleted).
+        """
+
+    @_abc_1.abstractmethod
+    def CancelDelivery(
+        self,
+        request: _notifications_pb2.CancelDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.CancelDeliveryResponse, _abc.Awaitable[_notifications_pb2.CancelDeliveryResponse]]:
+        """Cancels a delivery that waits. Reasons: NOT_FOUND, DELIVERY_STATE (it has ended or is under way)."""
+
+    @_abc_1.abstractmethod
+    def RecoverDeliveries(
+        self,
+        request: _notifications_pb2.RecoverDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.RecoverDeliveriesResponse, _abc.Awaitable[_notifications_pb2.RecoverDeliveriesResponse]]:
+        """Has deliveries that were given up or cancelled begin anew: those of one configuration that were
+        routed in a range of time, at most 10,000 in a call. Reasons: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDeliveryStatistics(
+        self,
+        request: _notifications_pb2.GetDeliveryStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.GetDeliveryStatisticsResponse, _abc.Awaitable[_notifications_pb2.GetDeliveryStatisticsResponse]]:
+        """Answers what became of all deliveries that were ever made, those that are purged included:
+        `routed` is at any moment the sum of the others.
+        """
 
 def add_NotificationsServicer_to_server(servicer: NotificationsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

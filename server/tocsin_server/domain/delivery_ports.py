@@ -1,0 +1,142 @@
+"""What routing and delivering need from the store, and what is asked about deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tocsin_server.domain.deliveries import DeliveryPage, DeliveryQuery, DeliverySums, Recovered
+from tocsin_server.domain.event_log import Event, Stored
+from tocsin_server.domain.health import Health
+from tocsin_server.domain.lanes import Key, Want
+from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Outcome, State
+from tocsin_server.domain.settlement import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """All configurations and switches as they stood at a generation; any change raises it."""
+
+    generation: int
+    configurations: Mapping[Key, EndpointConfiguration]
+    switches: Mapping[str, bool]
+
+    def is_on(self, configuration: EndpointConfiguration) -> bool:
+        """Tell whether anything is sent to the configuration, as far as switches go."""
+        return configuration.enabled and self.switches.get(configuration.kind, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim has found of what was wanted of one lane, and when its next delivery is due."""
+
+    want: Want
+    rows: Sequence[Delivery]
+    next_due_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a delivery after an attempt, and of the health of its receiver."""
+
+    state: State
+    reason: str
+    due_at: int
+    health: Health
+
+
+class Outbox(Protocol):
+    """Routing and deliveries, as the dispatch thread needs them."""
+
+    @property
+    def head(self) -> int:
+        """The newest position of the log."""
+        ...
+
+    async def begin(self) -> int:
+        """Take over from a process that is gone: fence its router, free its leases; give the cursor."""
+        ...
+
+    async def book(self) -> Book:
+        """Read all configurations and switches."""
+        ...
+
+    async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> list[bool] | None:
+        """Insert deliveries and move the cursor in one transaction; None when the generation has changed."""
+        ...
+
+    async def stored(self, after: int, limit: int) -> list[Stored]:
+        """Give the events after a position, from memory or from the store."""
+        ...
+
+    def decode(self, frame: bytes) -> Event:
+        """Decode a stored event."""
+        ...
+
+    async def event_at(self, position: int) -> Event:
+        """Read the event of a delivery, hidden or not."""
+        ...
+
+    async def insert(self, row: Delivery) -> None:
+        """Insert one delivery that is not routed: a test."""
+        ...
+
+    async def waiting(self) -> Sequence[tuple[Key, int]]:
+        """Take ended leases back, then read which lanes have something that waits, each with its earliest."""
+        ...
+
+    async def claim(self, wants: Sequence[Want]) -> list[Claimed]:
+        """Lease due deliveries of each lane, and record their attempts as started."""
+        ...
+
+    async def settle(self, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int) -> Settled | None:
+        """Record how an attempt ended; None when another attempt has taken over."""
+        ...
+
+    async def put_back(self, row: Delivery, due_at: int) -> State | None:
+        """End an attempt that was not made; the store says how its delivery waits."""
+        ...
+
+    async def hold(self, key: Key, health: Health) -> None:
+        """Pause (or, when the receiver is gone, cancel) what waits for a configuration, in steps."""
+        ...
+
+    async def release(self, rows: Sequence[Delivery]) -> None:
+        """Give claimed deliveries back: their attempts were broken off by a stop."""
+        ...
+
+    async def sweep(self) -> None:
+        """Forget what need not be kept any longer; end what has been open for too long."""
+
+
+class DeliveryStore(Protocol):
+    """Deliveries, as the network's way in needs them; every call is within one account."""
+
+    async def page(self, query: DeliveryQuery, after: tuple[int, str] | None, size: int) -> DeliveryPage:
+        """Read deliveries, newest first; a page may be short."""
+        ...
+
+    async def get(self, account: str, delivery_id: str) -> tuple[Delivery, list[Attempt]]:
+        """Read one delivery with every attempt."""
+        ...
+
+    async def retry(self, account: str, delivery_id: str) -> Delivery:
+        """Have a delivery tried now; one that has ended undelivered begins anew. DELIVERY_STATE if it cannot."""
+        ...
+
+    async def cancel(self, account: str, delivery_id: str) -> Delivery:
+        """End a delivery that waits; DELIVERY_STATE when it does not."""
+        ...
+
+    async def recover(self, query: DeliveryQuery) -> Recovered:
+        """Have what has ended undelivered begin anew, a bounded number."""
+        ...
+
+    async def sums(self, account: str | None) -> DeliverySums:
+        """Read the sums of promise P3, of one account or (None) of all."""
+        ...
+
+    def follow(self, query: DeliveryQuery) -> AsyncGenerator[list[Delivery], None]:
+        """Tell of deliveries as they change, without end; an empty list first, when nothing is missed any more."""
+        ...

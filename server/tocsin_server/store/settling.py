@@ -1,0 +1,99 @@
+"""Settling: how an attempt ended, what becomes of its delivery, and what it says about the receiver.
+
+All of it is one transaction. Every write about an attempt names the attempt's number; when the row has
+moved on, only the attempt itself is recorded.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+
+from tocsin_server.domain import notices
+from tocsin_server.domain.delivery_ports import Settled
+from tocsin_server.domain.event_log import OWN_SERVICE
+from tocsin_server.domain.health import Health, HealthState, Sign, observe, tell
+from tocsin_server.domain.notifications import FINAL, Delivery, Outcome, State
+from tocsin_server.domain.settlement import Plan, Settlement, settle
+from tocsin_server.domain.verdicts import Verdict
+from tocsin_server.store import endpoint_health, holds
+from tocsin_server.store.delivery_rows import recipients_json
+from tocsin_server.store.writer import Transaction
+
+TEST_PLAN = Plan(0.5, ())  # a test is tried once
+
+
+def settle_attempt(
+    transaction: Transaction, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int, paused_max_age_us: int
+) -> Settled | None:
+    """Record how an attempt ended; None when another attempt has taken over meanwhile."""
+    now = transaction.log.created_at
+    test = row.route_key.startswith("test/")
+    before = endpoint_health.get(transaction.connection, row.account, row.configuration_id)
+    after = before
+    if not test or outcome.verdict is Verdict.DELIVERED:
+        after = observe(before, Sign(outcome.verdict, outcome.error_class, outcome.retry_after_s), now)
+    settlement = _tested(outcome, row, now) if test else settle(outcome, row.scheduled, row.attempt, now, plan, after)
+    if settlement.state is State.RETRYING:
+        settlement = _held(transaction.connection, row, settlement)
+    is_current = _write(transaction, row, outcome, settlement, duration_us)
+    if not is_current:
+        return None
+    if after is not before:
+        after = _note(transaction, row, outcome, before, after)
+        if before.state is HealthState.DISABLED and after.state is HealthState.HEALTHY:
+            holds.resume_disabled(transaction, paused_max_age_us, (row.account, row.configuration_id))
+    if settlement.state is State.EXHAUSTED and not test and not _is_notice(transaction.connection, row):
+        transaction.append([notices.of_exhaustion(row, settlement, outcome)])
+    return Settled(settlement.state, settlement.reason, settlement.due_at, after)
+
+
+def _tested(outcome: Outcome, row: Delivery, now: int) -> Settlement:
+    ended = settle(outcome, 0, 1, now, TEST_PLAN)
+    return ended if ended.state in FINAL else Settlement(State.EXHAUSTED, "ATTEMPTS", now, 1)
+
+
+def _held(connection: sqlite3.Connection, row: Delivery, settlement: Settlement) -> Settlement:
+    state, reason = holds.waiting_state(connection, row.account, row.configuration_id)
+    return settlement if state is State.RETRYING else replace(settlement, state=state, reason=reason)
+
+
+def _write(transaction: Transaction, row: Delivery, outcome: Outcome, settlement: Settlement, duration_us: int) -> bool:
+    ended = transaction.log.created_at if settlement.state in FINAL else 0
+    cursor = transaction.connection.execute(
+        "UPDATE deliveries SET state = ?, reason = ?, due_at = ?, scheduled = ?, lease_until = 0, ended_at = ?,"
+        " recipients = ?, status_code = ?, error_class = ?"
+        " WHERE account = ? AND id = ? AND attempt = ? AND state = 'SENDING'",
+        (settlement.state, settlement.reason, settlement.due_at, settlement.scheduled, ended,
+         recipients_json(outcome.recipients), outcome.status_code, outcome.error_class,
+         row.account, row.id, row.attempt),
+    )  # fmt: skip
+    next_at = settlement.due_at if settlement.state is State.RETRYING else 0
+    transaction.connection.execute(
+        "UPDATE attempts SET duration_us = ?, verdict = ?, status_code = ?, response_excerpt = ?, error = ?,"
+        " next_attempt_at = ?, error_class = ? WHERE account = ? AND delivery_id = ? AND number = ?",
+        (duration_us, outcome.verdict, outcome.status_code, outcome.response_excerpt, outcome.error, next_at,
+         outcome.error_class, row.account, row.id, row.attempt),
+    )  # fmt: skip
+    return cursor.rowcount == 1
+
+
+def _note(transaction: Transaction, row: Delivery, outcome: Outcome, before: Health, after: Health) -> Health:
+    """Keep the health of a receiver and tell the log of it; one that is deleted has none."""
+    connection = transaction.connection
+    found = connection.execute(
+        "SELECT name FROM endpoint_configurations WHERE account = ? AND id = ?", (row.account, row.configuration_id)
+    ).fetchone()
+    if found is None:
+        return after
+    after, told = tell(before, after, transaction.log.created_at)
+    endpoint_health.put(connection, row.account, row.configuration_id, after)
+    if told is not None:
+        transaction.append([notices.of_health(told, row, found[0], after, outcome)])
+    return after
+
+
+def _is_notice(connection: sqlite3.Connection, row: Delivery) -> bool:
+    """Tell whether a delivery carries a notice about deliveries: that of its own end would never end."""
+    found = connection.execute("SELECT service, type FROM events WHERE position = ?", (row.event_position,)).fetchone()
+    return found is not None and found[0] == OWN_SERVICE and found[1].startswith(notices.PREFIX)

@@ -1,0 +1,453 @@
+"""Delivering to receivers that fail, on real parts stepped by hand and a clock that moves when it is told to.
+
+After every scenario the sums of promise P3 hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from tocsin_server.domain.answers import unmade
+from tocsin_server.domain.deliveries import DeliverySums
+from tocsin_server.domain.health import HealthState
+from tocsin_server.domain.lanes import WINDOW_FIRST, Want
+from tocsin_server.domain.notifications import Delivery, Message, Outcome, State
+from tocsin_server.domain.options import DeliveryOptions
+from tocsin_server.domain.settlement import Plan
+from tocsin_server.domain.verdicts import Verdict
+
+from tests.support.dispatch_house import Clock, DispatchHouse
+from tests.support.receivers import Posted, WebhookReceiver
+
+DAY_S = 86_400
+NOWHERE = "http://127.0.0.1:9/"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest_asyncio.fixture
+async def house(tmp_path: Path, clock: Clock) -> AsyncIterator[DispatchHouse]:
+    running = DispatchHouse(tmp_path / "tocsin.db", clock)
+    running.sends_at_once = True
+    await running.router.begin()
+    yield running
+    running.sums()
+    await running.close()
+
+
+def states(house: DispatchHouse) -> dict[str, int]:
+    return dict(house.sql("SELECT state || rtrim(' ' || reason), count(*) FROM deliveries GROUP BY 1"))
+
+
+def data(posted: Posted) -> Any:
+    """Give the event that was told; its signature is from another time than ours."""
+    return json.loads(posted.body)["data"]
+
+
+def answering(status: int, **headers: str) -> Callable[[Posted], Any]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda posted: web.Response(status=status, headers=named)
+
+
+async def test_refused_messages_end_and_are_recoverable(house: DispatchHouse, hook: WebhookReceiver) -> None:
+    """XD14, as the rulings have it: 400, 413, 415 and 422 are of the message."""
+    hook.answer = answering(422)
+    configuration = await house.configure(hook.url)
+    await house.append("user.a", "user.b")
+    await house.deliver_all()
+    assert states(house) == {"EXHAUSTED PERMANENT": 2}
+    assert (await house.health(configuration)).state is HealthState.HEALTHY
+    assert house.told() == ["endpoint_failing", "delivery_exhausted", "delivery_exhausted"]
+    assert house.sql("SELECT DISTINCT status_code, error_class FROM deliveries") == [(422, "REFUSED")]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_refused_credentials_pause_and_one_is_tried_each_hour(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver, status: int
+) -> None:
+    """XD14: nothing of it is the message's fault."""
+    hook.answer = answering(status)
+    configuration = await house.configure(hook.url)
+    await house.append(*["user.a"] * 20)
+    await house.deliver_all()
+    assert states(house) == {"PAUSED CREDENTIALS": 20}
+    before = len(hook.posted)
+    assert before <= WINDOW_FIRST
+    for _ in range(3):
+        await house.deliver_all()
+        clock.pass_s(3600)
+        await house.deliver_all()
+    assert len(hook.posted) == before + 3
+    await house.append("user.late")
+    await house.deliver_all()
+    assert states(house) == {"PAUSED CREDENTIALS": 21}
+    assert house.sql("SELECT max(scheduled) FROM deliveries") == [(0,)]
+    hook.answer = lambda posted: 200
+    clock.pass_s(3600)
+    await house.deliver_all()
+    assert states(house) == {"DELIVERED": 21}
+    assert (await house.health(configuration)).state is HealthState.HEALTHY
+    assert house.told() == ["endpoint_failing", "endpoint_recovered"]
+
+
+async def test_a_repaired_configuration_is_tried_at_once(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver
+) -> None:
+    """XD28: the next attempt uses the newest version."""
+    hook.answer = lambda posted: 200 if posted.path == "/new" else 401
+    configuration = await house.configure(hook.url)
+    await house.append("user.a")
+    await house.deliver_all()
+    connection = {**configuration.connection, "url": hook.url.replace("/hook", "/new")}
+    await house.notifications.update("admin", configuration.id, lambda old: replace(old, connection=connection))
+    await house.router.reload()
+    await house.deliver_all()
+    assert states(house) == {"DELIVERED": 1}
+
+
+async def test_an_address_that_is_not_known_three_times_pauses(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver
+) -> None:
+    """XD14: a 404 may pass, three in a row do not."""
+    hook.answer = answering(404)
+    await house.configure(hook.url, options=DeliveryOptions(retry_schedule=(5, 5, 5)))
+    await house.append("user.a")
+    for expected in ("RETRYING", "RETRYING", "PAUSED NOT_FOUND"):
+        await house.deliver_all()
+        assert states(house) == {expected: 1}
+        clock.pass_s(6)
+
+
+async def test_a_receiver_that_is_gone_is_disabled_and_what_waits_is_cancelled(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver
+) -> None:
+    """XD13."""
+    hook.answer = lambda posted: 410 if len(hook.posted) > 3 else 503
+    configuration = await house.configure(hook.url, options=DeliveryOptions(retry_schedule=(5, 5)))
+    await house.append(*["user.a"] * 3)
+    await house.deliver_all()
+    clock.pass_s(6)
+    await house.deliver_all()
+    assert states(house) == {"CANCELLED GONE": 3}
+    clock.pass_s(1)
+    await house.append("user.b")
+    await house.deliver_all()
+    assert states(house) == {"CANCELLED GONE": 3, "PAUSED GONE": 1}
+    assert (await house.health(configuration)).reason == "GONE"
+    assert house.told() == ["endpoint_failing", "endpoint_disabled"]
+    hook.answer = lambda posted: 200
+    await house.deliverer.test(configuration, stored=True)
+    await house.router.reload()
+    await house.deliver_all()
+    assert states(house) == {"CANCELLED GONE": 3, "DELIVERED": 2}  # the test is one of them
+    assert (await house.health(configuration)).state is HealthState.HEALTHY
+
+
+async def test_what_was_gone_too_long_is_not_sent_when_it_is_back(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver
+) -> None:
+    hook.answer = answering(410)
+    configuration = await house.configure(hook.url)
+    await house.append("user.a")
+    await house.deliver_all()
+    clock.pass_s(1)
+    await house.append("user.b")
+    await house.deliver_all()
+    clock.pass_s(2 * DAY_S)
+    hook.answer = lambda posted: 200
+    await house.deliverer.test(configuration, stored=True)
+    assert states(house) == {"CANCELLED GONE": 1, "CANCELLED EXPIRED": 1, "DELIVERED": 1}
+
+
+async def test_a_request_to_wait_holds_the_whole_configuration_and_burns_nothing(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver
+) -> None:
+    """XD11."""
+    hook.answer = answering(429, retry_after="120")
+    configuration = await house.configure(hook.url)
+    await house.append("user.a")
+    await house.deliver_all()
+    await house.append(*["user.b"] * 30)
+    await house.deliver_all()
+    assert len(hook.posted) == 1
+    assert (await house.health(configuration)).state is HealthState.THROTTLED
+    assert house.sql("SELECT max(scheduled) FROM deliveries") == [(0,)]
+    clock.pass_s(119)
+    await house.deliver_all()
+    assert len(hook.posted) == 1
+    hook.answer = lambda posted: 200
+    clock.pass_s(2)
+    await house.deliver_all()
+    assert states(house) == {"DELIVERED": 31}
+    assert house.told() == []
+
+
+async def test_a_schedule_of_its_own_is_followed_to_its_end(house: DispatchHouse, clock: Clock) -> None:
+    """XD16: given up, told in the log, kept, and begun anew by hand."""
+    await house.configure(NOWHERE, options=DeliveryOptions(retry_schedule=(1, 2)))
+    await house.append("user.a")
+    for wait_s in (1, 2, 0):
+        await house.deliver_all()
+        clock.pass_s(wait_s)
+    assert states(house) == {"EXHAUSTED ATTEMPTS": 1}
+    assert house.sql("SELECT count(*), max(error_class) FROM attempts") == [(3, "CONNECTION_REFUSED")]
+    assert house.told() == ["endpoint_failing", "delivery_exhausted"]
+
+
+async def test_five_days_of_failures_disable_and_a_test_enables_again(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver
+) -> None:
+    """XD15: the state is in the store, the log is told on the way, another configuration hears of it."""
+    hook.answer = lambda posted: 200 if posted.path == "/other" else 500
+    dead = await house.configure(hook.url)
+    await house.configure(hook.url.replace("/hook", "/other"), "system.notifications.*")
+    await house.router.reload()
+    for _ in range(121):
+        await house.append("user.a")
+        await house.deliver_all()
+        clock.pass_s(3600)
+    health = await house.health(dead)
+    assert (health.state, health.reason) == (HealthState.DISABLED, "FAILURES")
+    notices = [name for name in house.told() if name.startswith("endpoint")]
+    assert notices == ["endpoint_failing"] * 4 + ["endpoint_disabled"]
+    heard = [data(p) for p in hook.posted if p.path == "/other"]
+    assert [e["details"]["percent"] for e in heard if e["resource"]["id"] == dead.id and "percent" in e["details"]] == [
+        0, 50, 70, 90, 100,
+    ]  # fmt: skip
+    before = len(hook.posted)
+    clock.pass_s(DAY_S / 2)
+    await house.append("user.b")
+    await house.deliver_all()
+    assert len([p for p in hook.posted[before:] if p.path == "/hook"]) == 0
+    hook.answer = lambda posted: 200
+    await house.deliverer.test(dead, stored=True)
+    await house.router.reload()
+    await house.deliver_all()
+    assert (await house.health(dead)).state is HealthState.HEALTHY
+    assert house.told()[-1] == "endpoint_recovered"
+    sums = house.sums()
+    assert sums.open == 0
+    assert sums.cancelled > 0  # what was held for longer than a day
+
+
+async def test_the_end_of_a_notice_is_no_news(house: DispatchHouse, clock: Clock) -> None:
+    """An operational notice that cannot be delivered writes no event, or there would be no end of them."""
+    await house.configure(NOWHERE, options=DeliveryOptions(retry_schedule=(1,)))
+    await house.configure("http://127.0.0.1:10/", "system.*", options=DeliveryOptions(retry_schedule=(1,)))
+    await house.router.reload()
+    await house.append("user.a")
+    for _ in range(6):
+        await house.deliver_all()
+        clock.pass_s(60)
+    told = house.told()
+    assert told.count("delivery_exhausted") == 1
+    assert set(told) == {"endpoint_failing", "delivery_exhausted"}
+    assert house.sums().open == 0
+
+
+async def test_our_own_outage_burns_nothing_and_blames_nobody(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XD17: no name can be looked up; then it can."""
+    resolved = asyncio.get_running_loop().getaddrinfo
+
+    async def down(*arguments: Any, **named: Any) -> Any:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", down)
+    configuration = await house.configure(hook.url.replace("127.0.0.1", "localhost"))
+    await house.append("user.a")
+    for _ in range(12):
+        await house.deliver_all()
+        clock.pass_s(301)
+    assert house.sql("SELECT state, scheduled, error_class FROM deliveries") == [("RETRYING", 0, "DNS_UNAVAILABLE")]
+    assert await house.health(configuration) == (await house.notifications.get("admin", configuration.id)).health
+    assert (await house.health(configuration)).failures == 0
+    assert house.told() == []
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
+    await house.deliver_all()
+    assert house.sql("SELECT state FROM deliveries") in ([("DELIVERED",)], [("RETRYING",)])
+
+
+async def test_a_dead_receiver_is_asked_little_and_loses_nothing(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver
+) -> None:
+    """XD12, XD32: the breaker opens, one at a time finds out, then everything goes; the newest do not wait for all."""
+    hook.answer = answering(500)
+    await house.configure(hook.url)
+    await house.append(*["user.a"] * 500)
+    for _ in range(20):
+        await house.deliver_all()
+        clock.pass_s(60)
+    assert len(hook.posted) < 40
+    hook.answer = lambda posted: 200
+    clock.pass_s(900)
+    await house.deliver_all()
+    clock.pass_s(2 * DAY_S)  # some were on their own schedule
+    await house.deliver_all()
+    assert states(house) == {"DELIVERED": 500}
+    order = [data(p)["position"] for p in hook.posted if p.id]
+    assert max(order[40:140]) > 450
+
+
+async def test_a_pace_is_kept(house: DispatchHouse, clock: Clock, hook: WebhookReceiver) -> None:
+    """Evenly spaced, one at a time."""
+    await house.configure(hook.url, options=DeliveryOptions(rate_per_second=0.5))
+    await house.append(*["user.a"] * 5)
+    for seconds in range(9):
+        await house.deliver_all()
+        assert len(hook.posted) == seconds // 2 + 1
+        clock.pass_s(1)
+
+
+async def test_two_servers_do_not_send_one_delivery(house: DispatchHouse, hook: WebhookReceiver) -> None:
+    """XD5, in its form for one process: two claims of the same line never give the same delivery."""
+    house.deliverer.lanes.open = False
+    configuration = await house.configure(hook.url)
+    await house.append(*["user.a"] * 50)
+    await house.route()
+    wants = [Want(("admin", configuration.id), 7, 2)]
+    claimed = await asyncio.gather(*[house.outbox.claim(wants) for _ in range(8)])
+    ids = [row.id for answers in claimed for answer in answers for row in answer.rows]
+    assert len(ids) == len(set(ids)) == 50
+
+
+async def test_the_result_of_an_attempt_that_was_taken_over_is_dropped(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver
+) -> None:
+    """XD6: the process slept for longer than its lease; the attempt is kept, the delivery is the other's."""
+    configuration = await house.configure(hook.url)
+    await house.append("user.a")
+    house.deliverer.lanes.open = False
+    await house.route()
+    (claimed,) = await house.outbox.claim([Want(("admin", configuration.id), 1)])
+    (slept,) = claimed.rows
+    house.deliverer.lanes.open = True
+    clock.pass_s(60)
+    await house.deliver_all()
+    assert await house.outbox.settle(slept, Outcome(Verdict.RETRY, 500, "late"), Plan(0.5), 1) is None
+    assert house.sql("SELECT state, attempt FROM deliveries") == [("DELIVERED", 2)]
+    assert house.sql("SELECT number, verdict FROM attempts ORDER BY number") == [(1, "RETRY"), (2, "DELIVERED")]
+
+
+class _Poisoned:
+    """A kind of endpoint that cannot make one message, and trips over another."""
+
+    kind, description = "webhook", ""
+    required_fields = secret_fields = secrets_bound_to = action_params = ()
+
+    def __init__(self, other: Any) -> None:
+        self._other = other
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._other, name)
+
+    async def send(self, message: Message, connection: Any) -> Outcome:
+        assert message.event is not None
+        if message.event.type == "user.poison":
+            return unmade("the template has no end")
+        if message.event.type == "user.bug":
+            raise RuntimeError("a fault of ours")
+        return await self._other.send(message, connection)  # type: ignore[no-any-return]
+
+
+async def test_a_poisoned_message_ends_alone(house: DispatchHouse, hook: WebhookReceiver) -> None:
+    """XD27: EXHAUSTED {RENDER}, and nobody behind it waits."""
+    kinds: Any = house.deliverer._kinds
+    kinds["webhook"] = _Poisoned(kinds["webhook"])
+    configuration = await house.configure(hook.url)
+    await house.append("user.poison", "user.bug", "user.fine")
+    await house.deliver_all()
+    assert states(house) == {"EXHAUSTED RENDER": 1, "RETRYING": 1, "DELIVERED": 1}
+    assert (await house.health(configuration)).failures == 0
+
+
+async def test_an_event_that_cannot_be_read_holds_nobody_up(house: DispatchHouse, hook: WebhookReceiver) -> None:
+    """XD27: the router passes on."""
+    await house.configure(hook.url)
+    await house.append("user.a", "user.b")
+    decode = house.outbox.decode
+    broken = house.tail.after(0, 1)
+    assert broken is not None
+
+    def fails(frame: bytes) -> Any:
+        if frame == broken[0].frame:
+            raise ValueError("no event")
+        return decode(frame)
+
+    house.outbox.decode = fails  # type: ignore[assignment]
+    await house.deliver_all()
+    assert [data(p)["type"] for p in hook.posted] == ["user.b"]
+
+
+@pytest.mark.parametrize("change", ["deleted", "disabled"])
+async def test_a_configuration_that_changes_between_attempts(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver, change: str
+) -> None:
+    """XD28."""
+    hook.answer = answering(500)
+    configuration = await house.configure(hook.url)
+    await house.append("user.a")
+    await house.deliver_all()
+    if change == "deleted":
+        await house.notifications.delete("admin", configuration.id)
+    else:
+        await house.notifications.update("admin", configuration.id, lambda old: replace(old, enabled=False))
+    await house.router.reload()
+    clock.pass_s(6)
+    hook.answer = lambda posted: 200
+    await house.deliver_all()
+    assert states(house) == ({"CANCELLED DELETED": 1} if change == "deleted" else {"PAUSED DISABLED": 1})
+    if change == "disabled":
+        await house.notifications.update("admin", configuration.id, lambda old: replace(old, enabled=True))
+        await house.router.reload()
+        await house.deliver_all()
+        assert states(house) == {"DELIVERED": 1}
+
+
+async def test_what_is_open_for_seven_days_is_given_up_with_one_notice(house: DispatchHouse, clock: Clock) -> None:
+    configuration = await house.configure(NOWHERE)
+    await house.notifications.update("admin", configuration.id, lambda old: replace(old, enabled=False))
+    await house.append(*["user.a"] * 30)
+    await house.deliver_all()
+    clock.pass_s(7 * DAY_S + 1)
+    await house.outbox.sweep()
+    assert states(house) == {"EXHAUSTED EXPIRED": 30}
+    assert house.told() == ["delivery_exhausted"]
+
+
+async def test_what_ended_long_ago_is_purged_and_the_sums_stay(
+    house: DispatchHouse, clock: Clock, hook: WebhookReceiver
+) -> None:
+    await house.configure(hook.url)
+    await house.append(*["user.a"] * 10)
+    await house.deliver_all()
+    clock.pass_s(20 * DAY_S)
+    await house.append("user.b")
+    await house.deliver_all()
+    before = house.sums()
+    clock.pass_s(11 * DAY_S)
+    await house.outbox.sweep()
+    assert house.sql("SELECT count(*) FROM deliveries") == [(1,)]
+    assert house.sql("SELECT count(*) FROM attempts") == [(1,)]
+    assert house.sums() == before == DeliverySums(11, 11, 0, 0, 0, 0)
+
+
+async def test_a_lane_of_a_deleted_configuration_is_emptied(house: DispatchHouse, hook: WebhookReceiver) -> None:
+    now = house.runtime.now()
+    row = Delivery("admin", "d1", "alert/x/1/i/0", "nobody", "webhook", State.PENDING, now, now, alert_id="x")
+    await house.outbox.insert(row)
+    await house.deliver_all()
+    assert states(house) == {"CANCELLED DELETED": 1}
