@@ -43,7 +43,7 @@ async def keeping(data: Path, clock: Clock | None = None, **rules: Any) -> Async
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tocsin_server.dispatch.dispatcher.RETAIN_EVERY_S", 0.05)
+    monkeypatch.setattr("tocsin_server.app.RETAIN_EVERY_S", 0.05)
 
 
 async def until(look: Callable[[], Awaitable[bool]]) -> None:
