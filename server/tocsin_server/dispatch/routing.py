@@ -19,6 +19,7 @@ from tocsin_server.domain.lanes import Lanes
 from tocsin_server.domain.notifications import Delivery, EndpointConfiguration, State
 from tocsin_server.domain.ports import Runtime
 from tocsin_server.domain.selection import SelectorIndex
+from tocsin_server.domain.silences import Silence
 
 log = structlog.get_logger("tocsin.routing")
 EVENTS_PER_STEP = 256
@@ -174,8 +175,11 @@ class Router:
 
     def _row(self, stored: Stored, event: Event, configuration: EndpointConfiguration, now: int) -> Delivery:
         key = (configuration.account, configuration.id)
+        silence = self.book.silences.silencing(configuration.account, stored.created_at, stored.head, stored.frame)
         state, reason = State.PAUSED, "DISABLED"
-        if self.book.is_on(configuration):
+        if silence is not None:
+            state, reason = State.SILENCED, "SILENCE"
+        elif self.book.is_on(configuration):
             reason = self._lanes.lane(key).health.pauses
             if not reason:
                 state = State.SENDING if self._lanes.take(key, now) else State.PENDING
@@ -192,8 +196,13 @@ class Router:
             event_position=stored.position,
             event_id=stored.id,
             attempt=1 if state is State.SENDING else 0,
-            subject={"event_id": stored.id, "position": stored.position},
+            ended_at=now if silence is not None else 0,
+            subject={"event_id": stored.id, "position": stored.position} | _silenced(silence),
             correlation_id=event.correlation_id,
             request_id=event.source["request_id"],
             traceparent=event.traceparent,
         )
+
+
+def _silenced(silence: Silence | None) -> dict[str, str]:
+    return {"silence_id": silence.id} if silence is not None else {}
