@@ -315,6 +315,7 @@ def delete_rows(transaction: Transaction, rows: Sequence[tuple[int, str, str]]) 
         "UPDATE event_keys SET deleted_at = ? WHERE account = ? AND id = ?",
         [(now, account, event_id) for _, account, event_id in rows],
     )
+    transaction.runtime.moment("rows hidden")
     connection.executemany(
         f"DELETE FROM events WHERE position = ? AND NOT {ANY_OPEN_DELIVERY}",
         [(position,) for _, position in positions],
