@@ -11,7 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import pytest_asyncio
@@ -346,7 +346,8 @@ class _Poisoned:
     """A kind of endpoint that cannot make one message, and trips over another."""
 
     kind, description = "webhook", ""
-    required_fields = secret_fields = secrets_bound_to = action_params = ()
+    required_fields = secret_fields = action_params = ()
+    secrets_bound_to: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def __init__(self, other: Any) -> None:
         self._other = other
