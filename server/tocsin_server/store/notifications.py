@@ -231,6 +231,9 @@ class Notifications:
              new.options.stored(), new.version, new.updated_at, old.account, old.id),
         )  # fmt: skip
         place = (old.account, old.id)
+        if new.connection != old.connection and old.health.state is HealthState.FAILING:
+            # Perhaps it is repaired: the next delivery finds out.
+            endpoint_health.put(transaction.connection, *place, replace(old.health, until=new.updated_at))
         if old.enabled and not new.enabled:
             holds.pause(transaction, configuration=place)
         elif new.enabled and not old.enabled and _switches(transaction.connection).get(new.kind, True):
