@@ -16,6 +16,7 @@ import structlog
 
 from tocsin_server.domain.config_webhooks import OWNER, PREFIX
 from tocsin_server.domain.errors import Reason, TocsinError, not_found
+from tocsin_server.domain.health import HealthState
 from tocsin_server.domain.notifications import CONFIGURATIONS_MAX, EndpointConfiguration, renewed
 from tocsin_server.domain.options import read as read_options
 from tocsin_server.domain.ports import Cipher
