@@ -146,7 +146,13 @@ async def test_bodies_of_events_with_open_deliveries_are_kept_and_hidden(tmp_pat
     """XA24: what is routed is delivered, though the event has vanished from every read."""
     from tests.service.test_notifications import webhook
 
-    hook.answer = lambda posted: 503
+    let_go = asyncio.Event()
+
+    async def hang() -> int:
+        await let_go.wait()
+        return 200
+
+    hook.answer = lambda posted: hang()
     clock = Clock()
     async with keeping(tmp_path / "data", clock, max_age=3600) as api:
         await api.notifications.CreateEndpointConfiguration(webhook_request(webhook(hook.url)))
@@ -159,6 +165,7 @@ async def test_bodies_of_events_with_open_deliveries_are_kept_and_hidden(tmp_pat
             rows = connection.execute("SELECT position, deleted_at <> 0 FROM events ORDER BY position").fetchall()
         connection.close()
         assert rows == [(position, 1), (kept, 0)]
+        let_go.set()
 
 
 def webhook_request(configuration: Any) -> Any:
