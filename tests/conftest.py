@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from tests.support.alert_house import Clock, House
 from tests.support.processes import ServerProcess
 from tests.support.receivers import Mailbox, WebhookReceiver, mailbox, webhook_receiver
 from tests.support.servers import Api, serving
+
+# Tests interrupt children, which inherit an ignored SIGINT: a script that runs the tests in the background has it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Servers in the tests' own process log what is wrong, not each delivery.
 configure_logs("error", "json")

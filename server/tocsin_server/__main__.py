@@ -15,9 +15,10 @@ from typing import Any
 import structlog
 
 from tocsin_server import __version__
-from tocsin_server.app import App, data_file, event_loop_factory
+from tocsin_server.app import App, data_file
 from tocsin_server.config import ConfigError, Settings, load, variable_of
 from tocsin_server.logs import configure_logs
+from tocsin_server.runtime import event_loop_factory
 from tocsin_server.store.checking import check as check_store
 from tocsin_server.store.database import StoreError
 

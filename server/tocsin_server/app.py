@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import random
 import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,25 +27,18 @@ from tocsin_server.api.event_types import EventTypeService
 from tocsin_server.api.explanations import ExplanationService
 from tocsin_server.api.ingest import IDLE_S as INGEST_IDLE_S
 from tocsin_server.api.ingest import IngestService
+from tocsin_server.api.limits import LIMITS
 from tocsin_server.api.notifications import NotificationsService
 from tocsin_server.api.paging import PageTokens
-from tocsin_server.api.server import STREAMS_MAX, ApiServer, Service
+from tocsin_server.api.server import ApiServer, Service
+from tocsin_server.api.silences import SilenceService
 from tocsin_server.api.system import SystemService
 from tocsin_server.config import ConfigError, Settings
+from tocsin_server.dispatch.announcing import Announcer
 from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.dispatch.execution import THREADS, Execution
-from tocsin_server.domain import (
-    alerting,
-    consumers,
-    deliveries,
-    event_log,
-    event_types,
-    lanes,
-    notifications,
-    summary,
-    templates,
-    where,
-)
+from tocsin_server.dispatch.loop import Loop
+from tocsin_server.domain.alerting import AlertTypes
 from tocsin_server.domain.built_in_types import BUILT_IN
 from tocsin_server.domain.event_types import Catalogue
 from tocsin_server.domain.ports import EndpointKind, Runtime
@@ -56,6 +46,7 @@ from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
+from tocsin_server.runtime import event_loop_factory, system_runtime
 from tocsin_server.store.alerting import Alerts
 from tocsin_server.store.consumer_store import Consumers
 from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
@@ -69,73 +60,17 @@ from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
 from tocsin_server.store.retention import Retention, Rules, horizons
 from tocsin_server.store.secrets import KeyFile, SecretCipher
+from tocsin_server.store.silences import SilenceStore
 from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Writer
 
 log = structlog.get_logger("tocsin.app")
 SERVICES: tuple[type[Service], ...] = (EventLogService, NotificationsService, AlertingService, SystemService)
 SWITCH_INTERVAL_S = 0.0005
+RETAIN_EVERY_S = 60.0
+ANNOUNCE_EVERY_S = 30.0  # the backstop behind the timer of the next notice
 # Events are made by the thousand and kept for a while, and hold no cycles: look for these less often.
 GC_THRESHOLDS = (20_000, 20, 20)
-
-LIMITS = {
-    "event_bytes": event_log.EVENT_BYTES_MAX,
-    "batch_events": event_log.BATCH_EVENTS_MAX,
-    "batch_bytes": event_log.BATCH_BYTES_MAX,
-    "page_size": event_log.PAGE_EVENTS_MAX,
-    "page_bytes": event_log.PAGE_BYTES_MAX,
-    "scan_events": event_log.SCAN_EVENTS_MAX,
-    "total_size": event_log.TOTAL_SIZE_MAX,
-    "summary_events": summary.SUMMARY_EVENTS_MAX,
-    "summary_buckets": summary.BUCKETS_MAX,
-    "where_characters": where.WHERE_LENGTH_MAX,
-    "event_types": event_types.EVENT_TYPES_MAX,
-    "subscribe_batch_events": event_log.SUBSCRIBE_BATCH_EVENTS,
-    "subscribe_batch_bytes": event_log.SUBSCRIBE_BATCH_BYTES,
-    "consumers": consumers.CONSUMERS_MAX,
-    "consumer_parked_events": consumers.PARKED_MAX,
-    "consumer_waiting_events": consumers.WAITING_MAX,
-    "endpoint_configurations": notifications.CONFIGURATIONS_MAX,
-    "deliveries_in_flight": lanes.IN_FLIGHT_MAX,
-    "recovered_deliveries": deliveries.RECOVERED_MAX,
-    "response_excerpt_bytes": notifications.EXCERPT_BYTES_MAX,
-    "attempts_shown": notifications.ATTEMPTS_SHOWN_MAX,
-    "streams": STREAMS_MAX,
-    "alerts": alerting.ALERTS_MAX,
-    "alert_instances": alerting.INSTANCES_MAX,
-    "alert_instance_bytes": alerting.INSTANCE_BYTES_MAX,
-    "template_characters": templates.TEMPLATE_CHARACTERS_MAX,
-    "template_tags": templates.TEMPLATE_TAGS_MAX,
-    "template_depth": templates.TEMPLATE_DEPTH_MAX,
-}
-
-
-def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Give uvloop's event loop where it is installed: a quarter off the CPU of each call."""
-    try:
-        import uvloop  # noqa: PLC0415 - optional
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
-
-
-def system_runtime() -> Runtime:
-    """Make the real clock, ids and chance."""
-    return Runtime(
-        now=lambda: time.time_ns() // 1000,
-        monotonic=time.monotonic,
-        new_id=_rising_id,
-        jitter=random.random,
-    )
-
-
-# Seeded by the system; ids have to be distinct, not secret.
-_ids = random.Random(os.urandom(32)).getrandbits
-
-
-def _rising_id() -> str:
-    """Make 32 hex digits that rise with time: neighbours in time are neighbours in the index."""
-    return f"{time.time_ns() // 1_000_000 << 80 | _ids(80):032x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +86,19 @@ class StoreParts:
 
 
 @dataclass(frozen=True, slots=True)
+class NotificationParts:
+    """The parts of notifications."""
+
+    configurations: Notifications
+    outbox: StoreOutbox
+    silences: SilenceStore
+
+
+@dataclass(frozen=True, slots=True)
 class AlertingParts:
     """The parts of alerting; without `execution` alerts are kept and do not run."""
 
-    types: alerting.AlertTypes
+    types: AlertTypes
     alerts: Alerts
     runs: Runs
     execution: Execution | None
@@ -203,48 +147,56 @@ class App:
         parts = self._start_store(store)
         door = HttpDoor(egress)
         kinds = discover(door)
-        codec = ConfigurationCodec(
-            SecretCipher(key_file.derive("secret fields")), {name: kind.secret_fields for name, kind in kinds.items()}
-        )
-        paused_max_age_us = self.settings["notifications.paused_max_age"] * 1_000_000
-        store_of_notifications = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
-        outbox = StoreOutbox(
-            parts.writer,
-            parts.readers,
-            parts.tail,
-            store_of_notifications,
-            self.settings["notifications.ended_max_age"] * 1_000_000,
-        )
+        notify = self._build_notifications(parts, kinds, key_file)
         alert_parts = self._build_alerting(store, parts)
-        retention = self._retention(parts)
-        dispatcher = await self._start_dispatcher(outbox, kinds, door, alert_parts, retention)
-        retention.nudge_router = dispatcher.nudge
-        parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed(), dispatcher.follows_closely)
-        parts.log.nudge_router = dispatcher.nudge
-        store_of_notifications.changed = dispatcher.configurations_changed
-        parts.deliveries.queued = dispatcher.deliveries_queued
+        dispatcher = await self._start_dispatcher(parts, notify, kinds, door, alert_parts)
+        services = self._services(parts, notify, alert_parts, dispatcher, kinds, key_file)
+        await self._serve(server, services, parts)
+        gc.freeze()  # what was built at start never becomes garbage: collections look at less
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    def _services(
+        self,
+        parts: StoreParts,
+        notify: NotificationParts,
+        alert_parts: AlertingParts,
+        dispatcher: Dispatcher,
+        kinds: dict[str, EndpointKind],
+        key_file: KeyFile,
+    ) -> list[Service]:
         tokens = PageTokens(key_file.derive("page tokens"))
         digest_key = key_file.derive("digests")
         registered = EventTypes(parts.writer, parts.readers)
         catalogue = Catalogue(BUILT_IN, registered.load())
         secret_keys = SecretKeys(self.settings["event_log.redacted_keys"])
         drafts = Drafts(self.runtime, digest_key, EventRedaction(secret_keys), catalogue)
-        services: list[Service] = [
+        configurations, silences = notify.configurations, notify.silences
+        return [
             AppendService(parts.log, drafts, self.log_id),
             IngestService(parts.log, drafts, self.runtime, self.log_id, self.draining, INGEST_IDLE_S),
             EventLogService(parts.log, tokens, self.log_id),
             ConsumersService(parts.consumers, parts.log, tokens, self.log_id, digest_key),
             EventLookupService(parts.log),
             EventTypeService(catalogue, registered, tokens),
-            NotificationsService(store_of_notifications, dispatcher, kinds, tokens, digest_key),
-            DeliveryService(parts.deliveries, store_of_notifications, tokens),
-            ExplanationService(parts.log, store_of_notifications, parts.deliveries, drafts, tokens, self.runtime),
+            NotificationsService(configurations, dispatcher, kinds, tokens, digest_key),
+            DeliveryService(parts.deliveries, configurations, tokens),
+            ExplanationService(parts.log, configurations, parts.deliveries, drafts, silences, tokens, self.runtime),
+            SilenceService(silences, tokens, digest_key, self.runtime),
             AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
         ]
-        await self._serve(server, services, parts)
-        gc.freeze()  # what was built at start never becomes garbage: collections look at less
-        gc.set_threshold(*GC_THRESHOLDS)
+
+    def _build_notifications(
+        self, parts: StoreParts, kinds: dict[str, EndpointKind], key_file: KeyFile
+    ) -> NotificationParts:
+        codec = ConfigurationCodec(
+            SecretCipher(key_file.derive("secret fields")), {name: kind.secret_fields for name, kind in kinds.items()}
+        )
+        paused_max_age_us = self.settings["notifications.paused_max_age"] * 1_000_000
+        configurations = Notifications(parts.writer, parts.readers, codec, paused_max_age_us)
+        ended_max_age_us = self.settings["notifications.ended_max_age"] * 1_000_000
+        outbox = StoreOutbox(parts.writer, parts.readers, parts.tail, configurations, ended_max_age_us)
+        return NotificationParts(configurations, outbox, SilenceStore(parts.writer, parts.readers))
 
     def _start_store(self, store: Store) -> StoreParts:
         readers = Readers(store)
@@ -282,14 +234,18 @@ class App:
 
     async def _start_dispatcher(
         self,
-        outbox: StoreOutbox,
+        parts: StoreParts,
+        notify: NotificationParts,
         kinds: dict[str, EndpointKind],
         door: HttpDoor,
         alert_parts: AlertingParts,
-        retention: Retention,
     ) -> Dispatcher:
+        retention = self._retention(parts)
+        announcer = Announcer(notify.silences.tell, self.runtime)
+        announcing = Loop("silences", announcer.step, ANNOUNCE_EVERY_S)
+        announcer.wake_in = announcing.wake_in
         dispatcher = Dispatcher(
-            outbox,
+            notify.outbox,
             self.runtime,
             kinds,
             door.close,
@@ -298,13 +254,23 @@ class App:
             self.settings["notifications.enabled"],
             alert_parts.execution,
             event_loop_factory(),
-            retention.step,
+            (Loop("retention", retention.step, RETAIN_EVERY_S), announcing),
         )
+
+        def silences_changed() -> None:
+            dispatcher.configurations_changed()
+            dispatcher.wake(announcing)
+
         # Before the first run: what it queues is sent at once.
         alert_parts.alerts.changed = dispatcher.alerts_changed
         alert_parts.runs.queued = dispatcher.deliveries_queued
+        notify.configurations.changed = dispatcher.configurations_changed
+        notify.silences.changed = silences_changed
+        parts.deliveries.queued = dispatcher.deliveries_queued
+        retention.nudge_router = parts.log.nudge_router = dispatcher.nudge
         await dispatcher.start()
         self._cleanups.append(("dispatcher", dispatcher.stop))
+        parts.tail.listen(dispatcher.thread.loop, lambda deleted: dispatcher.log_changed(), dispatcher.follows_closely)
         return dispatcher
 
     async def _bind(self) -> ApiServer:

@@ -33,6 +33,8 @@ def test_a_consumer_is_created_shown_changed_and_deleted(jobs: Cli) -> None:
     assert jobs("consumer", "list").lines[1].split()[0] == "jobs"
     assert jobs("consumer", "list", "-o", "id").out == "jobs\n"
     assert json.loads(jobs("consumer", "list", "-o", "json").out)[0]["lease"] == "60s"
+    listed = json_format.Parse(jobs("consumer", "list", "-o", "json-raw").out, pb.ListConsumersResponse())
+    assert [consumer.name for consumer in listed.consumers] == ["jobs"]
     changed = jobs("consumer", "update", "jobs", "--max-in-flight", "7", "-o", "json")
     assert json.loads(changed.out)["max_in_flight"] == 7
     assert jobs("consumer", "update", "jobs").code == 2
@@ -44,8 +46,11 @@ def test_consuming_acknowledges_what_was_printed(jobs: Cli) -> None:
     assert jobs("consumer", "consume", "jobs", "-n", "2", "-o", "id").lines == ["e0", "e1"]
     lines = jobs("consumer", "consume", "jobs", "--count", "1", "-o", "json").lines
     assert [json.loads(line)["message"] for line in lines] == ["job 2"]
+    (line,) = jobs("consumer", "consume", "jobs", "-n", "1", "-o", "json-raw").lines
+    (given,) = json_format.Parse(line, pb.ConsumeResponse()).batch.deliveries
+    assert given.event.id == "e3"
     status = jobs.client.get_consumer("jobs").status
-    assert status.lag + status.waiting == 2  # some may have been on their way when it ended
+    assert status.lag + status.waiting == 1  # some may have been on their way when it ended
     assert jobs("consumer", "consume", "jobs", "--settle", "burn").code == 2
 
 
@@ -58,6 +63,8 @@ def test_parked_events_are_shown_replayed_and_purged(jobs: Cli) -> None:
     assert jobs("consumer", "parked", "jobs", "-o", "id").lines == ["e0", "e1", "e2"]
     one, two, _ = json.loads(jobs("consumer", "parked", "jobs", "-o", "json").out)
     assert (one["cause"], one["event"]["type"]) == ("client", "a.b")
+    raw = json_format.Parse(jobs("consumer", "parked", "jobs", "-o", "json-raw").out, pb.ListParkedResponse())
+    assert [parked.event_id for parked in raw.parked] == ["e0", "e1", "e2"]
     assert jobs("consumer", "replay", "jobs", "e0").out == "Replayed 1 event\n"
     assert jobs("consumer", "purge", "jobs", "--position", str(two["position"])).out == "Purged 1 event\n"
     assert jobs("consumer", "purge", "jobs", "--all").out == "Purged 1 event\n"

@@ -61,6 +61,26 @@ def test_every_flag_shows_its_variable(command: list[str]) -> None:
             assert str(parameter.envvar).startswith("TOCSIN_"), parameter.name
 
 
+COUNTED = (["event", "summary"],)  # has no ids to print
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_the_help_names_the_formats_that_a_command_has(command: list[str], cli: Cli) -> None:
+    """B22."""
+    shown = words(cli(*command, "--help").out)
+    named = re.search(r"allowable: \[([a-z -]+)\]", shown)
+    expected = ["text", "json", "json-raw"] if command in COUNTED else ["text", "json", "json-raw", "id"]
+    assert named is None or named[1].split() == expected
+
+
+def test_a_format_by_variable_is_for_the_commands_that_have_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B22, B23: text elsewhere, and a word that is no format is refused everywhere."""
+    monkeypatch.setenv("TOCSIN_FORMAT", "id")
+    assert cli("event", "summary").lines == ["0 events"]
+    monkeypatch.setenv("TOCSIN_FORMAT", "xml")
+    assert cli("event", "summary").code == 2
+
+
 def test_global_flags_are_documented_at_the_root(cli: Cli) -> None:
     """B23, D17."""
     found = cli("--help")
@@ -97,9 +117,19 @@ def test_without_the_extra_it_says_what_to_install() -> None:
         (["event", "list", "--since", "noon"], 2, "--since: 'noon' is no time: give 2022"),
         (["event", "list", "--label", "x"], 2, "--label: 'x' is no pair: give KEY=VALUE"),
         (["event", "list", "--where", "event.frob"], 2, "INVALID_FIELD: filter.where: line 1"),
+        (["event", "summary", "--bucket-width", "0s"], 2, "--bucket-width: a stretch of no time"),
         (["event", "get", "nobody"], 3, "NOT_FOUND: event 'nobody' does not exist"),
         (["event", "get", "no body"], 2, "INVALID_FIELD: id"),
-        (["--address", "127.0.0.1:1", "--timeout", "0.3", "event", "list"], 4, "is the server running?"),
+        (
+            ["--address", "127.0.0.1:1", "--timeout", "0.3", "event", "list"],
+            4,
+            "no server answers at 127.0.0.1:1 (connection refused); is the",
+        ),
+        (["event", "list", "--page", "0"], 2, '--page: give 1 or more. See "tocsin event list --help".'),
+        (["event", "list", "--page", "x"], 2, "--page: give a whole number. See"),
+        (["completion", "tcsh"], 2, "SHELL: 'tcsh' is not one of 'bash', 'zsh', 'fish'. See"),
+        (["event", "get", "a", "b"], 2, "Got unexpected extra argument(s) (b). See"),
+        (["--timeout", "soon", "event", "list"], 2, "--timeout: give a number. See"),
         (["--tls-roots", "/nowhere", "event", "list"], 2, "TLS: /nowhere: No such file"),
         (["--address", "db:1", "--no-tls", "--api-key", "k", "event", "list"], 2, "--api-key: an API key is not sent"),
     ],

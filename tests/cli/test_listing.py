@@ -146,6 +146,26 @@ def test_page_all_and_format_have_variables(cli: Cli, monkeypatch: pytest.Monkey
     assert len(cli("event", "list").lines) == 101
 
 
+def test_a_flag_beats_the_variable_of_another(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B23: --all and --page do not go together, but what is typed wins over what is set."""
+    cli.client.append_many([tocsin.draft("a.b", id=f"e{n}", timestamp=NOON + n * MINUTE) for n in range(101)])
+    monkeypatch.setenv("TOCSIN_PAGE", "2")
+    assert len(ids(cli, "--all")) == 101
+    monkeypatch.setenv("TOCSIN_EVENT_ALL", "1")
+    assert ids(cli, "--page", "2") == ["e0"]
+    both = cli("event", "list")
+    assert both.code == 2
+    assert "TOCSIN_EVENT_ALL and TOCSIN_PAGE" in both.err
+
+
+def test_an_empty_list_says_so(cli: Cli) -> None:
+    found = cli("event", "list")
+    assert (found.code, found.out, found.err) == (0, "", "✔ List events\nNo events.\n")
+    assert cli("event", "list", "--page", "2").err.endswith("No events on page 2.\n")
+    assert cli("consumer", "list").err.endswith("No consumers.\n")
+    assert json.loads(cli("event", "list", "-o", "json").out) == []
+
+
 def test_the_formats_of_a_list(cli: Cli) -> None:
     """B22: text, the resources, the response, ids."""
     first, second = lookup_failed(cli), lookup_failed(cli, timestamp=NOON + MINUTE, details={"n": 80, "x": None})
@@ -153,6 +173,7 @@ def test_the_formats_of_a_list(cli: Cli) -> None:
     resources = json.loads(cli("event", "list", "-o", "json").out)
     assert [found["id"] for found in resources] == [second.id, first.id]
     assert (resources[0]["level"], resources[0]["position"]) == ("error", second.position)
+    assert cli("event", "list", "-o", "json").out == json.dumps(resources, indent=2) + "\n"
     assert '"n": 80,' in cli("event", "list", "--output", "json").out
     raw = json_format.Parse(cli("event", "list", "-o", "json-raw").out, pb.ListEventsResponse())
     assert raw == pb.ListEventsResponse(events=[event for event in (second.event, first.event) if event])

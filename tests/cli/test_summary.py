@@ -58,6 +58,9 @@ def test_a_summary_is_filtered_and_has_formats(filled: Cli) -> None:
     assert counts["bucket_width"] == "3600s"
     raw = filled("event", "summary", "--level", "error", "-o", "json-raw").out
     assert json_format.Parse(raw, pb.SummarizeEventsResponse()).total_count == 1
+    refused = filled("event", "summary", "-o", "id")
+    assert (refused.code, refused.out) == (2, "")
+    assert "'id' is none of text, json, json-raw" in refused.err
     assert filled("event", "summary", "nobody").lines == ["0 events"]
     assert filled("event", "summary", "--since", "2026-08-24T13:00Z", "--top", "1").lines[-1] == "11 events"
     assert filled("event", "summary", "--buckets", "3", "--bucket-width", "1h").code == 2
@@ -108,8 +111,8 @@ def test_tables_keep_their_width() -> None:
     assert table.line(["日本", "y"]) == "│ 日本 │ y         │"
     assert table.width == 20
     wide = Table.fit(("A", "B"), [["a" * 30, "b" * 10]])
-    assert wide.narrowed(30, [0]).line(["a" * 30, "b" * 10]) == "a" * 17 + "…  " + "b" * 10
-    assert wide.narrowed(5, [0, 1]).widths == [8, 8]
+    assert wide.narrowed(30, {0: 8}).line(["a" * 30, "b" * 10]) == "a" * 17 + "…  " + "b" * 10
+    assert wide.narrowed(5, {0: 8, 1: 8}).widths == [8, 8]
     assert cut("日本語", 5) == "日本…"
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import tocsin
+from google.protobuf import json_format
+from tocsin.v1 import event_log_pb2 as pb
 
 from examples.demo.server import Server
 from tests.cli.conftest import Cli
@@ -54,8 +56,19 @@ def test_it_says_where_to_go_on(cli: Cli) -> None:
     (event,) = [json.loads(line) for line in first.lines]
     (note,) = first.err.splitlines()
     assert note.startswith(f"Go on with --after {event['position']}@")
+    ahead = cli("event", "tail", "--after", "99999")
+    assert (ahead.code, "POSITION_AHEAD" in ahead.err) == (1, True)
+    assert "Go on with" not in ahead.err
     rest = cli("event", "tail", "--no-follow", "-o", "json", *note.split()[-2:])
     assert [json.loads(line)["position"] > event["position"] for line in rest.lines] == [True, True]
+
+
+def test_a_raw_line_is_a_response(cli: Cli) -> None:
+    """B22."""
+    stored = cli.client.append("a.b", message="x")
+    (line,) = cli("event", "tail", "--beginning", "-n", "1", "-o", "json-raw").lines
+    response = json_format.Parse(line, pb.SubscribeResponse())
+    assert (list(response.batch.events), response.batch.position) == ([stored.event], stored.position)
 
 
 def test_a_line_is_an_event_and_fits_the_terminal(cli: Cli) -> None:
@@ -102,6 +115,26 @@ def test_no_gap_and_no_duplicate_over_kills_of_the_server(own: tuple[Server, Cli
     assert process.returncode == 130
     assert said.startswith("Go on with --after ")
     assert "Traceback" not in said
+
+
+def test_a_server_that_comes_late_is_waited_for(own: tuple[Server, Cli]) -> None:
+    """It says at once that it waits; a wrong address ends it, with the address and what to do."""
+    server, cli = own
+    stored = cli.client.append("a.b")
+    server.kill()
+    words = ("event", "tail", "-n", "1", "--beginning", "-o", "id", "--timeout")
+    lost = cli.command(*words, "1")
+    assert (lost.code, lost.out) == (4, "")
+    waits, said = lost.err.splitlines()
+    assert waits == f"No server answers at {server.address} yet; waiting for it, at most 1 s"
+    begin = f"tocsin: no server answers at {server.address} (connection refused); is the server running?"
+    assert said.startswith(begin)
+    patient = cli.start(*words, "60")
+    assert patient.stderr is not None
+    assert patient.stderr.readline().startswith(f"No server answers at {server.address} yet")
+    server.start()
+    out, _ = patient.communicate(timeout=60)
+    assert (patient.returncode, out) == (0, f"{stored.id}\n")
 
 
 def test_who_stops_reading_ends_it_quietly(cli: Cli) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import signal
+from datetime import UTC, datetime
 
 import pytest
 import tocsin
+from rich.cells import cell_len
 
 from tests.cli.conftest import Cli
 from tests.cli.terminal import Terminal
 
 QUESTION = "Are you sure you want to delete all events (2)? (y/N) "
 SPINNER = re.compile("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏](\x1b\\[0m)? (Listing|Deleting|Fetching) event")
+CONTROL = re.compile("\x1b\\[[0-9;?]*[a-zA-Z]")
+TYPE = "system.image_analysis.registry_lookup_failed"
+UUID = re.compile("[0-9a-f]{32}")
 COLOUR = re.compile("\x1b\\[[0-9;]*3[0-9]m")
 
 
@@ -47,19 +52,84 @@ def test_a_yes_deletes_all_events(cli: Cli) -> None:
     assert list(cli.client.list_events()) == []
 
 
-@pytest.mark.usefixtures("two")
-def test_the_form_fits_the_terminal(cli: Cli) -> None:
-    """B08, C02: the wide columns where they fit, the short ones where they do not, with the id whole."""
-    wide = Terminal(cli.environment, "event", "list", columns=200)
-    assert wide.end() == 0
-    assert "EVENT TYPE" in wide.shown
-    short = Terminal(cli.environment, "event", "list", columns=80)
-    assert short.end() == 0
-    assert "EVENT TYPE" not in short.shown
-    plain = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", short.shown)
-    rows = [line for line in plain.splitlines() if "ERROR" in line]
-    assert len(rows) == 2
-    assert all(len(row) <= 80 and re.search(r"e[01]$", row) for row in rows)
+@pytest.fixture
+def stored(cli: Cli) -> list[str]:
+    """Append events with ids of the server, of a type, a service and a host as long as they are in life."""
+    source = {"service": "catalog-service-eu", "host": "quickstart-worker-0123"}
+    events = [tocsin.draft(TYPE, source=source, level="error", message="x" * 90) for _ in range(3)]
+    return [found.id for found in cli.client.append_many(events)]
+
+
+def shown(cli: Cli, columns: int, *words: str) -> list[str]:
+    """Answer the lines that a terminal of so many columns shows of a result."""
+    terminal = Terminal(cli.environment, "-q", *words, columns=columns)
+    assert terminal.end() == 0
+    lines = CONTROL.sub("", terminal.shown).splitlines()
+    assert max(map(cell_len, lines)) <= columns
+    return lines
+
+
+@pytest.mark.parametrize("columns", [300, 120, 92, 80, 70, 60, 36])
+def test_a_list_fits_the_terminal(cli: Cli, stored: list[str], columns: int) -> None:
+    """B08, C02: the wide columns where they fit, the short ones where they do not, with the ID whole and last."""
+    lines = shown(cli, columns, "event", "list")
+    assert ("EVENT TYPE" in lines[1]) is (columns == 300)
+    rows = [line for line in lines if "rror" in line.lower()]
+    assert len(rows) == 3
+    for id in stored:
+        (row,) = [line for line in lines if id in line]
+        assert columns == 300 or row.endswith(id)
+    if columns >= 60:
+        assert all("system.image_an" in row for row in rows)
+        assert all("2026-" in row for row in rows)
+
+
+def test_later_pages_fit_the_terminal_too(cli: Cli) -> None:
+    """B21: a longer ID behind the first thousand events changes the form, and is not cut."""
+    cli.client.append("a.b", id="x" * 64, timestamp=datetime(2020, 1, 1, tzinfo=UTC))
+    cli.client.append_many([tocsin.draft("a.b", id=f"e{n}") for n in range(1000)])
+    for columns in (80, 140):
+        lines = shown(cli, columns, "event", "list", "--all")
+        assert any("x" * 64 in line for line in lines)
+    assert all("…" not in line for line in cli("event", "list", "--all", "--compact").lines)
+
+
+@pytest.mark.parametrize("columns", [200, 120, 80, 60])
+def test_the_tables_of_consumers_fit_the_terminal(cli: Cli, stored: list[str], columns: int) -> None:
+    """Names and IDs stay whole; filters, types and reasons are cut."""
+    made = ("consumer", "create", "mails-of-the-billing", "--beginning", "--event-type", "system.", "--level", "error")
+    assert cli(*made, "--host", "quickstart-worker-0123").code == 0
+    reason = ("--settle", "park", "--reason", "the address of the receiver is not known to the directory")
+    assert cli("consumer", "consume", "mails-of-the-billing", "-n", "3", *reason).code == 0
+    consumers = shown(cli, columns, "consumer", "list")
+    assert any(line.startswith("mails-of-the-billing") for line in consumers)
+    assert any("{" in line for line in consumers)
+    parked = shown(cli, columns, "consumer", "parked", "mails-of-the-billing")
+    assert [line.split()[0] for line in parked if UUID.match(line)] == stored
+    assert sum("the address of" in line for line in parked) == 3
+
+
+@pytest.mark.parametrize("columns", [120, 60, 30])
+def test_a_summary_fits_the_terminal(cli: Cli, stored: list[str], columns: int) -> None:
+    lines = shown(cli, columns, "event", "summary", "--by", "type", "--bucket-width", "1h")
+    assert lines[-1] == "3 events"
+
+
+def test_nothing_is_cut_where_there_is_no_terminal(cli: Cli, stored: list[str]) -> None:
+    for flags in ([], ["--compact"]):
+        rows = [line for line in cli("event", "list", *flags).lines if "rror" in line.lower()]
+        assert len(rows) == 3
+        assert all(TYPE in row and "quickstart-worker-0123" in row for row in rows)
+
+
+def test_a_question_names_what_only_variables_choose(cli: Cli) -> None:
+    """C13: asked like everything else that nobody named."""
+    cli.client.append_many([tocsin.draft("a.b"), tocsin.draft("a.b", level="error")])
+    terminal = Terminal({**cli.environment, "TOCSIN_EVENT_LEVEL": "error"}, "event", "delete", columns=200)
+    terminal.until('the events of {"levels": ["error"]} (variables TOCSIN_EVENT_... are set) (1)? (y/N) ')
+    terminal.type("\n")
+    assert terminal.end() == 1
+    assert len(list(cli.client.list_events())) == 2
 
 
 @pytest.mark.usefixtures("two")

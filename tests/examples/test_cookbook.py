@@ -27,6 +27,7 @@ PLACEHOLDERS = {
     "CONFIGURATION_ID": ("CreateEndpointConfiguration", "configuration"),
     "DELIVERY_ID": ("ListDeliveries", "deliveries"),
     "ALERT_ID": ("CreateAlert", "alert"),
+    "SILENCE_ID": ("CreateSilence", "silence"),
 }
 BY_BUF = """#!{python}
 import os, sys

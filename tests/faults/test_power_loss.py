@@ -19,9 +19,9 @@ from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.api.auth import ANYBODY
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_redaction import EventRedaction
-from tocsin_server.app import system_runtime
 from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.domain.selection import EventFilter
+from tocsin_server.runtime import system_runtime
 from tocsin_server.store.checking import check
 from tocsin_server.store.database import PRAGMAS, Store, open_store
 from tocsin_server.store.event_log import delete_step

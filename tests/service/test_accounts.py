@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from tocsin.v1 import alerting_pb2 as alerting_pb
@@ -143,6 +144,7 @@ class Mine:
     configuration: pb.EndpointConfiguration
     delivery_id: str
     alert: alerting_pb.Alert
+    silence: pb.Silence
 
 
 async def filled(api: Api, hook: WebhookReceiver) -> Mine:
@@ -158,7 +160,14 @@ async def filled(api: Api, hook: WebhookReceiver) -> Mine:
     described = log_pb.EventType(type="user.mine", description=SECRET_WORD)
     await api.events.RegisterEventTypes(log_pb.RegisterEventTypesRequest(event_types=[described]))
     delivery_id = (await hook.until(1))[0].id
-    return Mine(appended.event, configuration, delivery_id, await create(api, alert(name=SECRET_WORD), "r"))
+    made = await create(api, alert(name=SECRET_WORD), "r")
+    silenced = (await api.notifications.CreateSilence(quiet(SECRET_WORD, request_id="r"))).silence
+    return Mine(appended.event, configuration, delivery_id, made, silenced)
+
+
+def quiet(comment: str, request_id: str = "") -> pb.CreateSilenceRequest:
+    silence = pb.Silence(filter=log_pb.EventFilter(types=["never.*"]), comment=comment)
+    return pb.CreateSilenceRequest(silence=silence, duration=Duration(seconds=60), request_id=request_id)
 
 
 Answers = list[Any]
@@ -254,6 +263,17 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
     "ReplayParked": (lambda mine: log_pb.ReplayParkedRequest(name="mine", all=True), not_found),
     "PurgeParked": (lambda mine: log_pb.PurgeParkedRequest(name="mine", all=True), not_found),
     "ListEndpoints": (lambda mine: pb.ListEndpointsRequest(), everybodys),
+    "CreateSilence": (
+        lambda mine: quiet("theirs", "r"),
+        answered(lambda a, mine: a[0].silence.account == "acme" and a[0].silence.id != mine.silence.id),
+    ),
+    "GetSilence": (lambda mine: pb.GetSilenceRequest(id=mine.silence.id), not_found),
+    "ListSilences": (lambda mine: pb.ListSilencesRequest(), answered(lambda a, mine: not a[0].silences)),
+    "UpdateSilence": (
+        lambda mine: pb.UpdateSilenceRequest(silence=pb.Silence(id=mine.silence.id, comment="x")),
+        not_found,
+    ),
+    "DeleteSilence": (lambda mine: pb.DeleteSilenceRequest(id=mine.silence.id), not_found),
     "ListSelectorPresets": (lambda mine: pb.ListSelectorPresetsRequest(), everybodys),
     "ExplainEvent": (lambda mine: pb.ExplainEventRequest(event_id="mine"), not_found),
     "GetEndpoint": (lambda mine: pb.GetEndpointRequest(kind="webhook"), everybodys),

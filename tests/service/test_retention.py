@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from tocsin.v1 import event_log_pb2 as pb
-from tocsin_server.app import system_runtime
+from tocsin_server.runtime import system_runtime
 from tocsin_server.store import retention
 
 from tests.support.consumers import Client, create, until_status
@@ -43,7 +43,7 @@ async def keeping(data: Path, clock: Clock | None = None, **rules: Any) -> Async
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tocsin_server.dispatch.dispatcher.RETAIN_EVERY_S", 0.05)
+    monkeypatch.setattr("tocsin_server.app.RETAIN_EVERY_S", 0.05)
 
 
 async def until(look: Callable[[], Awaitable[bool]]) -> None:

@@ -18,7 +18,7 @@ import grpc
 import pytest
 import tocsin_server
 from tocsin.v1 import event_log_pb2 as pb
-from tocsin_server.app import system_runtime
+from tocsin_server.runtime import system_runtime
 from tocsin_server.store import database
 from tocsin_server.store.database import Readers, StoreError, open_store
 

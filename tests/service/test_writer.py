@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tocsin_server.app import system_runtime
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Append, Draft, EventHead, OwnEvent, Stored
+from tocsin_server.runtime import system_runtime
 from tocsin_server.store.database import Store, open_store
 from tocsin_server.store.writer import QUEUE_UNITS_MAX, Transaction, Writer
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,8 @@ WEBHOOK = {
     "selectors": [{"scope": "account", "level": "*", "type": "*", "resource_type": "*"}],
     "options": {"retry_schedule": [5, 60], "rate": {"per_second": 1}},
 }
+IN_AN_HOUR = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+SILENCE = {"filter": {"types": ["user.*"]}, "end_time": IN_AN_HOUR, "comment": "c"}
 ALERT = {
     "name": "n",
     "alert_type_id": ".event-threshold",
@@ -79,6 +82,11 @@ VALID: dict[str, dict[str, Any]] = {
     "ListEndpointConfigurations": {},
     "UpdateEndpointConfiguration": {"configuration": {**WEBHOOK, "id": "x"}},
     "DeleteEndpointConfiguration": {"id": "x"},
+    "CreateSilence": {"silence": SILENCE},
+    "GetSilence": {"id": "x"},
+    "ListSilences": {},
+    "UpdateSilence": {"silence": {**SILENCE, "id": "x"}},
+    "DeleteSilence": {"id": "x"},
     "ListSelectorPresets": {},
     "ExplainEvent": {"event": EVENT},
     "TestEndpointConfiguration": {"configuration": WEBHOOK},

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import uvloop
-from tocsin_server.app import App, system_runtime
+from tocsin_server.app import App
 from tocsin_server.config import load
 from tocsin_server.logs import configure_logs
+from tocsin_server.runtime import system_runtime
 
 # Every moment at which the server says that a crash must lose nothing.
 MOMENTS = (

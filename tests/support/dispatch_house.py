@@ -11,7 +11,6 @@ from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.api.auth import Caller
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_redaction import EventRedaction
-from tocsin_server.app import system_runtime
 from tocsin_server.dispatch.delivery import Deliverer
 from tocsin_server.dispatch.routing import Router
 from tocsin_server.domain.deliveries import DeliverySums
@@ -24,6 +23,7 @@ from tocsin_server.domain.selection import Selector
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
+from tocsin_server.runtime import system_runtime
 from tocsin_server.store import delivery_lists
 from tocsin_server.store.database import Readers, log_status, open_store
 from tocsin_server.store.event_log import EventReads

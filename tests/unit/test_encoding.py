@@ -11,10 +11,10 @@ from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.api import bounds, quick_bounds
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_redaction import EventRedaction
-from tocsin_server.app import system_runtime
 from tocsin_server.domain.encoding import varint, wire_text, wire_timestamp
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.redaction import SecretKeys
+from tocsin_server.runtime import system_runtime
 from tocsin_server.store import wire
 
 from tests.support.bounds import CASES, Case, methods, request_of

@@ -49,9 +49,9 @@ def test_no_module_is_named_after_nothing(name: str) -> None:
 
 
 def test_time_and_chance_come_from_the_runtime_only() -> None:
-    """The composition root makes the clock; a duration or an id taken elsewhere could not be held still."""
+    """`runtime.py` makes the clock; a duration or an id taken elsewhere could not be held still."""
     forbidden = re.compile(r"\b(time\.(time|time_ns|monotonic|perf_counter)\(|uuid\.uuid|random\.|datetime\.now\()")
-    allowed = {"app.py", "webhook.py"}  # webhook.py reads the date of a Retry-After header
+    allowed = {"runtime.py", "webhook.py"}  # webhook.py reads the date of a Retry-After header
     server = [p for p in sources() if "tocsin_server" in p.parts and p.name not in allowed]
     found = [f"{p.name}: {match[0]}" for p in server for match in forbidden.finditer(p.read_text(encoding="utf-8"))]
     assert found == []

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from tocsin.v1 import event_log_pb2 as pb
 
 from tocsin_server.api.auth import Caller
-from tocsin_server.api.event_filters import event_filter, refuse_times
+from tocsin_server.api.event_filters import event_filter, filter_message, refuse_times
 from tocsin_server.api.timestamps import timestamp
 from tocsin_server.domain.consumers import (
     IN_FLIGHT_DEFAULT,
@@ -25,7 +25,6 @@ from tocsin_server.domain.consumers import (
 )
 from tocsin_server.domain.encoding import varint, wire_bytes
 from tocsin_server.domain.errors import invalid_field
-from tocsin_server.domain.selection import EventFilter
 
 BATCH_TAG = b"\x12"  # ConsumeResponse.batch: field 2, length-delimited
 DELIVERY_TAG = b"\x0a"  # ConsumeResponse.Batch.deliveries: field 1, length-delimited
@@ -48,7 +47,7 @@ def changed(old: Consumer, sent: pb.Consumer, mask: Sequence[str]) -> Consumer:
             raise invalid_field(f"update_mask.paths[{index}]", "the filter is fixed: create another consumer")
         if path not in CHANGEABLE:
             raise invalid_field(f"update_mask.paths[{index}]", f"{path[:64]!r} is not one of {', '.join(CHANGEABLE)}")
-    if not mask and sent.HasField("filter") and _filter(old.filter) != sent.filter:
+    if not mask and sent.HasField("filter") and filter_message(old.filter) != sent.filter:
         raise invalid_field("consumer.filter", "is fixed: create another consumer")
     fields = mask or [field.name for field, _ in sent.ListFields() if field.name in CHANGEABLE]
     return replace(old, settings=_settings(old.settings, sent, fields))
@@ -83,29 +82,13 @@ def consumer(found: Consumer) -> pb.Consumer:
     return pb.Consumer(
         name=found.name,
         account=found.account,
-        filter=_filter(found.filter),
+        filter=filter_message(found.filter),
         lease=_duration(settings.lease_us),
         max_retries=settings.max_retries,
         max_in_flight=settings.max_in_flight,
         retry_delay=_duration(settings.retry_delay_us),
         create_time=timestamp(found.created_at),
         update_time=timestamp(found.updated_at),
-    )
-
-
-def _filter(found: EventFilter) -> pb.EventFilter:
-    return pb.EventFilter(
-        types=found.types,
-        subtypes=found.subtypes,
-        levels=[pb.Level.ValueType(level) for level in found.levels],
-        resource_types=found.resource_types,
-        resource_ids=found.resource_ids,
-        user_ids=found.user_ids,
-        services=found.services,
-        hosts=found.hosts,
-        labels=dict(found.labels),
-        where=found.where,
-        scope=pb.SCOPE_GLOBAL if found.account is None else pb.SCOPE_UNSPECIFIED,
     )
 
 

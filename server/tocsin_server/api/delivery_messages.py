@@ -53,6 +53,7 @@ def delivery_message(row: Delivery) -> pb.Delivery:
         traceparent=row.traceparent,
         create_time=timestamp(row.created_at),
         attempt_count=row.attempt,
+        silence_id=str(row.subject.get("silence_id", "")),
         error_class=_error_class(row.error_class),
         status_code=row.status_code,
     )

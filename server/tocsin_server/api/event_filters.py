@@ -57,3 +57,20 @@ def check_where(text: str, path: str) -> None:
         compiled(text)
     except WhereError as error:
         raise invalid_field(path, str(error)) from None
+
+
+def filter_message(found: EventFilter) -> pb.EventFilter:
+    """Give a filter without times as a client reads it."""
+    return pb.EventFilter(
+        types=found.types,
+        subtypes=found.subtypes,
+        levels=[pb.Level.ValueType(level) for level in found.levels],
+        resource_types=found.resource_types,
+        resource_ids=found.resource_ids,
+        user_ids=found.user_ids,
+        services=found.services,
+        hosts=found.hosts,
+        labels=dict(found.labels),
+        where=found.where,
+        scope=pb.SCOPE_GLOBAL if found.account is None else pb.SCOPE_UNSPECIFIED,
+    )

@@ -26,6 +26,8 @@ from tocsin_server.domain.notifications import Delivery, EndpointConfiguration
 from tocsin_server.domain.ports import EventLogStore, NotificationStore, Runtime
 from tocsin_server.domain.selection import Selector
 from tocsin_server.domain.selector_presets import PRESETS
+from tocsin_server.domain.silence_ports import SilenceStore
+from tocsin_server.domain.silences import Silences
 
 DELIVERIES_MAX = 1000  # of one event and one account
 
@@ -41,9 +43,11 @@ class ExplanationService(Service):
         store: NotificationStore,
         deliveries: DeliveryStore,
         drafts: Drafts,
+        silences: SilenceStore,
         tokens: PageTokens,
         runtime: Runtime,
     ) -> None:
+        self._silences = silences
         self._log = log
         self._store = store
         self._deliveries = deliveries
@@ -68,9 +72,10 @@ class ExplanationService(Service):
         found, more = await self._configurations(request, caller)
         switches, told = await self._store.switches(), await self._told(event, caller)
         now = self._now()
+        silences = Silences(await self._silences.held(caller.account))
         shown = fitting(
             _message(
-                explain(configuration, switches.get(configuration.kind, True), subject, now),
+                explain(configuration, switches.get(configuration.kind, True), subject, silences, now),
                 told.get(configuration.id, ()),
                 micros(event.created_at),
             )
@@ -141,7 +146,9 @@ def subject_of(event: log_pb.Event) -> Subject:
         labels=dict(event.labels),
         timestamp=micros(event.timestamp),
     )
-    return Subject(event.position, head, log_pb.GetEventResponse(event=event).SerializeToString())
+    return Subject(
+        event.position, micros(event.created_at), head, log_pb.GetEventResponse(event=event).SerializeToString()
+    )
 
 
 def _message(explanation: Explanation, told: Sequence[Delivery], stored_at: int) -> pb.EventExplanation:

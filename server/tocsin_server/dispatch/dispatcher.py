@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from tocsin_server.dispatch.delivery import Deliverer
 from tocsin_server.dispatch.execution import BACKSTOP_S, Execution
@@ -14,11 +14,10 @@ from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfig
 from tocsin_server.domain.ports import EndpointKind, Runtime
 
 SWEEP_EVERY_S = 60.0
-RETAIN_EVERY_S = 60.0
 
 
 class Dispatcher:
-    """Routing, delivering, sweeping, retention and runs of alerts on the dispatch thread; see `loop.py`."""
+    """Routing, delivering, sweeping, runs of alerts and `also` other loops on the dispatch thread; see `loop.py`."""
 
     def __init__(
         self,
@@ -31,7 +30,7 @@ class Dispatcher:
         enabled: bool = True,
         execution: Execution | None = None,
         new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
-        retain: Callable[[], Awaitable[bool]] | None = None,
+        also: Sequence[Loop] = (),
     ) -> None:
         self.thread = DispatchThread(new_event_loop)
         self._outbox = outbox
@@ -41,7 +40,7 @@ class Dispatcher:
         self._routing = Loop("routing", self._router.step, backstop_s)
         self._delivering = Loop("delivering", self._deliverer.step, backstop_s)
         self._sweeping = Loop("sweeping", self._sweep, SWEEP_EVERY_S)
-        self._retaining = Loop("retention", retain, RETAIN_EVERY_S) if retain else None
+        self._also = also
         self._execution = execution
         self._executing = Loop("executing", execution.step, BACKSTOP_S) if execution else None
 
@@ -56,10 +55,8 @@ class Dispatcher:
         self._deliverer.reload_book = self._reload
         self._deliverer.wake_in = self._delivering.wake_in
         await self._router.begin()
-        for loop in (self._routing, self._delivering, self._sweeping):
+        for loop in (self._routing, self._delivering, self._sweeping, *self._also):
             await self.thread.run(loop)
-        if self._retaining is not None:
-            await self.thread.run(self._retaining)
         if self._execution is not None and self._executing is not None:
             self._execution.wake_in = self._executing.wake_in
             await self.thread.run(self._executing)
@@ -92,6 +89,10 @@ class Dispatcher:
     def _look(self) -> None:
         self._deliverer.look_anew()
         self._delivering.wake()
+
+    def wake(self, loop: Loop) -> None:
+        """Have a loop look now; called from any thread."""
+        self.thread.loop.call_soon_threadsafe(loop.wake)
 
     def deliveries_queued(self) -> None:
         """Look for deliveries that wait; called from any thread."""

@@ -16,9 +16,10 @@ from tocsin_server.domain.delivery_ports import Book, Outbox, Trace
 from tocsin_server.domain.event_log import Stored
 from tocsin_server.domain.explanation import is_about
 from tocsin_server.domain.lanes import Lanes
-from tocsin_server.domain.notifications import Delivery, EndpointConfiguration, State
+from tocsin_server.domain.notifications import FINAL, Delivery, EndpointConfiguration, State
 from tocsin_server.domain.ports import Runtime
 from tocsin_server.domain.selection import SelectorIndex
+from tocsin_server.domain.silences import Silence
 
 log = structlog.get_logger("tocsin.routing")
 EVENTS_PER_STEP = 256
@@ -127,12 +128,12 @@ class Router:
         self._cursor = self._position = through
         self._flushing = False
         for row, frame, is_new in zip(rows, frames, new, strict=True):
-            if row.state is not State.SENDING:
-                self._lanes.wait((row.account, row.configuration_id), row.due_at)
-            elif is_new:
+            if row.state is State.SENDING and is_new:
                 self._start(row, frame)
-            else:
+            elif row.state is State.SENDING:
                 self._give_back([row])
+            elif row.state not in FINAL:
+                self._lanes.wait((row.account, row.configuration_id), row.due_at)
         if any(row.state is not State.SENDING for row in rows):
             self.queued()
 
@@ -173,8 +174,11 @@ class Router:
 
     def _row(self, stored: Stored, trace: Trace, configuration: EndpointConfiguration, now: int) -> Delivery:
         key = (configuration.account, configuration.id)
+        silence = self.book.silences.silencing(configuration.account, stored.created_at, stored.head, stored.frame)
         state, reason = State.PAUSED, "DISABLED"
-        if self.book.is_on(configuration):
+        if silence is not None:
+            state, reason = State.SILENCED, "SILENCE"
+        elif self.book.is_on(configuration):
             reason = self._lanes.lane(key).health.pauses
             if not reason:
                 state = State.SENDING if self._lanes.take(key, now) else State.PENDING
@@ -191,8 +195,13 @@ class Router:
             event_position=stored.position,
             event_id=stored.id,
             attempt=1 if state is State.SENDING else 0,
-            subject={"event_id": stored.id, "position": stored.position},
+            ended_at=now if silence is not None else 0,
+            subject={"event_id": stored.id, "position": stored.position} | _silenced(silence),
             correlation_id=trace.correlation_id,
             request_id=trace.request_id,
             traceparent=trace.traceparent,
         )
+
+
+def _silenced(silence: Silence | None) -> dict[str, str]:
+    return {"silence_id": silence.id} if silence is not None else {}

@@ -175,6 +175,22 @@ NOTIFICATIONS = (
     ),
 )  # fmt: skip
 
+SILENCE: dict[str, object] = {name: TEXT for name in ("silence_id", "author", "comment", "start_time", "end_time")}
+SILENCE_EXAMPLE = {
+    "silence_id": "019c1f0a7d7b4f5f8a3c5b6d7e8f9a0b", "author": "ops", "comment": "the registry moves",
+    "start_time": "2026-01-02T03:04:05Z", "end_time": "2026-01-02T05:04:05Z",
+}  # fmt: skip
+SILENCES = (
+    EventType(
+        "system.notifications.silence_started", "", "A silence holds: what it means is not told.", "silence",
+        Level.INFO, _fields(SILENCE, *SILENCE), example=SILENCE_EXAMPLE,
+    ),
+    EventType(
+        "system.notifications.silence_ended", "", "A silence holds no more; `reason` is TIME or DELETED.", "silence",
+        Level.INFO, _fields(SILENCE | {"reason": TEXT}, *SILENCE), example=SILENCE_EXAMPLE | {"reason": "TIME"},
+    ),
+)  # fmt: skip
+
 OWN = (
     EventType(
         "system.alerting.new_instance", "", "An instance of an alert has become active.", "alert", Level.INFO,
@@ -204,4 +220,4 @@ OWN = (
     ),
 )  # fmt: skip
 
-BUILT_IN: tuple[EventType, ...] = (*IMAGES, *FEEDS, *COMPLIANCE, *NOTIFICATIONS, *OWN)
+BUILT_IN: tuple[EventType, ...] = (*IMAGES, *FEEDS, *COMPLIANCE, *NOTIFICATIONS, *SILENCES, *OWN)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tocsin_server.domain.notifications import Delivery, State
 
 RECOVERED_MAX = 10_000  # deliveries of one call
-RECOVERABLE = frozenset((State.EXHAUSTED, State.CANCELLED))
+RECOVERABLE = frozenset((State.EXHAUSTED, State.CANCELLED, State.SILENCED))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,17 @@ from tocsin_server.domain.health import Health
 from tocsin_server.domain.lanes import Key, Want
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Outcome, State
 from tocsin_server.domain.settlement import Plan
+from tocsin_server.domain.silences import NO_SILENCES, Silences
 
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """All configurations and switches as they stood at a generation; any change raises it."""
+    """All configurations, switches and silences as they stood at a generation; any change raises it."""
 
     generation: int
     configurations: Mapping[Key, EndpointConfiguration]
     switches: Mapping[str, bool]
+    silences: Silences = NO_SILENCES
 
     def is_on(self, configuration: EndpointConfiguration) -> bool:
         """Tell whether anything is sent to the configuration, as far as switches go."""
@@ -72,7 +74,7 @@ class Outbox(Protocol):
         ...
 
     async def book(self) -> Book:
-        """Read all configurations and switches."""
+        """Read all configurations, switches and silences."""
         ...
 
     async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> list[bool] | None:

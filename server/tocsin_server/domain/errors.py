@@ -53,6 +53,7 @@ class Reason(StrEnum):
     NAME_TAKEN = "NAME_TAKEN"
     DELIVERY_STATE = "DELIVERY_STATE"
     TOO_MANY_TESTS = "TOO_MANY_TESTS"
+    SILENCE_ENDED = "SILENCE_ENDED"
 
 
 @dataclass(frozen=True, slots=True)

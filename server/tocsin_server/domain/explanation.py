@@ -12,6 +12,7 @@ from enum import StrEnum
 from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level
 from tocsin_server.domain.notifications import EndpointConfiguration
 from tocsin_server.domain.selection import LEVEL_BY_NAME, Selector
+from tocsin_server.domain.silences import Silences
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,10 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An event as it is judged: where it stands, its head and its stored form."""
+    """An event as it is judged: where and since when it stands, its head and its stored form."""
 
     position: int
+    created_at: int
     head: EventHead
     frame: bytes
 
@@ -54,13 +56,16 @@ class Explanation:
     missed: Sequence[Sequence[Missed]]
 
 
-def explain(configuration: EndpointConfiguration, endpoint_enabled: bool, subject: Subject, now: int) -> Explanation:
+def explain(
+    configuration: EndpointConfiguration, endpoint_enabled: bool, subject: Subject, silences: Silences, now: int
+) -> Explanation:
     """Say what would become of an event at a configuration, if it were routed now."""
     account = configuration.account
     found = [
         missed(selector, account, subject.position, subject.head, subject.frame) for selector in configuration.selectors
     ]
-    fate, reason = _fate(configuration, endpoint_enabled, now)
+    silence = silences.silencing(account, subject.created_at, subject.head, subject.frame)
+    fate, reason = _fate(configuration, endpoint_enabled, now) if silence is None else (Fate.SILENCED, silence.id)
     if is_about(subject.head, configuration):
         fate, reason = Fate.NOT_SELECTED, "ABOUT_ITSELF"
     elif all(found):

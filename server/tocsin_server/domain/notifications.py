@@ -40,9 +40,10 @@ class State(StrEnum):
     EXHAUSTED = "EXHAUSTED"
     CANCELLED = "CANCELLED"
     PAUSED = "PAUSED"
+    SILENCED = "SILENCED"
 
 
-FINAL = frozenset({State.DELIVERED, State.EXHAUSTED, State.CANCELLED})
+FINAL = frozenset({State.DELIVERED, State.EXHAUSTED, State.CANCELLED, State.SILENCED})
 
 
 @dataclass(frozen=True, slots=True)

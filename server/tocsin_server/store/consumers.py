@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from tocsin_server.domain.consumers import (
@@ -32,6 +32,7 @@ from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.where import WHERE_SCAN_S, compiled
 from tocsin_server.store import request_keys, selection
 from tocsin_server.store.listing import Clock
+from tocsin_server.store.selection import filter_of, stored_filter
 from tocsin_server.store.wire import checked
 from tocsin_server.store.writer import Transaction
 
@@ -60,7 +61,7 @@ def create(transaction: Transaction, draft: Consumer, position: int, request_id:
     settings = new.settings
     connection.execute(
         f"INSERT INTO consumers ({COLUMNS}) VALUES ({','.join('?' * 11)})",
-        (new.account, new.name, json.dumps(asdict(new.filter)), settings.lease_us, settings.max_retries,
+        (new.account, new.name, stored_filter(new.filter), settings.lease_us, settings.max_retries,
          settings.max_in_flight, settings.retry_delay_us, new.id, now, now, position),
     )  # fmt: skip
     request_keys.remember(transaction, new.account, CREATE_METHOD, request_id, digest, new.id)
@@ -85,14 +86,9 @@ def _row(connection: sqlite3.Connection, account: str, name: str) -> tuple[Any, 
 
 def _consumer(row: tuple[Any, ...]) -> Consumer:
     account, name, criteria, *settings, consumer_id, created_at, updated_at, _ = row
-    found = {key: _tuples(value) for key, value in json.loads(criteria).items()}
     return Consumer(
-        account, name, EventFilter(**found), ConsumerSettings(*settings), consumer_id, created_at, updated_at
+        account, name, filter_of(criteria), ConsumerSettings(*settings), consumer_id, created_at, updated_at
     )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(below) for below in value) if isinstance(value, list) else value
 
 
 def get(connection: sqlite3.Connection, account: str, name: str) -> Consumer:

@@ -1,7 +1,6 @@
 """Endpoints and endpoint configurations. Secret fields are encrypted before they reach a table.
 
-Every change of a configuration or a switch raises the generation; the router checks it inside its
-own transaction, so no event passes by a selector that was committed before it.
+Every change of a configuration or a switch raises the generation.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from tocsin_server.domain.selection import Selector
 from tocsin_server.store import endpoint_health, holds, request_keys
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_log import cursor_position
+from tocsin_server.store.generation import GENERATION, raise_generation
 from tocsin_server.store.writer import Transaction, Writer
 
 log = structlog.get_logger("tocsin.store")
 T = TypeVar("T")
-GENERATION = "configurations"  # the cursor that counts changes of configurations and switches
 COLUMNS = (
     "account, id, kind, name, description, enabled, connection, selectors, options, version, created_at, updated_at"
 )
@@ -133,7 +132,7 @@ class Notifications:
                 holds.resume(transaction, self.paused_max_age_us, kind=kind)
             else:
                 holds.pause(transaction, kind=kind)
-            _raise_generation(transaction)
+            raise_generation(transaction)
 
         await self._write(unit)
 
@@ -168,7 +167,7 @@ class Notifications:
              _selectors_json(new), new.options.stored(), new.version, now, now),
         )  # fmt: skip
         request_keys.remember(transaction, new.account, CREATE_METHOD, request_id, digest, new.id)
-        _raise_generation(transaction)
+        raise_generation(transaction)
         return new
 
     async def get(self, account: str, configuration_id: str) -> EndpointConfiguration:
@@ -227,7 +226,7 @@ class Notifications:
                 holds.pause(transaction, configuration=(account, configuration_id))
             elif new.enabled and not old.enabled and _switches(transaction.connection).get(new.kind, True):
                 holds.resume(transaction, self.paused_max_age_us, configuration=(account, configuration_id))
-            _raise_generation(transaction)
+            raise_generation(transaction)
             return new
 
         return await self._write(unit)
@@ -243,7 +242,7 @@ class Notifications:
             )
             endpoint_health.forget(transaction.connection, account, configuration_id)
             holds.cancel(transaction, account, configuration_id, "DELETED")
-            _raise_generation(transaction)
+            raise_generation(transaction)
 
         await self._write(unit)
 
@@ -269,11 +268,3 @@ class Notifications:
 
 def _switches(connection: sqlite3.Connection) -> dict[str, bool]:
     return {kind: bool(enabled) for kind, enabled in connection.execute("SELECT kind, enabled FROM endpoints")}
-
-
-def _raise_generation(transaction: Transaction) -> None:
-    transaction.connection.execute(
-        "INSERT INTO cursors (name, position, epoch) VALUES (?, 1, 0)"
-        " ON CONFLICT (name) DO UPDATE SET position = position + 1",
-        (GENERATION,),
-    )

@@ -12,10 +12,12 @@ from tocsin_server.domain.health import Health
 from tocsin_server.domain.lanes import Key, Want
 from tocsin_server.domain.notifications import Delivery, Outcome, State
 from tocsin_server.domain.settlement import Plan
-from tocsin_server.store import claims, delivery_rows, event_log, holds, purging, settling, wire
+from tocsin_server.domain.silences import Silences
+from tocsin_server.store import claims, delivery_rows, event_log, holds, purging, settling, silences, wire
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_log import ROUTER, EventReads, cursor_position
-from tocsin_server.store.notifications import GENERATION, Notifications
+from tocsin_server.store.generation import GENERATION
+from tocsin_server.store.notifications import Notifications
 from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Transaction, Writer
 
@@ -77,9 +79,10 @@ class StoreOutbox:
         return position
 
     async def book(self) -> Book:
-        """Read all configurations and switches."""
+        """Read all configurations, switches and silences; the generation first."""
         generation, configurations, switches = await self._notifications.book()
-        return Book(generation, {(c.account, c.id): c for c in configurations}, switches)
+        held = Silences(await self._read(silences.every))
+        return Book(generation, {(c.account, c.id): c for c in configurations}, switches, held)
 
     async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> list[bool] | None:
         """Insert deliveries and move the cursor in one transaction."""

@@ -6,8 +6,10 @@ exact about case and whose other metacharacters (`?`, `[`) a pattern cannot cont
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from tocsin_server.domain.event_log import EventHead, Level
 from tocsin_server.domain.selection import EventFilter, glob, is_glob
@@ -15,6 +17,20 @@ from tocsin_server.domain.selection import EventFilter, glob, is_glob
 STREAMS_MAX = 500  # runs of an index that one page is merged from, in one account
 LABELS = "iif(events.labels = '', '{}', events.labels)"  # events without labels have an empty text
 HEAD_COLUMNS = tuple(name for name in EventHead._fields)
+
+
+def stored_filter(event_filter: EventFilter) -> str:
+    """Give a filter as JSON, to be kept in a row."""
+    return json.dumps(asdict(event_filter))
+
+
+def filter_of(text: str) -> EventFilter:
+    """Read a stored filter."""
+    return EventFilter(**{name: _tuples(value) for name, value in json.loads(text).items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(below) for below in value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

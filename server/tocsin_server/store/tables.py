@@ -366,3 +366,26 @@ class ParkedEventRow(Model):
         table_name = "parked_events"
         primary_key = CompositeKey("consumer_id", "position")
         without_rowid = True
+
+
+class SilenceRow(Model):
+    """One silence; `criteria` is its filter as JSON, `told` what the log was told of it: 1 its start, 2 its end.
+
+    A deleted one is kept for a while: what was stored while it held is judged by it.
+    """
+
+    account = TextField()
+    id = TextField()
+    criteria = TextField()
+    starts_at = BigIntegerField()
+    ends_at = BigIntegerField()
+    author = TextField()
+    comment = TextField()
+    told = IntegerField()
+    created_at = BigIntegerField()
+    updated_at = BigIntegerField()
+    deleted = BooleanField()
+
+    class Meta:
+        table_name = "silences"
+        primary_key = CompositeKey("account", "id")

@@ -12,7 +12,7 @@ import typer
 
 from tocsin.cli import appending, complaints, completion, consumers, events, summary, tailing
 from tocsin.cli.flags import takes
-from tocsin.cli.misuse import EXIT_CODES, FAILED, INTERRUPTED, OK, USAGE, Misuse
+from tocsin.cli.misuse import EXIT_CODES, FAILED, INTERRUPTED, OK, UNAVAILABLE, USAGE, Misuse, Unanswered
 from tocsin.cli.screen import silence
 from tocsin.cli.session import Connection, Session
 from tocsin.errors import TocsinError
@@ -105,6 +105,8 @@ def run(words: Sequence[str]) -> int:
         return INTERRUPTED
     except TocsinError as error:
         return complaints.complain(complaints.of_server(error), complaints.exit_code(error))
+    except Unanswered as error:
+        return complaints.complain(str(error), UNAVAILABLE)
     except Misuse as error:
         return complaints.complain(str(error), USAGE)
     except typer.TyperException as error:

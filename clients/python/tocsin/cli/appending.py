@@ -28,6 +28,7 @@ from tocsin.ingesting import Outcome
 from tocsin.v1.event_log_pb2 import Event
 
 _READ_BYTES = 65_536
+_LINE_FORMATS = ("text", "json", "id")
 
 
 def _own(name: str, help: str, metavar: str = "string", **more: Any) -> Any:
@@ -72,10 +73,10 @@ def append(
 
     A line has the fields that `-o json` prints: type, and as it needs them id, subtype, level, message, category,
     details, resource {type, id, user_id}, source {service, host, base_url, request_id}, labels, timestamp,
-    correlation_id. A refused line is told with its number and field, and the others are stored; then the exit code
-    is 1.
+    correlation_id. The output formats are then text, json (a line per event with its line, id and position) and id.
+    A refused line is told with its number and field, and the others are stored; then the exit code is 1.
     """
-    format = output.one_of(*FORMATS)
+    format = output.one_of(session, *(_LINE_FORMATS if type == "-" else FORMATS))
     named: dict[str, Any] = {"id": id, "level": level, "message": message, "subtype": subtype, "category": category}
     resource_type = criteria.resource_type(resource_type)
     named["resource"] = _given(id=resource, type=resource_type, user_id=user)
@@ -89,7 +90,7 @@ def append(
     if type == "-":
         if [name for name in fields if name != "details"] or details or request_id:
             raise Misuse("-", "does not go with the fields of one event: the lines have them")
-        _append_lines(session, id_prefix, output.one_of("text", "json", "id"))
+        _append_lines(session, id_prefix, format)
         return
     _append_one(session, {"type": type, **fields}, request_id, format)
 
@@ -189,7 +190,7 @@ def _read_lines() -> Iterator[bytes]:
 
 
 def _append_lines(session: Session, id_prefix: str, format: str) -> None:
-    session.client.info()  # a server that is not there is an error now, and waited for later
+    session.reach()
     screen = session.screen
     tally, known = _Tally(screen), Connectivity(screen)
     lines = _Lines(tally, id_prefix)
@@ -245,8 +246,8 @@ def _progress(screen: Screen, format: str) -> Iterator[_Bar]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
-        TextColumn("{task.completed:,.0f} events"),
-        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TextColumn("{task.completed:.0f} events"),
+        TextColumn("{task.fields[rate]:.0f}/s"),
         TextColumn("{task.fields[refused]} refused"),
         TimeElapsedColumn(),
     )

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 import typer
 
+from tocsin.channel import pages
 from tocsin.cli import criteria, following, rendering
 from tocsin.cli.escaping import escaped
 from tocsin.cli.flags import FORMATS, Count, Criteria, Output, Place, flag, takes
 from tocsin.cli.misuse import Misuse
 from tocsin.cli.session import Session
-from tocsin.cli.tables import Table
+from tocsin.cli.tables import Form, Sheet
 from tocsin.consumers import Delivery, create_request, seek_request, update_request
 from tocsin.v1 import event_log_pb2 as pb
 
 EPILOG = "For help regarding global flags, run --help on the root command"
 _SETTLEMENTS = ("ack", "retry", "park", "skip")
+
+# How the columns of a list are set where the terminal is narrow. Names and ids are copied from there and stay whole.
+CONSUMERS = ("NAME", "FILTER", "LEASE", "MAX RETRIES", "MAX IN FLIGHT")
+_NAME, _FILTER, _LEASE, _RETRIES, _IN_FLIGHT = range(len(CONSUMERS))
+_CONSUMER_FORMS: tuple[Form, ...] = (
+    ((_NAME, _FILTER, _LEASE, _RETRIES, _IN_FLIGHT),),
+    ((_NAME, _LEASE, _RETRIES, _IN_FLIGHT), (_FILTER,)),
+    ((_NAME,), (_LEASE, _RETRIES, _IN_FLIGHT), (_FILTER,)),
+)
+PARKED = ("ID", "EVENT TYPE", "ATTEMPTS", "PARKED", "PARKED", "REASON")
+_ID, _TYPE, _ATTEMPTS, _FINE, _COARSE, _REASON = range(len(PARKED))
+_PARKED_CUTTABLE = {_TYPE: 12, _REASON: 16}
+_PARKED_FORMS: tuple[Form, ...] = (
+    ((_ID, _TYPE, _ATTEMPTS, _FINE, _REASON),),
+    ((_ID, _TYPE, _ATTEMPTS, _COARSE, _REASON),),
+    ((_ID, _TYPE, _ATTEMPTS, _COARSE), (_REASON,)),
+    ((_ID, _TYPE, _ATTEMPTS), (_REASON,)),
+    ((_ID,), (_TYPE, _ATTEMPTS), (_REASON,)),
+)
 
 group = typer.Typer(
     help="Durable consumers: named places in the log, shared by many clients", epilog=EPILOG, rich_markup_mode=None
@@ -65,7 +87,7 @@ def create(
     request_id: Annotated[str, flag("--request-id", "TOCSIN_REQUEST_ID", "makes the call safe to repeat", "ID")] = "",
 ) -> None:
     """Create a consumer. Its filter is fixed; it starts with new events unless it is told where."""
-    format = output.one_of(*FORMATS)
+    format = output.one_of(session, *FORMATS)
     lease_s, delay_s = _seconds("--lease", lease), _seconds("--retry-delay", retry_delay)
     start = place.start(session.now())
     request = create_request(
@@ -80,7 +102,7 @@ def create(
 @takes
 def get(session: Session, name: Name, output: Output) -> None:
     """Show a consumer and how far it is: lag, in flight, waiting, parked."""
-    format = output.one_of(*FORMATS)
+    format = output.one_of(session, *FORMATS)
     with session.screen.step("Fetching consumer", "Fetched consumer"):
         response = session.client.get_consumer(name)
     _show(session, response, response.consumer, response.status, format)
@@ -90,16 +112,21 @@ def get(session: Session, name: Name, output: Output) -> None:
 @takes
 def list_consumers(session: Session, output: Output) -> None:
     """List the consumers of the account by name."""
-    format = output.one_of("text", "json", "id")
+    format = output.one_of(session, *FORMATS)
+    everything = pb.ListConsumersResponse()
     with session.screen.step("Listing consumers", "List consumers"):
-        found = list(session.client.list_consumers())
-    if format == "json":
+        for page in pages(session.client.event_log.ListConsumers, pb.ListConsumersRequest()):
+            everything.consumers.extend(page.consumers)
+    found = everything.consumers
+    if format == "json-raw":
+        session.screen.line(rendering.raw_text(everything))
+    elif format == "json":
         session.screen.line(rendering.json_text([rendering.plain(consumer) for consumer in found]))
     elif format == "id":
         for consumer in found:
             session.screen.line(consumer.name)
     else:
-        _rows(session, ("NAME", "FILTER", "LEASE", "MAX RETRIES", "MAX IN FLIGHT"), [_cells(one) for one in found])
+        _rows(session, "consumers", CONSUMERS, _CONSUMER_FORMS, {_FILTER: 24}, [_cells(one) for one in found])
 
 
 @group.command("update", epilog=EPILOG)
@@ -114,7 +141,7 @@ def update(
     retry_delay: Delay = "",
 ) -> None:
     """Change a consumer; open streams go on with the new settings."""
-    format = output.one_of(*FORMATS)
+    format = output.one_of(session, *FORMATS)
     lease_s, delay_s = _seconds("--lease", lease), _seconds("--retry-delay", retry_delay)
     if lease_s is None and delay_s is None and max_retries is None and max_in_flight is None:
         raise Misuse("update", "give --lease, --max-retries, --max-in-flight or --retry-delay")
@@ -159,20 +186,26 @@ def consume(
 ) -> None:
     """Share a consumer: prints events as they come, each acknowledged once it is printed.
 
-    Output formats are text, json (one line per event) and id.
+    Each event is one line: of text (cut to the terminal), of json, of json-raw (a response with this one delivery),
+    or its id.
     """
-    format = output.one_of(*following.FORMATS)
+    format = output.one_of(session, *FORMATS)
     if settle not in _SETTLEMENTS:
         raise Misuse("--settle", f"{settle!r} is none of {', '.join(_SETTLEMENTS)}")
-    session.client.info()  # a server that is not there is an error now, and waited for later
+    session.reach()
     known = following.Connectivity(session.screen)
     with session.client.consume(name, max_in_flight=min(count or 0, 1000), on_disconnect=known.lost) as deliveries:
         for number, delivery in enumerate(deliveries, 1):
             known.saw(deliveries.connections)
-            following.show(session.screen, delivery.event, format)
+            following.show(session.screen, delivery.event, format, _response(delivery))
             _settle(delivery, settle, reason)
             if number == count:
                 break
+
+
+def _response(delivery: Delivery) -> pb.ConsumeResponse:
+    one = pb.ConsumeResponse.Delivery(event=delivery.event, lease_id=delivery.lease_id, attempt=delivery.attempt)
+    return pb.ConsumeResponse(batch=pb.ConsumeResponse.Batch(deliveries=[one]))
 
 
 def _settle(delivery: Delivery, settle: str, reason: str) -> None:
@@ -186,20 +219,21 @@ def _settle(delivery: Delivery, settle: str, reason: str) -> None:
 @takes
 def parked(session: Session, name: Name, output: Output) -> None:
     """List the parked events of a consumer, with the reason and the number of tries."""
-    format = output.one_of("text", "json", "id")
+    format = output.one_of(session, *FORMATS)
+    everything = pb.ListParkedResponse()
     with session.screen.step("Listing parked events", "List parked events"):
-        found = list(session.client.list_parked(name))
-    if format == "json":
+        for page in pages(session.client.event_log.ListParked, pb.ListParkedRequest(name=name)):
+            everything.parked.extend(page.parked)
+    found = everything.parked
+    if format == "json-raw":
+        session.screen.line(rendering.raw_text(everything))
+    elif format == "json":
         session.screen.line(rendering.json_text([_parked(one) for one in found]))
     elif format == "id":
         for one in found:
             session.screen.line(one.event_id)
     else:
-        rows = [
-            [one.event_id, one.event.type, str(one.attempts), rendering.time_text(one.park_time), one.reason]
-            for one in found
-        ]
-        _rows(session, ("ID", "EVENT TYPE", "ATTEMPTS", "PARKED", "REASON"), rows)
+        _rows(session, "parked events", PARKED, _PARKED_FORMS, _PARKED_CUTTABLE, [_parked_cells(one) for one in found])
 
 
 @group.command("replay", epilog=EPILOG)
@@ -227,10 +261,21 @@ def _named(ids: list[str] | None, positions: list[int] | None, every: bool) -> N
         raise Misuse("ID", "give IDs or --position, or else --all")
 
 
-def _rows(session: Session, titles: tuple[str, ...], rows: list[list[str]]) -> None:
+def _rows(
+    session: Session,
+    what: str,
+    titles: Sequence[str],
+    forms: Sequence[Form],
+    cuttable: Mapping[int, int],
+    rows: list[list[str]],
+) -> None:
+    if not rows:
+        session.screen.note(f"No {what}.")
+        return
     safe = [[escaped(cell) for cell in row] for row in rows]
-    table = Table.fit(titles, safe)
-    for line in (*table.head(), *(table.line(row) for row in safe)):
+    sheet = Sheet(titles, forms, cuttable, session.screen.width)
+    sheet.take(safe)
+    for line in chain(sheet.head(), *(sheet.lines(row) for row in safe)):
         session.screen.line(line)
 
 
@@ -238,6 +283,11 @@ def _cells(consumer: pb.Consumer) -> list[str]:
     wanted = rendering.json_text(rendering.plain(consumer.filter), indent=None) if consumer.HasField("filter") else ""
     lease = f"{consumer.lease.ToMilliseconds() / 1000:g}s"
     return [consumer.name, wanted, lease, str(consumer.max_retries), str(consumer.max_in_flight)]
+
+
+def _parked_cells(one: pb.ParkedEvent) -> list[str]:
+    fine, coarse = rendering.time_text(one.park_time), rendering.short_time_text(one.park_time)
+    return [one.event_id, one.event.type, str(one.attempts), fine, coarse, one.reason]
 
 
 def _parked(one: pb.ParkedEvent) -> dict[str, Any]:

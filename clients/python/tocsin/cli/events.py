@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import chain
+from textwrap import indent
 from typing import Annotated
 
 import typer
 
 from tocsin.cli import rendering
+from tocsin.cli.event_table import EventTable
 from tocsin.cli.flags import FORMATS, Criteria, Output, Window, flag, takes
 from tocsin.cli.misuse import FAILED, Misuse
 from tocsin.cli.session import Session
 from tocsin.client import Client
 from tocsin.v1.event_log_pb2 import (
+    DeleteEventRequest,
     DeleteEventsRequest,
+    DeleteEventsResponse,
     EventFilter,
     GetEventRequest,
     ListEventsRequest,
@@ -25,6 +30,9 @@ PAGE = 100
 _PAGE_MAX = 1000
 _DELETION_TIMEOUT_S = 600.0
 EPILOG = "For help regarding global flags, run --help on the root command"
+
+_BY_VARIABLES = " (variables TOCSIN_EVENT_... are set)"
+_CHOOSING = {field.name for kind in (Criteria, Window) for field in fields(kind)} - {"all_accounts"}
 
 group = typer.Typer(help="Event related operations", epilog=EPILOG, rich_markup_mode=None)
 
@@ -92,42 +100,54 @@ def list_events(
     Optional query parameters may be used for filtering results. A window of --since and --before is
     half-open: since <= timestamp < before.
     """
-    format = output.one_of(*FORMATS)
-    if every and page != 1:
-        raise Misuse("--all", "does not go with --page")
+    format = output.one_of(session, *FORMATS)
+    every, page = _extent(session, every, page)
     wanted = window.bound(criteria.filter(*([resource] if resource else [])), session.now())
     pages = _pages(session.client, ListEventsRequest(filter=wanted), page, every)
     with session.screen.step("Listing events", "List events"):
         first = next(pages)
     _PRINTERS[format](session, first, pages, compact)
+    if format == "text" and not first.events:
+        session.screen.note("No events." if page == 1 else f"No events on page {page}.")
     if format == "text" and not every and first.next_page_token:
         session.screen.note(f"These are {len(first.events)} of more events: --page {page + 1} or --all shows them.")
+
+
+def _extent(session: Session, every: bool, page: int) -> tuple[bool, int]:
+    """Settle --all against --page: a flag beats the variable of the other. Raises Misuse."""
+    typed = {"every", "page"} & session.typed
+    if not every or page == 1 or typed == {"page"}:
+        return every and typed != {"page"}, page
+    if typed == {"every"}:
+        return True, 1
+    raise Misuse("--all", "does not go with --page" + ("" if typed else " (TOCSIN_EVENT_ALL and TOCSIN_PAGE are set)"))
 
 
 def _print_text(
     session: Session, first: ListEventsResponse, pages: Iterator[ListEventsResponse], compact: bool
 ) -> None:
+    if not first.events:
+        return
     screen = session.screen
-    table = rendering.EventTable(first.events, screen.width, compact, screen.draws)
-    for line in table.table.head():
-        screen.line(line)
-    for event in first.events:
-        screen.line(table.line(event), *table.spans(event))
-    for page in pages:
+    table = EventTable(first.events, screen.width, compact, screen.draws)
+    for title in table.head():
+        screen.line(title)
+    for page in chain([first], pages):
         table.grow(page.events)
-        for event in page.events:
-            screen.line(table.line(event), *table.spans(event))
-    for line in table.table.foot():
-        screen.line(line)
+        for line in chain.from_iterable(map(table.lines, page.events)):
+            screen.line(line.text, *line.spans)
+    for rule in table.foot():
+        screen.line(rule)
 
 
 def _print_json(session: Session, first: ListEventsResponse, pages: Iterator[ListEventsResponse], _: bool) -> None:
-    separator = "["
+    """Print one array, an object at a time: a list of any length takes no more memory than a page."""
+    held = ""
     for page in chain([first], pages):
         for event in page.events:
-            session.screen.line(separator + rendering.json_text(rendering.resource(event)))
-            separator = ","
-    session.screen.line("[]" if separator == "[" else "]")
+            session.screen.line(f"{held}," if held else "[")
+            held = indent(rendering.json_text(rendering.resource(event)), "  ")
+    session.screen.line(f"{held}\n]" if held else "[]")
 
 
 def _print_raw(session: Session, first: ListEventsResponse, pages: Iterator[ListEventsResponse], _: bool) -> None:
@@ -154,7 +174,7 @@ def get_event(
     id: Annotated[str, typer.Argument(metavar="ID", help="the event's ID", show_default=False)],
 ) -> None:
     """Lookup an event by its event ID."""
-    format = output.one_of(*FORMATS)
+    format = output.one_of(session, *FORMATS)
     with session.screen.step("Fetching event", "Fetched event"):
         response = session.client.event_log.GetEvent(GetEventRequest(id=id))
     event = response.event
@@ -187,42 +207,57 @@ def delete_events(
     """Delete an event by its ID or set of filters.
 
     Without ID and filters, or with --all, it deletes every event of the account and asks before; filters act at
-    once. It prints the IDs of what it deleted, and how many there were.
+    once, but those that only variables set are asked about too. It prints the IDs of what it deleted, and how many
+    there were.
     """
-    format = output.one_of("text", "json", "id")
-    wanted = window.bound(criteria.filter(), session.now())
-    filtered = wanted != EventFilter()
+    format = output.one_of(session, *FORMATS)
     if id is not None:
-        if every or filtered:
-            raise Misuse("ID", "does not go with --all or filters (variables TOCSIN_EVENT_... set them too)")
+        if session.typed & {"every", *_CHOOSING}:
+            raise Misuse("ID", "does not go with --all or filters")
         _delete_one(session, id, format)
         return
-    if every and filtered:
-        raise Misuse(
-            "--all",
-            "is everything, and filters choose: give one (variables TOCSIN_EVENT_... set them too)",
-        )
-    if not filtered and not yes:
-        _confirm(session)
-    request = DeleteEventsRequest(filter=wanted) if filtered else DeleteEventsRequest(all=True)
+    wanted = window.bound(criteria.filter(), session.now())
+    chooses = wanted != EventFilter(scope=wanted.scope)
+    chosen_here = chooses and bool(session.typed & _CHOOSING)
+    if every and chooses and not (chosen_here and "every" not in session.typed):
+        raise Misuse("--all", f"is everything, and filters choose: give one{_BY_VARIABLES}")
+    # Variables may be set for another command, and a scope chooses nothing: what they would delete is asked about.
+    if not chosen_here and not yes:
+        _confirm(session, wanted)
+    everything = wanted == EventFilter()
+    request = DeleteEventsRequest(all=True) if everything else DeleteEventsRequest(filter=wanted)
     _delete_many(session, request, format)
 
 
 def _delete_one(session: Session, id: str, format: str) -> None:
     with session.screen.step("Deleting event", "Deleted event"):
-        session.client.delete_event(id)
-    _print_deleted(session, [id], "id" if format == "text" else format)
+        response = session.client.event_log.DeleteEvent(DeleteEventRequest(id=id))
+    if format == "json-raw":
+        session.screen.line(rendering.raw_text(response, indent=None))
+    else:
+        _print_deleted(session, [id], format)
 
 
 def _delete_many(session: Session, request: DeleteEventsRequest, format: str) -> None:
     """Print the ids that were told, which are deleted, also when the call breaks off."""
-    ids: list[str] = []
+    steps: list[DeleteEventsResponse] = []
     try:
-        with session.screen.step("Deleting events", "Deleted event"):
+        with session.screen.step("Deleting events", "Deleted events"):
             for step in session.client.event_log.DeleteEvents(request, timeout=_DELETION_TIMEOUT_S):
-                ids.extend(step.progress.ids)
-    finally:
-        _print_deleted(session, ids, format)
+                steps.append(step)  # one by one: what came before a break has to be there
+    except BaseException:
+        if steps:
+            _print_steps(session, steps, format)
+        raise
+    _print_steps(session, steps, format)
+
+
+def _print_steps(session: Session, steps: list[DeleteEventsResponse], format: str) -> None:
+    if format == "json-raw":
+        for step in steps:
+            session.screen.line(rendering.raw_text(step, indent=None))
+    else:
+        _print_deleted(session, [id for step in steps for id in step.progress.ids], format)
 
 
 def _print_deleted(session: Session, ids: list[str], format: str) -> None:
@@ -235,12 +270,18 @@ def _print_deleted(session: Session, ids: list[str], format: str) -> None:
         session.screen.line(f"Deleted {len(ids)} event{'' if len(ids) == 1 else 's'}")
 
 
-def _confirm(session: Session) -> None:
-    """Ask before everything is deleted. Leaves the command unless the answer is yes."""
+def _confirm(session: Session, wanted: EventFilter) -> None:
+    """Ask before everything is deleted, or what only variables choose. Leaves the command unless it is a yes."""
     screen = session.screen
+    everything = wanted == EventFilter()
+    what = "all events" if everything else f"the events of {_filter_text(wanted)}{_BY_VARIABLES}"
     if not screen.asks:
-        raise Misuse("--all", "nothing was deleted: there is no terminal to confirm on, so give --yes")
-    count = session.client.preview_deletion(all=True).matching_count
-    if not screen.confirmed(f"Are you sure you want to delete all events ({count})?"):
+        raise Misuse("--yes", f"nothing was deleted: give it to delete {what}, for there is no terminal to confirm on")
+    count = session.client.preview_deletion(None if everything else wanted, all=everything).matching_count
+    if not screen.confirmed(f"Are you sure you want to delete {what} ({count})?"):
         screen.note("Nothing was deleted.")
         raise typer.Exit(FAILED)
+
+
+def _filter_text(wanted: EventFilter) -> str:
+    return rendering.json_text(rendering.plain(wanted), indent=None)

@@ -12,9 +12,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from tocsin.cli import criteria
-from tocsin.cli.misuse import Misuse
+from tocsin.cli.complaints import of_nobody
+from tocsin.cli.misuse import Misuse, Unanswered
 from tocsin.cli.screen import silence
 from tocsin.cli.session import Session
+from tocsin.errors import Unavailable
 from tocsin.following import Start
 from tocsin.v1.event_log_pb2 import EventFilter
 
@@ -38,6 +40,8 @@ def takes(function: Callable[..., None]) -> Callable[..., None]:
             parameters.extend(_flags(shared[name]))
 
     def run(context: typer.Context, **given: Any) -> None:
+        if isinstance(context.obj, Session):
+            context.obj.typed = _typed(context)
         for name, kind in shared.items():
             if kind is Session:
                 given[name] = context.obj
@@ -49,11 +53,20 @@ def takes(function: Callable[..., None]) -> Callable[..., None]:
             sys.stdout.flush()
         except BrokenPipeError:
             silence()
+        except Unavailable as error:
+            if error.reason or not isinstance(context.obj, Session):
+                raise
+            raise Unanswered(of_nobody(context.obj.connection.address, error.message)) from None
 
     run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return run
+
+
+def _typed(context: typer.Context) -> frozenset[str]:
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
 def _flags(kind: type) -> list[Parameter]:
@@ -71,6 +84,10 @@ def flag(name: str, variable: str, help: str, metavar: str | None = "string", **
 
 def _formats() -> list[str]:
     return list(FORMATS)
+
+
+def _count_formats() -> list[str]:
+    return [name for name in FORMATS if name != "id"]
 
 
 def _levels() -> list[str]:
@@ -215,8 +232,30 @@ class Output:
         ),
     ] = "text"
 
-    def one_of(self, *allowed: str) -> str:
-        """Answer the format. Raises Misuse for one that the command does not have."""
-        if self.output not in allowed:
-            raise Misuse("--output", f"{self.output!r} is none of {', '.join(allowed)}")
-        return self.output
+    def one_of(self, session: Session, *allowed: str) -> str:
+        """Answer the format. Raises Misuse for one that the command does not have.
+
+        The variable is for all commands: a format that this one does not have is then not meant for it.
+        """
+        if self.output in allowed:
+            return self.output
+        if self.output in FORMATS and "output" not in session.typed:
+            return "text"
+        raise Misuse("--output", f"{self.output!r} is none of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class CountOutput(Output):
+    """The format of a result that has no ids."""
+
+    output: Annotated[
+        str,
+        flag(
+            "-o",
+            "TOCSIN_FORMAT",
+            "the format to show the results (allowable: [text json json-raw])",
+            also=("--output",),
+            autocompletion=_count_formats,
+            show_default=True,
+        ),
+    ] = "text"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from google.protobuf.message import Message
+
 from tocsin.cli import rendering
+from tocsin.cli.complaints import cause
 from tocsin.cli.escaping import escaped
 from tocsin.cli.screen import Screen
 from tocsin.cli.tables import cut
 from tocsin.errors import TocsinError
 from tocsin.v1.event_log_pb2 import Event
-
-FORMATS = ("text", "json", "id")
 
 
 class Connectivity:
@@ -23,7 +24,7 @@ class Connectivity:
     def lost(self, error: TocsinError | None, wait_s: float) -> None:
         """Be told of a break, as a subscription tells it."""
         if not self._lost:
-            reason = error.message if error is not None else "it ended the stream"
+            reason = cause(error.message) if error is not None else "it ended the stream"
             self._screen.failed(f"Lost the server ({reason}); trying again")
         self._lost = True
 
@@ -43,10 +44,12 @@ def event_line(event: Event) -> str:
     return "  ".join(escaped(part) for part in parts if part)
 
 
-def show(screen: Screen, event: Event, format: str) -> None:
-    """Print an event and hand it out at once."""
+def show(screen: Screen, event: Event, format: str, response: Message) -> None:
+    """Print an event and hand it out at once; `response` is the message that a raw format shows."""
     if format == "json":
         screen.line(rendering.json_text(rendering.resource(event), indent=None))
+    elif format == "json-raw":
+        screen.line(rendering.raw_text(response, indent=None))
     elif format == "id":
         screen.line(event.id)
     else:

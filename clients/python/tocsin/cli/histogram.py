@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tocsin.cli.escaping import escaped
-from tocsin.cli.tables import Table
+from tocsin.cli.tables import Line, Span, Table
 from tocsin.v1.event_log_pb2 import SummarizeEventsResponse
 from tocsin.values import to_datetime
 
 GLYPHS = "█▓▒░▚▞"
 PLAIN = "#=+-:."
 STYLES = ("red", "cyan", "green", "yellow", "magenta", "blue")
-_BAR_MIN = 10
+_VALUE_MIN = 4
 WIDTH = 100
 """Columns where the output is no terminal."""
-
-Span = tuple[int, int, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line with the parts of it that are coloured: begin, end, style."""
-
-    text: str
-    spans: tuple[Span, ...] = ()
 
 
 def shares(counts: Sequence[int], most: int, width: int) -> list[int]:
@@ -60,7 +49,7 @@ def bars(summary: SummarizeEventsResponse, width: int, glyphs: str = GLYPHS) -> 
     labels = [time_label(bucket.start, bucket_width) for bucket in summary.buckets]
     most = max((bucket.count for bucket in summary.buckets), default=0)
     start = max(map(len, labels), default=0) + 2
-    room = max(width - start - len(str(most)) - 2, _BAR_MIN)
+    room = max(width - start - len(str(most)) - 2, 1)
     lines = []
     for label, bucket in zip(labels, summary.buckets, strict=True):
         drawn = _stacked(bucket, len(glyphs))
@@ -86,8 +75,8 @@ def _spans(cells: Sequence[int], start: int) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def groups(summary: SummarizeEventsResponse, field: str, glyphs: str = GLYPHS) -> list[Line]:
-    """Draw the table of the groups: glyph, value, count, share."""
+def groups(summary: SummarizeEventsResponse, field: str, glyphs: str = GLYPHS, width: int | None = None) -> list[Line]:
+    """Draw the table of the groups: glyph, value, count, share. In a terminal of so many columns values are cut."""
     if not field:
         return []
     rows = [(group.value or "(none)", group.count) for group in summary.groups]
@@ -105,6 +94,7 @@ def groups(summary: SummarizeEventsResponse, field: str, glyphs: str = GLYPHS) -
         for index, (value, count) in enumerate(rows)
     ]
     table = Table.fit(("", escaped(field), "events", "share"), shown)
+    table = table if width is None else table.narrowed(width, {1: _VALUE_MIN})
     styles = [STYLES[min(index, len(STYLES) - 1)] for index in range(len(shown))]
     lines = [Line(table.line(row), ((0, 1, style),)) for row, style in zip(shown, styles, strict=True)]
     return [*(Line(text) for text in table.head()), *lines]

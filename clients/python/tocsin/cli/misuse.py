@@ -13,6 +13,10 @@ EXIT_CODES = """Exit codes: 0 done, 1 failed (or not confirmed, or some events r
 meant, 3 not found, 4 the server cannot be reached (the same again is safe), 130 interrupted."""
 
 
+class Unanswered(Exception):
+    """No server is there; the message says where it was looked for, and why it is not."""
+
+
 class Misuse(Exception):
     """A flag or an argument cannot be used; the message says which, why, and what it takes."""
 

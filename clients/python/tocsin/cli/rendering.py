@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -14,14 +14,9 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tocsin.cli.escaping import escaped, json_escaped
-from tocsin.cli.tables import ASCII, BOX, Table
 from tocsin.v1.event_log_pb2 import LEVEL_ERROR, Event
 from tocsin.values import to_datetime, to_python
 
-WIDE = ("UUID", "EVENT TYPE", "LEVEL", "RESOURCE ID", "RESOURCE TYPE", "SOURCE SERVICE", "SOURCE HOST", "TIMESTAMP")
-SHORT = ("Timestamp", "Level", "Service", "Host", "Event", "ID")
-_WIDE_LEVEL, _SHORT_LEVEL = 2, 1
-_SHORT_CUTTABLE = (2, 3, 4)
 _PLAIN = ("id", "position", "account", "type", "subtype", "message", "category", "correlation_id", "traceparent")
 _PARTS = {"resource": ("type", "id", "user_id"), "source": ("service", "host", "base_url", "request_id")}
 
@@ -31,63 +26,14 @@ def time_text(stamp: Timestamp) -> str:
     return to_datetime(stamp).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def short_time_text(stamp: Timestamp) -> str:
+    """Answer a time to the second, for where more does not fit."""
+    return to_datetime(stamp).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def level_text(event: Event) -> str:
     """Answer the level as a bare word in lower case."""
     return "error" if event.level == LEVEL_ERROR else "info"
-
-
-def wide_cells(event: Event) -> list[str]:
-    """Answer the columns of `WIDE`."""
-    found = [
-        event.id,
-        event.type,
-        level_text(event),
-        event.resource.id,
-        event.resource.type,
-        event.source.service,
-        event.source.host,
-        time_text(event.timestamp),
-    ]
-    return [escaped(cell) for cell in found]
-
-
-def short_cells(event: Event) -> list[str]:
-    """Answer the columns of `SHORT`."""
-    level = level_text(event).upper()
-    found = [time_text(event.timestamp), level, event.source.service, event.source.host, event.type, event.id]
-    return [escaped(cell) for cell in found]
-
-
-class EventTable:
-    """A list of events: the wide form, or the short one where it was asked for or nothing else fits."""
-
-    def __init__(self, first: Sequence[Event], width: int | None, compact: bool, draws: bool = True) -> None:
-        """Settle the form and the widths by the first rows; `width` is that of the terminal, if it is one."""
-        wide = Table.fit(WIDE, [wide_cells(event) for event in first], BOX if draws else ASCII)
-        self.is_wide = not compact and (width is None or wide.width <= width)
-        self.table = wide
-        if not self.is_wide:
-            short = Table.fit(SHORT, [short_cells(event) for event in first])
-            self.table = short if width is None else short.narrowed(width, _SHORT_CUTTABLE)
-        self._level = self.table.starts(_WIDE_LEVEL if self.is_wide else _SHORT_LEVEL)
-
-    def grow(self, events: Sequence[Event]) -> None:
-        """Widen the columns where later rows need it, so that nothing of them is cut."""
-        if not self.is_wide:
-            return
-        cells = [wide_cells(event) for event in events]
-        more = Table.fit(self.table.titles, cells, self.table.frame)
-        widths = [max(pair) for pair in zip(self.table.widths, more.widths, strict=True)]
-        self.table = Table(self.table.titles, widths, self.table.frame)
-        self._level = self.table.starts(_WIDE_LEVEL)
-
-    def line(self, event: Event) -> str:
-        """Answer the line of an event."""
-        return self.table.line(wide_cells(event) if self.is_wide else short_cells(event))
-
-    def spans(self, event: Event) -> list[tuple[int, int, str]]:
-        """Answer what of the line is coloured: the level of an error."""
-        return [(self._level, self._level + len("error"), "red")] if event.level == LEVEL_ERROR else []
 
 
 def record(event: Event) -> str:
@@ -212,6 +158,6 @@ def _plain(field: FieldDescriptor, value: Any) -> Any:
     return plain(value) if isinstance(value, Message) else value
 
 
-def raw_text(response: Message) -> str:
+def raw_text(response: Message, *, indent: int | None = 2) -> str:
     """Answer a response as the protobuf JSON of the contract, with its field names."""
-    return json_text(MessageToDict(response, preserving_proto_field_name=True))
+    return json_text(MessageToDict(response, preserving_proto_field_name=True), indent=indent)

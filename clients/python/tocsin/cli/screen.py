@@ -90,7 +90,7 @@ class Screen:
             else:
                 yield
         except BaseException:
-            self.failed(done)
+            self.failed(doing)
             raise
         self.done(done)
 

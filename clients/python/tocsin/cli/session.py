@@ -12,7 +12,11 @@ import typer
 from tocsin.cli.misuse import Misuse
 from tocsin.cli.screen import Screen
 from tocsin.client import Client, connect
+from tocsin.errors import DeadlineExceeded, Unavailable
 from tocsin.settings import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, TLS
+from tocsin.v1.system_pb2 import GetInfoRequest
+
+_QUICK_S = 0.5  # a server that is there has answered by then
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Session:
 
     connection: Connection
     screen: Screen = field(default_factory=Screen)
+    typed: frozenset[str] = frozenset()
+    """Parameters of the command that were given as words, not by variables: words win where both are there."""
 
     @cached_property
     def client(self) -> Client:
@@ -113,6 +119,18 @@ class Session:
         except ValueError as error:
             raise Misuse("--api-key", str(error)) from None
         return client.in_context(request_id=given.request_id or None, correlation_id=given.correlation_id or None)
+
+    def reach(self) -> None:
+        """See that the server is there. One that is not is waited for as long as a call may take, and never silently.
+
+        It is for commands that go on by themselves once they have begun: a wrong address is an error now.
+        """
+        try:
+            self.client.system.GetInfo(GetInfoRequest(), timeout=_QUICK_S)
+        except (Unavailable, DeadlineExceeded):
+            address, timeout_s = self.connection.address, self.connection.timeout
+            self.screen.note(f"No server answers at {address} yet; waiting for it, at most {timeout_s:g} s")
+            self.client.info()
 
     def _tls(self) -> TLS | bool | None:
         given = self.connection

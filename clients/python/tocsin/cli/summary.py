@@ -9,9 +9,10 @@ import typer
 from tocsin.cli import criteria as reading
 from tocsin.cli import histogram, rendering
 from tocsin.cli.events import EPILOG, group
-from tocsin.cli.flags import Criteria, Output, Window, flag, takes
+from tocsin.cli.flags import CountOutput, Criteria, Window, flag, takes
 from tocsin.cli.misuse import Misuse
 from tocsin.cli.session import Session
+from tocsin.cli.tables import Line
 from tocsin.events import summary_request
 from tocsin.v1.event_log_pb2 import SummarizeEventsResponse
 
@@ -24,7 +25,7 @@ def summary(
     session: Session,
     criteria: Criteria,
     window: Window,
-    output: Output,
+    output: CountOutput,
     resource: Annotated[
         str | None,
         typer.Argument(metavar="RESOURCE", help="a tag, image digest or repository name: only what is about it"),
@@ -52,11 +53,13 @@ def summary(
     ] = "",
 ) -> None:
     """Counts events per stretch of time and per value of a field, and draws them as a histogram."""
-    format = output.one_of("text", "json", "json-raw")
+    format = output.one_of(session, "text", "json", "json-raw")
     if buckets is not None and bucket_width:
         raise Misuse("--buckets", "does not go with --bucket-width")
     wanted = window.bound(criteria.filter(*([resource] if resource else [])), session.now())
     width = reading.span("--bucket-width", bucket_width) if bucket_width else None
+    if width is not None and not width:
+        raise Misuse("--bucket-width", "a stretch of no time holds nothing: give 1s or more")
     request = summary_request(wanted, width, None if width else buckets or _BUCKETS, by, top or 0)
     with session.screen.step("Counting events", "Counted events"):
         response = session.client.event_log.SummarizeEvents(request)
@@ -82,9 +85,9 @@ def _draw(session: Session, response: SummarizeEventsResponse, by: str) -> None:
     screen = session.screen
     glyphs = histogram.GLYPHS if screen.draws else histogram.PLAIN
     lines = histogram.bars(response, screen.width or histogram.WIDTH, glyphs)
-    grouped = histogram.groups(response, by, glyphs)
+    grouped = histogram.groups(response, by, glyphs, screen.width)
     if grouped and lines:
-        lines.append(histogram.Line(""))
+        lines.append(Line(""))
     for line in (*lines, *grouped):
         screen.line(line.text, *line.spans)
     screen.line(f"{response.total_count} event{'' if response.total_count == 1 else 's'}")

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from tocsin.cli import following
 from tocsin.cli.events import EPILOG, group
-from tocsin.cli.flags import Count, Criteria, Output, Place, flag, takes
+from tocsin.cli.flags import FORMATS, Count, Criteria, Output, Place, flag, takes
 from tocsin.cli.session import Session
 from tocsin.subscription import Subscription
-from tocsin.v1.event_log_pb2 import Event
+from tocsin.v1.event_log_pb2 import Event, SubscribeResponse
 
 
 @group.command("tail", epilog=EPILOG)
@@ -26,13 +26,13 @@ def tail(
 ) -> None:
     """Follows the log: prints events as they are appended, through restarts of the server.
 
-    The order is that of storing. Output formats are text (one line per event, cut to the terminal), json (one line
-    per event) and id. At its end it says where to go on with --after.
+    The order is that of storing. Each event is one line: of text (cut to the terminal), of json, of json-raw (a
+    response with this one event), or its id. At its end it says where to go on with --after.
     """
-    format = output.one_of(*following.FORMATS)
+    format = output.one_of(session, *FORMATS)
     start = place.start(session.now())
     wanted = criteria.filter()
-    session.client.info()  # a server that is not there is an error now, and waited for later
+    session.reach()
     known = following.Connectivity(session.screen)
     with session.client.subscribe(
         wanted, start=start, stop_when_caught_up=once, on_disconnect=known.lost
@@ -40,7 +40,8 @@ def tail(
         try:
             _print(session, subscription, known, format, count)
         finally:
-            if (after := subscription.after) is not None:
+            # A place that the server never confirmed is no place to go on from.
+            if subscription.connections and (after := subscription.after) is not None:
                 session.screen.note(f"Go on with --after {after.position}@{after.log_id}", "dim")
 
 
@@ -51,7 +52,8 @@ def _print(
     for item in subscription.items():
         known.saw(subscription.connections)
         if isinstance(item, Event):
-            following.show(session.screen, item, format)
+            batch = SubscribeResponse.Batch(events=[item], position=item.position)
+            following.show(session.screen, item, format, SubscribeResponse(batch=batch))
             printed += 1
             if printed == count:
                 return

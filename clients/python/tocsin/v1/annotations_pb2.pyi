@@ -95,6 +95,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the delivery is in a state in which this cannot be done; metadata has `state`."""
     ERROR_REASON_TOO_MANY_TESTS: _ErrorReason.ValueType  # 32
     """RESOURCE_EXHAUSTED: too many tests of the account are under way."""
+    ERROR_REASON_SILENCE_ENDED: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION: the silence has ended and does not change any more."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -169,6 +171,8 @@ ERROR_REASON_DELIVERY_STATE: ErrorReason.ValueType  # 31
 """FAILED_PRECONDITION: the delivery is in a state in which this cannot be done; metadata has `state`."""
 ERROR_REASON_TOO_MANY_TESTS: ErrorReason.ValueType  # 32
 """RESOURCE_EXHAUSTED: too many tests of the account are under way."""
+ERROR_REASON_SILENCE_ENDED: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION: the silence has ended and does not change any more."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

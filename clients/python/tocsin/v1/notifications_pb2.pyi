@@ -111,6 +111,8 @@ class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliver
     """Held, `reason` says why: DISABLED (its endpoint or its configuration is switched off), or the
     health of its configuration: CREDENTIALS, NOT_FOUND, GONE, FAILURES.
     """
+    DELIVERY_STATE_SILENCED: _DeliveryState.ValueType  # 8
+    """Not told: a silence held, see `silence_id`. Final, and recoverable by hand."""
 
 class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
     """What became of a delivery."""
@@ -133,6 +135,8 @@ DELIVERY_STATE_PAUSED: DeliveryState.ValueType  # 7
 """Held, `reason` says why: DISABLED (its endpoint or its configuration is switched off), or the
 health of its configuration: CREDENTIALS, NOT_FOUND, GONE, FAILURES.
 """
+DELIVERY_STATE_SILENCED: DeliveryState.ValueType  # 8
+"""Not told: a silence held, see `silence_id`. Final, and recoverable by hand."""
 Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
 
 class _Verdict:
@@ -330,6 +334,34 @@ EVENT_FATE_SILENCED: EventFate.ValueType  # 5
 EVENT_FATE_GROUPED: EventFate.ValueType  # 6
 """It is told in a digest."""
 Global___EventFate: _TypeAlias = EventFate  # noqa: Y015
+
+class _SilenceState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SilenceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SilenceState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SILENCE_STATE_UNSPECIFIED: _SilenceState.ValueType  # 0
+    """Not set."""
+    SILENCE_STATE_PENDING: _SilenceState.ValueType  # 1
+    """Its start is still to come."""
+    SILENCE_STATE_ACTIVE: _SilenceState.ValueType  # 2
+    """It holds."""
+    SILENCE_STATE_ENDED: _SilenceState.ValueType  # 3
+    """It is over."""
+
+class SilenceState(_SilenceState, metaclass=_SilenceStateEnumTypeWrapper):
+    """How a silence stands."""
+
+SILENCE_STATE_UNSPECIFIED: SilenceState.ValueType  # 0
+"""Not set."""
+SILENCE_STATE_PENDING: SilenceState.ValueType  # 1
+"""Its start is still to come."""
+SILENCE_STATE_ACTIVE: SilenceState.ValueType  # 2
+"""It holds."""
+SILENCE_STATE_ENDED: SilenceState.ValueType  # 3
+"""It is over."""
+Global___SilenceState: _TypeAlias = SilenceState  # noqa: Y015
 
 @_typing.final
 class Endpoint(_message.Message):
@@ -890,6 +922,7 @@ class Delivery(_message.Message):
     ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     ERROR_CLASS_FIELD_NUMBER: _builtins.int
     STATUS_CODE_FIELD_NUMBER: _builtins.int
+    SILENCE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by the server: 32 hex digits."""
     account: _builtins.str
@@ -916,6 +949,8 @@ class Delivery(_message.Message):
     """What went wrong in the newest attempt that has ended."""
     status_code: _builtins.int
     """The receiver's answer to that attempt; 0 when there was none."""
+    silence_id: _builtins.str
+    """The silence that kept it from being told."""
     @_builtins.property
     def event(self) -> Global___Delivery.EventSubject:
         """An event of the log."""
@@ -971,10 +1006,11 @@ class Delivery(_message.Message):
         attempt_count: _builtins.int = ...,
         error_class: Global___ErrorClass.ValueType = ...,
         status_code: _builtins.int = ...,
+        silence_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "create_time", b"create_time", "end_time", b"end_time", "event", b"event", "next_attempt_at", b"next_attempt_at", "subject", b"subject", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alert", b"alert", "attempt_count", b"attempt_count", "attempts", b"attempts", "configuration_id", b"configuration_id", "correlation_id", b"correlation_id", "create_time", b"create_time", "end_time", b"end_time", "error_class", b"error_class", "event", b"event", "id", b"id", "kind", b"kind", "next_attempt_at", b"next_attempt_at", "reason", b"reason", "recipients", b"recipients", "request_id", b"request_id", "state", b"state", "status_code", b"status_code", "subject", b"subject", "test", b"test", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alert", b"alert", "attempt_count", b"attempt_count", "attempts", b"attempts", "configuration_id", b"configuration_id", "correlation_id", b"correlation_id", "create_time", b"create_time", "end_time", b"end_time", "error_class", b"error_class", "event", b"event", "id", b"id", "kind", b"kind", "next_attempt_at", b"next_attempt_at", "reason", b"reason", "recipients", b"recipients", "request_id", b"request_id", "silence_id", b"silence_id", "state", b"state", "status_code", b"status_code", "subject", b"subject", "test", b"test", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["event", "alert", "test"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -2124,7 +2160,9 @@ class EventExplanation(_message.Message):
     fate: Global___EventFate.ValueType
     """What would become of the event by today's rules."""
     reason: _builtins.str
-    """Why, in one word, where the fate does not say it: DISABLED, CREDENTIALS, GONE, THROTTLED, ABOUT_ITSELF ..."""
+    """Why, where the fate does not say it: DISABLED, CREDENTIALS, GONE, THROTTLED, ABOUT_ITSELF ..., or the id of
+    the silence.
+    """
     enabled: _builtins.bool
     """Whether the configuration is on."""
     endpoint_enabled: _builtins.bool
@@ -2167,3 +2205,337 @@ class EventExplanation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EventExplanation: _TypeAlias = EventExplanation  # noqa: Y015
+
+@_typing.final
+class Silence(_message.Message):
+    """Keeps events from being told for a while. The log has a notice (`system.notifications.silence_started`,
+    `..._ended`) when it starts and when it ends; these notices are never silenced.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Made by the server: 32 hex digits."""
+    account: _builtins.str
+    """The account that owns it: it holds for the configurations of this account."""
+    author: _builtins.str
+    """Who wants it. Unset on create: the caller."""
+    comment: _builtins.str
+    """Why, for people; needed on create."""
+    state: Global___SilenceState.ValueType
+    """How it stands."""
+    @_builtins.property
+    def filter(self) -> _event_log_pb2.EventFilter:
+        """The events that are not told; at least one criterion, no times. Needed on create."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it begins to hold, judged against the time at which an event was stored. Unset on create: now."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends, exclusive; after its start, at most 366 days. Needed on create, or a `duration`."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed last."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        account: _builtins.str = ...,
+        filter: _event_log_pb2.EventFilter | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        author: _builtins.str = ...,
+        comment: _builtins.str = ...,
+        state: Global___SilenceState.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "filter", b"filter", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "author", b"author", "comment", b"comment", "create_time", b"create_time", "end_time", b"end_time", "filter", b"filter", "id", b"id", "start_time", b"start_time", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Silence: _TypeAlias = Silence  # noqa: Y015
+
+@_typing.final
+class CreateSilenceRequest(_message.Message):
+    """A silence to create."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SILENCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call safe to repeat: unique in the account for this method, remembered for 7 days."""
+    @_builtins.property
+    def silence(self) -> Global___Silence:
+        """The silence; `id` is empty."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it holds, instead of `silence.end_time`: a second to 366 days."""
+
+    def __init__(
+        self,
+        *,
+        silence: Global___Silence | None = ...,
+        request_id: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "silence", b"silence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "request_id", b"request_id", "silence", b"silence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateSilenceRequest: _TypeAlias = CreateSilenceRequest  # noqa: Y015
+
+@_typing.final
+class CreateSilenceResponse(_message.Message):
+    """The created silence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SILENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def silence(self) -> Global___Silence:
+        """The silence."""
+
+    def __init__(
+        self,
+        *,
+        silence: Global___Silence | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateSilenceResponse: _TypeAlias = CreateSilenceResponse  # noqa: Y015
+
+@_typing.final
+class GetSilenceRequest(_message.Message):
+    """Asks for one silence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The silence's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSilenceRequest: _TypeAlias = GetSilenceRequest  # noqa: Y015
+
+@_typing.final
+class GetSilenceResponse(_message.Message):
+    """One silence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SILENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def silence(self) -> Global___Silence:
+        """The silence."""
+
+    def __init__(
+        self,
+        *,
+        silence: Global___Silence | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSilenceResponse: _TypeAlias = GetSilenceResponse  # noqa: Y015
+
+@_typing.final
+class ListSilencesRequest(_message.Message):
+    """Asks for a page of silences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most silences of the page: 0 is 100, more than 1000 is 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___SilenceState.ValueType]:
+        """How they stand; none is any."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___SilenceState.ValueType] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSilencesRequest: _TypeAlias = ListSilencesRequest  # noqa: Y015
+
+@_typing.final
+class ListSilencesResponse(_message.Message):
+    """A page of silences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SILENCES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty at the end."""
+    @_builtins.property
+    def silences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Silence]:
+        """The silences."""
+
+    def __init__(
+        self,
+        *,
+        silences: _abc.Iterable[Global___Silence] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "silences", b"silences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSilencesResponse: _TypeAlias = ListSilencesResponse  # noqa: Y015
+
+@_typing.final
+class UpdateSilenceRequest(_message.Message):
+    """A silence to change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SILENCE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def silence(self) -> Global___Silence:
+        """`id` names it; the other fields are the new values."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to change: filter, start_time (while it is still to come), end_time, author, comment. Unset:
+        the fields that are set.
+        """
+
+    def __init__(
+        self,
+        *,
+        silence: Global___Silence | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSilenceRequest: _TypeAlias = UpdateSilenceRequest  # noqa: Y015
+
+@_typing.final
+class UpdateSilenceResponse(_message.Message):
+    """The changed silence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SILENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def silence(self) -> Global___Silence:
+        """The silence."""
+
+    def __init__(
+        self,
+        *,
+        silence: Global___Silence | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSilenceResponse: _TypeAlias = UpdateSilenceResponse  # noqa: Y015
+
+@_typing.final
+class DeleteSilenceRequest(_message.Message):
+    """A silence to end and delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The silence's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSilenceRequest: _TypeAlias = DeleteSilenceRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSilenceResponse(_message.Message):
+    """The silence is deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the deleted silence."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSilenceResponse: _TypeAlias = DeleteSilenceResponse  # noqa: Y015

@@ -87,6 +87,31 @@ class NotificationsStub(object):
                 request_serializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventResponse.FromString,
                 _registered_method=True)
+        self.CreateSilence = channel.unary_unary(
+                '/tocsin.v1.Notifications/CreateSilence',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.CreateSilenceRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.CreateSilenceResponse.FromString,
+                _registered_method=True)
+        self.GetSilence = channel.unary_unary(
+                '/tocsin.v1.Notifications/GetSilence',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.GetSilenceRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.GetSilenceResponse.FromString,
+                _registered_method=True)
+        self.ListSilences = channel.unary_unary(
+                '/tocsin.v1.Notifications/ListSilences',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.ListSilencesRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.ListSilencesResponse.FromString,
+                _registered_method=True)
+        self.UpdateSilence = channel.unary_unary(
+                '/tocsin.v1.Notifications/UpdateSilence',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.UpdateSilenceRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.UpdateSilenceResponse.FromString,
+                _registered_method=True)
+        self.DeleteSilence = channel.unary_unary(
+                '/tocsin.v1.Notifications/DeleteSilence',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceResponse.FromString,
+                _registered_method=True)
         self.TestEndpointConfiguration = channel.unary_unary(
                 '/tocsin.v1.Notifications/TestEndpointConfiguration',
                 request_serializer=tocsin_dot_v1_dot_notifications__pb2.TestEndpointConfigurationRequest.SerializeToString,
@@ -213,6 +238,44 @@ class NotificationsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSilence(self, request, context):
+        """Creates a silence: events that its filter means are not told while it holds. Who was told before is not
+        untold, open retries go on, and what was silenced is not told later but by hand. Reasons: INVALID_FIELD,
+        REQUEST_ID_REUSED, LIMIT_REACHED, PERMISSION_DENIED (scope `GLOBAL`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSilence(self, request, context):
+        """Answers one silence. Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSilences(self, request, context):
+        """Lists the account's silences, the latest start first; ended ones are kept for 30 days. Reasons:
+        INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSilence(self, request, context):
+        """Changes a silence that has not ended. Reasons: NOT_FOUND, INVALID_FIELD, SILENCE_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSilence(self, request, context):
+        """Ends a silence at once, if it holds, and deletes it. Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TestEndpointConfiguration(self, request, context):
         """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
         A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
@@ -332,6 +395,31 @@ def add_NotificationsServicer_to_server(servicer, server):
                     servicer.ExplainEvent,
                     request_deserializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_notifications__pb2.ExplainEventResponse.SerializeToString,
+            ),
+            'CreateSilence': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSilence,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.CreateSilenceRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.CreateSilenceResponse.SerializeToString,
+            ),
+            'GetSilence': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSilence,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.GetSilenceRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.GetSilenceResponse.SerializeToString,
+            ),
+            'ListSilences': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSilences,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.ListSilencesRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.ListSilencesResponse.SerializeToString,
+            ),
+            'UpdateSilence': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSilence,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.UpdateSilenceRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.UpdateSilenceResponse.SerializeToString,
+            ),
+            'DeleteSilence': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSilence,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceResponse.SerializeToString,
             ),
             'TestEndpointConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.TestEndpointConfiguration,
@@ -647,6 +735,141 @@ class Notifications(object):
             '/tocsin.v1.Notifications/ExplainEvent',
             tocsin_dot_v1_dot_notifications__pb2.ExplainEventRequest.SerializeToString,
             tocsin_dot_v1_dot_notifications__pb2.ExplainEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSilence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/CreateSilence',
+            tocsin_dot_v1_dot_notifications__pb2.CreateSilenceRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.CreateSilenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSilence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/GetSilence',
+            tocsin_dot_v1_dot_notifications__pb2.GetSilenceRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.GetSilenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSilences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/ListSilences',
+            tocsin_dot_v1_dot_notifications__pb2.ListSilencesRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.ListSilencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSilence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/UpdateSilence',
+            tocsin_dot_v1_dot_notifications__pb2.UpdateSilenceRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.UpdateSilenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSilence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/DeleteSilence',
+            tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

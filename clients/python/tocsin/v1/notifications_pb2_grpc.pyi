@@ -69,6 +69,21 @@ class NotificationsStub:
     Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
     PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
     """
+    CreateSilence: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.CreateSilenceRequest, _notifications_pb2.CreateSilenceResponse]
+    """Creates a silence: events that its filter means are not told while it holds. Who was told before is not
+    untold, open retries go on, and what was silenced is not told later but by hand. Reasons: INVALID_FIELD,
+    REQUEST_ID_REUSED, LIMIT_REACHED, PERMISSION_DENIED (scope `GLOBAL`).
+    """
+    GetSilence: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.GetSilenceRequest, _notifications_pb2.GetSilenceResponse]
+    """Answers one silence. Reasons: NOT_FOUND."""
+    ListSilences: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ListSilencesRequest, _notifications_pb2.ListSilencesResponse]
+    """Lists the account's silences, the latest start first; ended ones are kept for 30 days. Reasons:
+    INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
+    """
+    UpdateSilence: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.UpdateSilenceRequest, _notifications_pb2.UpdateSilenceResponse]
+    """Changes a silence that has not ended. Reasons: NOT_FOUND, INVALID_FIELD, SILENCE_ENDED."""
+    DeleteSilence: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.DeleteSilenceRequest, _notifications_pb2.DeleteSilenceResponse]
+    """Ends a silence at once, if it holds, and deletes it. Reasons: NOT_FOUND."""
     TestEndpointConfiguration: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
     A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
@@ -144,6 +159,21 @@ class NotificationsAsyncStub(NotificationsStub):
     Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
     PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
     """
+    CreateSilence: _aio.UnaryUnaryMultiCallable[_notifications_pb2.CreateSilenceRequest, _notifications_pb2.CreateSilenceResponse]  # type: ignore[assignment]
+    """Creates a silence: events that its filter means are not told while it holds. Who was told before is not
+    untold, open retries go on, and what was silenced is not told later but by hand. Reasons: INVALID_FIELD,
+    REQUEST_ID_REUSED, LIMIT_REACHED, PERMISSION_DENIED (scope `GLOBAL`).
+    """
+    GetSilence: _aio.UnaryUnaryMultiCallable[_notifications_pb2.GetSilenceRequest, _notifications_pb2.GetSilenceResponse]  # type: ignore[assignment]
+    """Answers one silence. Reasons: NOT_FOUND."""
+    ListSilences: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ListSilencesRequest, _notifications_pb2.ListSilencesResponse]  # type: ignore[assignment]
+    """Lists the account's silences, the latest start first; ended ones are kept for 30 days. Reasons:
+    INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
+    """
+    UpdateSilence: _aio.UnaryUnaryMultiCallable[_notifications_pb2.UpdateSilenceRequest, _notifications_pb2.UpdateSilenceResponse]  # type: ignore[assignment]
+    """Changes a silence that has not ended. Reasons: NOT_FOUND, INVALID_FIELD, SILENCE_ENDED."""
+    DeleteSilence: _aio.UnaryUnaryMultiCallable[_notifications_pb2.DeleteSilenceRequest, _notifications_pb2.DeleteSilenceResponse]  # type: ignore[assignment]
+    """Ends a silence at once, if it holds, and deletes it. Reasons: NOT_FOUND."""
     TestEndpointConfiguration: _aio.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]  # type: ignore[assignment]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
     A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
@@ -276,6 +306,51 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
         Nothing is stored or sent. Reasons: NOT_FOUND, INVALID_FIELD, EVENT_CORRUPT, INVALID_PAGE_TOKEN,
         PAGE_TOKEN_MISMATCH, PERMISSION_DENIED (another account's event by its position).
         """
+
+    @_abc_1.abstractmethod
+    def CreateSilence(
+        self,
+        request: _notifications_pb2.CreateSilenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.CreateSilenceResponse, _abc.Awaitable[_notifications_pb2.CreateSilenceResponse]]:
+        """Creates a silence: events that its filter means are not told while it holds. Who was told before is not
+        untold, open retries go on, and what was silenced is not told later but by hand. Reasons: INVALID_FIELD,
+        REQUEST_ID_REUSED, LIMIT_REACHED, PERMISSION_DENIED (scope `GLOBAL`).
+        """
+
+    @_abc_1.abstractmethod
+    def GetSilence(
+        self,
+        request: _notifications_pb2.GetSilenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.GetSilenceResponse, _abc.Awaitable[_notifications_pb2.GetSilenceResponse]]:
+        """Answers one silence. Reasons: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListSilences(
+        self,
+        request: _notifications_pb2.ListSilencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.ListSilencesResponse, _abc.Awaitable[_notifications_pb2.ListSilencesResponse]]:
+        """Lists the account's silences, the latest start first; ended ones are kept for 30 days. Reasons:
+        INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateSilence(
+        self,
+        request: _notifications_pb2.UpdateSilenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.UpdateSilenceResponse, _abc.Awaitable[_notifications_pb2.UpdateSilenceResponse]]:
+        """Changes a silence that has not ended. Reasons: NOT_FOUND, INVALID_FIELD, SILENCE_ENDED."""
+
+    @_abc_1.abstractmethod
+    def DeleteSilence(
+        self,
+        request: _notifications_pb2.DeleteSilenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.DeleteSilenceResponse, _abc.Awaitable[_notifications_pb2.DeleteSilenceResponse]]:
+        """Ends a silence at once, if it holds, and deletes it. Reasons: NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def TestEndpointConfiguration(
