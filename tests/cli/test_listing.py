@@ -69,7 +69,7 @@ def test_the_short_columns_end_with_the_id(cli: Cli) -> None:
 
 
 def test_the_newest_occurrence_comes_first_and_a_hundred_of_them(cli: Cli) -> None:
-    """B12, B20, B21, C05: 100 by default, the n-th page, all."""
+    """C04, B12, B20, B21, C05: 100 by default, the n-th page, all."""
     drafts = [tocsin.draft("a.b", id=f"e{n}", timestamp=NOON + n * MINUTE) for n in range(250)]
     cli.client.append_many(drafts)
     newest_first = [f"e{n}" for n in reversed(range(250))]
@@ -185,7 +185,7 @@ def test_the_formats_of_a_list(cli: Cli) -> None:
 
 
 def test_get_shows_the_full_record(cli: Cli) -> None:
-    """B25-B29, B11: every label; request id and category may be empty, details a plain sentence."""
+    """B24, B25-B29, B11: every label; request id and category may be empty, details a plain sentence."""
     stored = lookup_failed(cli)
     assert stored.event is not None
     created = tocsin.to_datetime(stored.event.created_at).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

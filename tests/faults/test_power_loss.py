@@ -42,7 +42,7 @@ class Record:
     def __init__(self) -> None:
         self.recorder = Recorder()
         self.acknowledged: list[tuple[int, dict[str, int]]] = []
-        self.deleted: list[tuple[int, list[str]]] = []
+        self.deleted: list[tuple[int, int, list[str]]] = []
 
     def acknowledged_at(self, operation: int) -> dict[str, int]:
         """Give what had been acknowledged when so much had been done."""
@@ -50,8 +50,11 @@ class Record:
 
     def deleted_at(self, operation: int) -> set[str]:
         """Give what may be deleted when so much has been done."""
-        begun = [names for at, names in self.deleted if at <= operation]
-        return {name for names in begun for name in names}
+        return {name for begun, _, names in self.deleted if begun <= operation for name in names}
+
+    def gone_at(self, operation: int) -> set[str]:
+        """Give what was told to be deleted when so much had been done: it stays gone."""
+        return {name for _, done, names in self.deleted if done <= operation for name in names}
 
 
 async def record(folder: Path, synchronous: str) -> Record:
@@ -93,7 +96,7 @@ async def produce(writer: Writer, made: Record, drafts: Drafts) -> None:
             began = len(operations)  # from here on they may be gone
             names, _ = await writer.run(lambda tx: delete_step(tx, EventFilter("admin"), 0, tx.head - 100, 50))
             assert len(names) == 50
-            made.deleted.append((began, names))
+            made.deleted.append((began, len(operations), names))
 
 
 def loss_in(folder: Path, made: Record, upto: int, chance: random.Random) -> str:
@@ -106,6 +109,7 @@ def loss_in(folder: Path, made: Record, upto: int, chance: random.Random) -> str
     try:
         (sound,) = connection.execute("PRAGMA integrity_check").fetchone()
         stored = dict(connection.execute("SELECT id, position FROM events").fetchall())
+        keys = connection.execute("SELECT id, position, deleted_at = 0 FROM event_keys").fetchall()
         (head,) = connection.execute("SELECT head FROM log_head").fetchone()
     except sqlite3.DatabaseError as error:
         return f"corrupt: {error}"
@@ -113,13 +117,19 @@ def loss_in(folder: Path, made: Record, upto: int, chance: random.Random) -> str
         connection.close()
     if sound != "ok":
         return f"corrupt: {sound}"
-    gone = made.deleted_at(upto)
+    gone, placed = made.deleted_at(upto), made.acknowledged_at(len(made.recorder.operations))
     lost = [n for n, place in made.acknowledged_at(upto).items() if stored.get(n) != place and n not in gone]
     if lost:
         return f"lost: {len(lost)} acknowledged events"
     missing = set(range(1, head + 1)) - set(stored.values())
-    if len(missing) > len(gone) or max(stored.values(), default=0) != head:
+    if not missing <= {placed[name] for name in gone} or max(stored.values(), default=0) != head:
         return f"the head is {head}, positions {sorted(missing)} are missing"
+    if back := made.gone_at(upto) & stored.keys():
+        return f"back: {len(back)} deleted events"
+    if {name: place for name, place, standing in keys if standing} != stored:
+        return "the ids do not agree with the events"
+    if any(place > head for _, place, _ in keys):
+        return f"an id is ahead of the head {head}"
     return ""
 
 

@@ -121,6 +121,8 @@ class LogMachine(RuleBasedStateMachine):
         try:
             results = self.run(self.appended_together(events))
         except grpc.aio.AioRpcError as error:
+            assert clash, "a batch without a clash was refused"
+            assert Refusal(error).reason == "ID_REUSED"
             assert set(Refusal(error).fields) == {f"events[{index}].id" for index in clash}
             return
         assert not clash

@@ -86,6 +86,7 @@ async def test_scope_global_is_refused_while_acting_for_an_account(api: Api, str
 
 
 async def test_configurations_and_deliveries_of_another_account_are_not_there(api: Api, hook: WebhookReceiver) -> None:
+    """A35."""
     configuration = await created(api, webhook(hook.url))
     await api.append("t")
     (posted,) = await hook.until(1)
@@ -128,7 +129,7 @@ async def test_configurations_and_deliveries_of_another_account_are_not_there(ap
 
 
 async def test_a_switch_is_for_the_admin_account_acting_for_itself(api: Api) -> None:
-    """XF3: another account switches an endpoint."""
+    """A32, XF3: another account switches an endpoint."""
     request = pb.UpdateEndpointRequest(endpoint=pb.Endpoint(kind="webhook", enabled=False))
     refusal = await refused(api.notifications.UpdateEndpoint(request, metadata=OTHER))
     assert refusal.code == grpc.StatusCode.PERMISSION_DENIED

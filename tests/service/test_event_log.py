@@ -37,6 +37,7 @@ async def listed(api: Api, page_size: int = 0, newest_first: bool = True, **crit
 
 
 async def test_an_event_is_stored_whole_and_answered_as_stored(api: Api) -> None:
+    """A01, B05."""
     sent = pb.Event(
         type="user.image.analysis_failed", subtype="s", level=pb.LEVEL_ERROR, message="m", category="c",
         resource=pb.EventResource(type="image_tag", id="nginx", user_id="u"),
@@ -72,6 +73,7 @@ async def test_output_only_fields_that_are_sent_are_ignored(api: Api) -> None:
 
 
 async def test_request_headers_are_kept_on_the_event_and_echoed(api: Api) -> None:
+    """D17."""
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     headers = (("x-request-id", "r-1"), ("x-correlation-id", "c-1"), ("traceparent", traceparent))
     call = api.events.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="a")), metadata=headers)
@@ -159,6 +161,7 @@ async def test_events_of_the_servers_own_service_and_far_ahead_are_refused(api: 
 
 
 async def test_a_list_is_by_time_of_occurrence_and_a_late_event_takes_its_place(api: Api) -> None:
+    """B12."""
     now = datetime.now(UTC)
     for minutes, name in ((5, "b"), (1, "d"), (9, "a"), (3, "c"), (3, "c2")):
         await api.append("t", id=name, timestamp=at(now - timedelta(minutes=minutes)))

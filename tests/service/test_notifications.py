@@ -54,6 +54,7 @@ async def settled(api: Api, **query: object) -> list[pb.Delivery]:
 
 
 async def test_an_event_reaches_a_webhook_signed_and_whole(api: Api, hook: WebhookReceiver) -> None:
+    """B05."""
     configuration = await created(api, webhook(hook.url))
     event = await api.append(
         "user.image.analysis_failed", level=log_pb.LEVEL_ERROR, message="disk full", correlation_id="c-1",
@@ -156,6 +157,7 @@ async def test_secrets_are_masked_kept_and_not_in_the_store(api: Api, hook: Webh
 
 
 async def test_a_switched_off_endpoint_holds_and_sends_when_on_again(api: Api, hook: WebhookReceiver) -> None:
+    """A31."""
     await created(api, webhook(hook.url))
     switch = pb.UpdateEndpointRequest(endpoint=pb.Endpoint(kind="webhook", enabled=False))
     assert not (await api.notifications.UpdateEndpoint(switch)).endpoint.enabled
@@ -222,6 +224,7 @@ async def test_the_same_request_id_makes_one_configuration(api: Api, hook: Webho
 
 
 async def test_scope_global_is_for_the_admin_account_only(api: Api, hook: WebhookReceiver) -> None:
+    """A42."""
     everyone = pb.Selector(scope="global", level="*", type="*", resource_type="*")
     request = pb.CreateEndpointConfigurationRequest(configuration=webhook(hook.url, everyone))
     acting = (("x-tocsin-account", "acme"),)

@@ -48,7 +48,7 @@ def test_the_user_of_a_url_is_replaced(text: str, kept: str) -> None:
 
 
 async def test_secrets_are_replaced_and_their_paths_are_told(tmp_path: Path) -> None:
-    """C08, XF8: neither an answer nor the file of the store has them."""
+    """D27, C08, XF8: neither an answer nor the file of the store has them."""
     details = {
         "cmd": "skopeo copy docker://bob:hunter2@reg.io/nginx",
         "registry": {"user": "bob", "Password": "hunter2", "port": 5000},

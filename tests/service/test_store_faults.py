@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import re
 import signal
@@ -25,6 +26,7 @@ from tocsin_server.store.database import Readers, StoreError, open_store
 from tests.support.servers import Api, Subscriber, refused, serving
 
 BEGINNING = pb.SubscribeRequest.Beginning()
+BEGIN = re.compile(r"\s*BEGIN(\s+(DEFERRED|IMMEDIATE|EXCLUSIVE|TRANSACTION))*\s*;?\s*", re.IGNORECASE)
 SOURCE = Path(tocsin_server.__file__).parent
 
 
@@ -61,15 +63,57 @@ async def test_a_short_lock_is_not_even_noticed(tmp_path: Path) -> None:
         assert (await appending).position == 1
 
 
+# Of Peewee, which only the store knows.
+BEGINNERS = {"atomic", "transaction", "savepoint", "manual_commit", "session_start", "begin"}
+
+
+def transactions_in(source: str, peewee: bool) -> list[str]:
+    """Give what begins a transaction in a text: a statement, however it is executed, or a call of Peewee's."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and BEGIN.fullmatch(node.value):
+            found.append(node.value)
+        if (
+            peewee
+            and isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in BEGINNERS
+        ):
+            found.append(f"{ast.unparse(node.func)}()")
+    return found
+
+
 def test_only_the_writer_begins_transactions_and_always_to_write() -> None:
     """XA9: no read is ever turned into a write: it would fail at once, whatever the timeout."""
-    begins = {}
-    for path in SOURCE.rglob("*.py"):
-        found = re.findall(r'execute\("(BEGIN[^"]*)"\)', path.read_text(encoding="utf-8"))
-        if found:
-            begins[path.name] = found
-    # The check reads one snapshot, over a connection that cannot write.
-    assert begins == {"writer.py": ["BEGIN IMMEDIATE"], "checking.py": ["BEGIN"]}
+    begins = {
+        str(path.relative_to(SOURCE)): found
+        for path in SOURCE.rglob("*.py")
+        if (found := transactions_in(path.read_text(encoding="utf-8"), "store" in path.parts))
+    }
+    assert begins == {
+        "store/writer.py": ["BEGIN IMMEDIATE"],
+        # At start, before there is a writer, over Peewee's database of it: that one begins to write.
+        "store/database.py": ["database.atomic()"],
+        # One snapshot, over a connection that cannot write.
+        "store/checking.py": ["BEGIN"],
+    }
+    text = "c.execute(sql='begin deferred'); db.atomic(); 'It may BEGIN'"
+    assert sorted(transactions_in(text, peewee=True)) == ["begin deferred", "db.atomic()"]
+
+
+def test_the_start_begins_to_write_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XA9: whatever Peewee begins in a start, migrations included, it begins to write."""
+    said: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(said.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    open_store(f"sqlite:///{tmp_path / 'tocsin.db'}", lambda: "0" * 32).close()
+    assert {sql for sql in said if BEGIN.fullmatch(sql)} == {"BEGIN IMMEDIATE"}
 
 
 def test_readers_cannot_write(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ MOMENTS = (
     "sent",
     "horizon raised",
 )
+# Those that a deletion passes in each of its steps.
+DELETION_MOMENTS = ("transaction begun", "rows hidden", "rows written", "committed", "published", "answered")
 
 
 def crash_at(moment: str, count: int) -> Callable[[str], None]:
@@ -56,7 +58,8 @@ async def serve(data: str, moment: str, count: int, keep: int) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     await app.start()
-    print("serving", app.port, os.getpid(), flush=True)
+    sys.stdout.write(f"serving {app.port} {os.getpid()}\n")  # in one piece: it may be killed at any moment
+    sys.stdout.flush()
     await stopping.wait()
     await app.stop()
 

@@ -164,15 +164,17 @@ class Deliverer:
     async def _attempt(self, row: Delivery, configuration: EndpointConfiguration, frame: bytes | None) -> Outcome:
         try:
             event = await self._event(row, frame)
+            events = await self._outbox.events_of(row.account, row.id) if "digest" in row.subject else ()
         except TocsinError as error:  # the event is damaged or gone: no repeat brings it back
             return unmade(error.message)
         except Exception as error:
-            log.exception("the event of a delivery could not be read", delivery_id=row.id)
+            log.exception("the events of a delivery could not be read", delivery_id=row.id)
             return of_no_answer(ErrorClass.INTERNAL, type(error).__name__)
         message = Message(
             delivery_id=row.id,
             sent_at=self._runtime.now(),
             event=event,
+            events=tuple(events),
             params=row.content,
             subject=row.subject,
             done_recipients=row.recipients,

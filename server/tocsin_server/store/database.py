@@ -33,6 +33,7 @@ WAL_WAIT_MS = 50  # how long the writer waits for readers to let go of it
 BUSY_TIMEOUT_S = 5.0
 SYNCHRONOUS_FULL = 2
 NEWEST_CHECKED = 1000  # events: a few milliseconds at start, where a crash would have left its marks
+MOUNTS = Path("/proc/self/mounts")
 NETWORK_FILE_SYSTEMS = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"))
 
 PRAGMAS = {
@@ -181,7 +182,7 @@ def _check_newest(database: SqliteDatabase, path: Path) -> None:
 
 def _refuse_network(path: Path) -> None:
     """Refuse a folder on a network: its locks and syncs do not hold what SQLite needs."""
-    kind = file_system_of(path.parent.resolve(), Path("/proc/self/mounts"))
+    kind = file_system_of(path.parent.resolve(), MOUNTS)
     if kind in NETWORK_FILE_SYSTEMS:
         raise StoreError(
             f"{path} is on a network file system ({kind}), where events would not be safe: use a local disk"

@@ -14,6 +14,7 @@ NAMES = (
     "account", "id", "route_key", "configuration_id", "kind", "event_position", "event_id", "alert_id", "subject",
     "content", "state", "reason", "attempt", "scheduled", "due_at", "recipients", "correlation_id", "request_id",
     "traceparent", "created_at", "ended_at", "status_code", "error_class",
+    "digest_id",
 )  # fmt: skip
 COLUMNS = ", ".join(NAMES)
 LEASE_US = int(LEASE_S * 1_000_000)
@@ -48,7 +49,7 @@ def _values(row: Delivery, now: int) -> list[object]:
         row.account, row.id, row.route_key, row.configuration_id, row.kind, row.event_position, row.event_id,
         row.alert_id, json.dumps(row.subject), json.dumps(row.content) if row.content else "", row.state, row.reason,
         row.attempt, row.scheduled, row.due_at, recipients_json(row.recipients), row.correlation_id, row.request_id,
-        row.traceparent, now, row.ended_at, row.status_code, row.error_class, lease,
+        row.traceparent, now, row.ended_at, row.status_code, row.error_class, row.digest_id, lease,
     ]  # fmt: skip
 
 
