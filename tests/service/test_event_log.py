@@ -201,10 +201,10 @@ async def test_page_tokens_are_bound_to_the_question_and_the_account(api: Api) -
         asked = pb.ListEventsRequest(page_token=request.page_token, **others)
         assert (await refused(api.events.ListEvents(asked))).reason == "PAGE_TOKEN_MISMATCH"
     good = request.page_token
-    for bad in (good[:-2] + "xx", good[:-4], good[:10], good[:1], "x" + good, "=", good + good):
+    for bad in (good[:-2] + "xx", good[:-4], good[:10], good[:1], "x" + good, good + good):
         request.page_token = bad
         assert (await refused(api.events.ListEvents(request))).reason == "INVALID_PAGE_TOKEN", bad
-    for bad in ("A" * 1_000_000, "ö"):
+    for bad in ("A" * 1_000_000, "ö", "="):
         request.page_token = bad
         refusal = await refused(api.events.ListEvents(request))
         assert (refusal.code, list(refusal.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_token"])

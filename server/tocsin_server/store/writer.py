@@ -107,6 +107,7 @@ class Writer:
         self._last_group = 1
         self._last_commit_s = 0.0
         self.fatal: Callable[[BaseException], None] = lambda error: None
+        self.full: Callable[[], None] = lambda: None  # told on the writer's thread when there is no room on the disk
         self.after_commit: Callable[[], None] = lambda: None  # told after each COMMIT, on the writer's thread
 
     def start(self) -> None:
@@ -194,6 +195,8 @@ class Writer:
             log = self._commit(group)
         except BaseException as error:
             failure = storage_failure(error)
+            if isinstance(failure, TocsinError) and failure.reason is Reason.STORAGE_FULL:
+                self.full()
             for work in group:
                 work.error = failure
             if is_io_fault(error) or not isinstance(error, Exception):
