@@ -53,6 +53,7 @@ def delivery_message(row: Delivery) -> pb.Delivery:
         traceparent=row.traceparent,
         create_time=timestamp(row.created_at),
         attempt_count=row.attempt,
+        digest_id=row.digest_id,
         silence_id=str(row.subject.get("silence_id", "")),
         error_class=_error_class(row.error_class),
         status_code=row.status_code,
@@ -73,6 +74,8 @@ def delivery_message(row: Delivery) -> pb.Delivery:
                 run_number=int(subject.get("run_number", 0)),
             )
         )
+    elif "digest" in subject:
+        message.digest.CopyFrom(pb.Delivery.DigestSubject(**subject["digest"]))
     else:
         message.test.SetInParent()
     return message

@@ -5,9 +5,14 @@ A new option is read in `read` and written in `answer`.
 
 from __future__ import annotations
 
+from typing import Literal
+
+from google.protobuf.duration_pb2 import Duration
 from tocsin.v1 import notifications_pb2 as pb
 
 from tocsin_server.api.timestamps import timestamp
+from tocsin_server.domain.errors import invalid_field
+from tocsin_server.domain.grouping import INTERVAL_DEFAULT_S, ITEMS_DEFAULT, WAIT_DEFAULT_S, Grouping
 from tocsin_server.domain.health import HealthState
 from tocsin_server.domain.notifications import EndpointConfiguration
 from tocsin_server.domain.options import DeliveryOptions
@@ -15,7 +20,30 @@ from tocsin_server.domain.options import DeliveryOptions
 
 def read(sent: pb.DeliveryOptions) -> DeliveryOptions:
     """Make options of what a client sent."""
-    return DeliveryOptions(retry_schedule=tuple(sent.retry_schedule), rate_per_second=sent.rate.per_second)
+    return DeliveryOptions(
+        retry_schedule=tuple(sent.retry_schedule),
+        rate_per_second=sent.rate.per_second,
+        grouping=_grouping(sent.grouping) if sent.HasField("grouping") else None,
+    )
+
+
+def _grouping(sent: pb.Grouping) -> Grouping:
+    wait, interval = _seconds(sent, "wait"), _seconds(sent, "interval")
+    return Grouping(
+        by=tuple(sent.by),
+        wait_s=WAIT_DEFAULT_S if wait is None else wait,
+        interval_s=INTERVAL_DEFAULT_S if interval is None else interval,
+        max_items=sent.max_items or ITEMS_DEFAULT,
+    )
+
+
+def _seconds(sent: pb.Grouping, name: Literal["wait", "interval"]) -> int | None:
+    if not sent.HasField(name):
+        return None
+    given: Duration = getattr(sent, name)
+    if given.nanos:
+        raise invalid_field(f"configuration.options.grouping.{name}", "is not whole seconds")
+    return given.seconds
 
 
 def answer(options: DeliveryOptions) -> pb.DeliveryOptions:
@@ -23,6 +51,16 @@ def answer(options: DeliveryOptions) -> pb.DeliveryOptions:
     message = pb.DeliveryOptions(retry_schedule=options.retry_schedule)
     if options.rate_per_second:
         message.rate.per_second = options.rate_per_second
+    rules = options.grouping
+    if rules is not None:
+        message.grouping.CopyFrom(
+            pb.Grouping(
+                by=rules.by,
+                wait=Duration(seconds=rules.wait_s),
+                interval=Duration(seconds=rules.interval_s),
+                max_items=rules.max_items,
+            )
+        )
     return message
 
 

@@ -165,15 +165,17 @@ class Deliverer:
         try:
             if event is None and row.event_position:
                 event = await self._outbox.event_at(row.event_position)
+            events = await self._outbox.events_of(row.account, row.id) if "digest" in row.subject else ()
         except TocsinError as error:  # the event is damaged or gone: no repeat brings it back
             return unmade(error.message)
         except Exception as error:
-            log.exception("the event of a delivery could not be read", delivery_id=row.id)
+            log.exception("the events of a delivery could not be read", delivery_id=row.id)
             return of_no_answer(ErrorClass.INTERNAL, type(error).__name__)
         message = Message(
             delivery_id=row.id,
             sent_at=self._runtime.now(),
             event=event,
+            events=tuple(events),
             params=row.content,
             subject=row.subject,
             done_recipients=row.recipients,

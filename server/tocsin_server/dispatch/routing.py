@@ -15,6 +15,7 @@ import structlog
 from tocsin_server.domain.delivery_ports import Book, Outbox
 from tocsin_server.domain.event_log import Event, Stored
 from tocsin_server.domain.explanation import is_about
+from tocsin_server.domain.grouping import group_of
 from tocsin_server.domain.lanes import Lanes
 from tocsin_server.domain.notifications import Delivery, EndpointConfiguration, State
 from tocsin_server.domain.ports import Runtime
@@ -23,6 +24,7 @@ from tocsin_server.domain.silences import Silence
 
 log = structlog.get_logger("tocsin.routing")
 EVENTS_PER_STEP = 256
+WAITING = (State.PENDING, State.PAUSED)
 IDLE_CURSOR_S = 0.1  # how late the cursor may be written when nothing matched
 
 
@@ -115,11 +117,11 @@ class Router:
     async def _commit(self, through: int, rows: Sequence[Delivery], bodies: Sequence[Event | None] = ()) -> None:
         """Write deliveries and cursor; when the configurations have changed meanwhile, begin anew with them."""
         try:
-            new = await self._outbox.route(self._cursor, through, self.book.generation, rows)
+            routed = await self._outbox.route(self._cursor, through, self.book.generation, rows)
         except BaseException:
             self._give_back(rows)
             raise
-        if new is None:
+        if routed is None:
             self._give_back(rows)
             await self.reload()
             self.wake()
@@ -127,14 +129,18 @@ class Router:
         self._runtime.moment("routed")
         self._cursor = self._position = through
         self._flushing = False
-        for row, body, is_new in zip(rows, bodies, new, strict=True):
-            if row.state is not State.SENDING:
+        for row, body, is_new in zip(rows, bodies, routed.new, strict=True):
+            if row.state in WAITING:
                 self._lanes.wait((row.account, row.configuration_id), row.due_at)
+            elif row.state is not State.SENDING:
+                continue
             elif is_new:
                 self._start(row, body)
             else:
                 self._give_back([row])
-        if any(row.state is not State.SENDING for row in rows):
+        for key, due_at in routed.gathered:
+            self._lanes.wait(key, due_at)
+        if routed.gathered or any(row.state in WAITING for row in rows):
             self.queued()
 
     def _give_back(self, rows: Sequence[Delivery]) -> None:
@@ -174,15 +180,11 @@ class Router:
         return [configuration for configuration in found if not is_about(stored.head, configuration)]
 
     def _row(self, stored: Stored, event: Event, configuration: EndpointConfiguration, now: int) -> Delivery:
-        key = (configuration.account, configuration.id)
         silence = self.book.silences.silencing(configuration.account, stored.created_at, stored.head, stored.frame)
-        state, reason = State.PAUSED, "DISABLED"
-        if silence is not None:
-            state, reason = State.SILENCED, "SILENCE"
-        elif self.book.is_on(configuration):
-            reason = self._lanes.lane(key).health.pauses
-            if not reason:
-                state = State.SENDING if self._lanes.take(key, now) else State.PENDING
+        rules = configuration.options.grouping if silence is None else None
+        state, reason = (State.SILENCED, "SILENCE") if silence is not None else (State.GROUPED, "")
+        if silence is None and rules is None:
+            state, reason = self._turn(configuration, now)
         return Delivery(
             account=configuration.account,
             id=self._runtime.new_id(),
@@ -201,7 +203,18 @@ class Router:
             correlation_id=event.correlation_id,
             request_id=event.source["request_id"],
             traceparent=event.traceparent,
+            group=group_of(rules, stored.head) if rules is not None else None,
         )
+
+    def _turn(self, configuration: EndpointConfiguration, now: int) -> tuple[State, str]:
+        """Say how a delivery begins that goes on its own: at once if it may, and its place is taken then."""
+        if not self.book.is_on(configuration):
+            return State.PAUSED, "DISABLED"
+        key = (configuration.account, configuration.id)
+        paused = self._lanes.lane(key).health.pauses
+        if paused:
+            return State.PAUSED, paused
+        return (State.SENDING if self._lanes.take(key, now) else State.PENDING), ""
 
 
 def _silenced(silence: Silence | None) -> dict[str, str]:

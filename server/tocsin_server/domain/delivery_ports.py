@@ -48,6 +48,14 @@ class Settled:
     health: Health
 
 
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Which of the routed deliveries are new, and in which lanes digests wait until when."""
+
+    new: Sequence[bool]
+    gathered: Sequence[tuple[Key, int]] = ()
+
+
 class Outbox(Protocol):
     """Routing and deliveries, as the dispatch thread needs them."""
 
@@ -64,8 +72,8 @@ class Outbox(Protocol):
         """Read all configurations, switches and silences."""
         ...
 
-    async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> list[bool] | None:
-        """Insert deliveries and move the cursor in one transaction; None when the generation has changed."""
+    async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> Routed | None:
+        """Insert deliveries, gather digests and move the cursor, all at once; None when the generation has changed."""
         ...
 
     async def stored(self, after: int, limit: int) -> list[Stored]:
@@ -78,6 +86,10 @@ class Outbox(Protocol):
 
     async def event_at(self, position: int) -> Event:
         """Read the event of a delivery, hidden or not."""
+        ...
+
+    async def events_of(self, account: str, digest_id: str) -> list[Event]:
+        """Read the events that a digest tells, hidden or not."""
         ...
 
     async def insert(self, row: Delivery) -> None:

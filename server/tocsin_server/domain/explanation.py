@@ -66,6 +66,8 @@ def explain(
     ]
     silence = silences.silencing(account, subject.created_at, subject.head, subject.frame)
     fate, reason = _fate(configuration, endpoint_enabled, now) if silence is None else (Fate.SILENCED, silence.id)
+    if fate in (Fate.SENT, Fate.HELD, Fate.PAUSED) and configuration.options.grouping is not None:
+        fate = Fate.GROUPED  # and the digest is sent, held or paused
     if is_about(subject.head, configuration):
         fate, reason = Fate.NOT_SELECTED, "ABOUT_ITSELF"
     elif all(found):

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 from tocsin_server.domain.event_log import Event
+from tocsin_server.domain.grouping import Group
 from tocsin_server.domain.health import HEALTHY, Health
 from tocsin_server.domain.options import DEFAULT, DeliveryOptions
 from tocsin_server.domain.selection import Selector
@@ -41,6 +42,7 @@ class State(StrEnum):
     CANCELLED = "CANCELLED"
     PAUSED = "PAUSED"
     SILENCED = "SILENCED"
+    GROUPED = "GROUPED"
 
 
 FINAL = frozenset({State.DELIVERED, State.EXHAUSTED, State.CANCELLED, State.SILENCED})
@@ -101,7 +103,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message to one configuration. `content` holds the rendered params of an alert's action."""
+    """One message to one configuration. `content` holds the rendered params of an alert's action.
+
+    One that is GROUPED is told by the digest `digest_id`; `group` says into which it is to be gathered and is
+    not stored.
+    """
 
     account: str
     id: str
@@ -126,6 +132,8 @@ class Delivery:
     ended_at: int = 0
     status_code: int = 0
     error_class: ErrorClass = ErrorClass.NONE
+    digest_id: str = ""
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +158,7 @@ class Message:
     delivery_id: str
     sent_at: int
     event: Event | None = None
+    events: tuple[Event, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     subject: Mapping[str, Any] = field(default_factory=dict)
     done_recipients: tuple[RecipientVerdict, ...] = ()

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from tocsin_server.domain.errors import Violation
+from tocsin_server.domain.grouping import Grouping
 
 RATE_MIN, RATE_MAX = 0.001, 1000.0  # attempts a second
 
@@ -21,12 +22,16 @@ class DeliveryOptions:
 
     retry_schedule: tuple[int, ...] = ()
     rate_per_second: float = 0.0
+    grouping: Grouping | None = None
 
     def check(self) -> list[Violation]:
         """Judge what the bounds of single fields cannot say; paths are relative to the options."""
+        found: list[Violation] = []
         if self.rate_per_second and not RATE_MIN <= self.rate_per_second <= RATE_MAX:
-            return [Violation("rate.per_second", f"is outside {RATE_MIN:g} to {RATE_MAX:g}")]
-        return []
+            found.append(Violation("rate.per_second", f"is outside {RATE_MIN:g} to {RATE_MAX:g}"))
+        if self.grouping is not None:
+            found += [Violation(f"grouping.{v.path}", v.description) for v in self.grouping.check()]
+        return found
 
     def stored(self) -> str:
         """Give the options as JSON, without what is at its default."""
@@ -46,5 +51,7 @@ def read(text: str) -> DeliveryOptions:
     for field in fields(DeliveryOptions):
         if field.name in given:
             value = given[field.name]
+            if field.name == "grouping":
+                value = Grouping(**{**value, "by": tuple(value["by"])})
             values[field.name] = tuple(value) if isinstance(value, list) else value
     return DeliveryOptions(**values)

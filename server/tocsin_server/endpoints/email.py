@@ -21,7 +21,7 @@ from typing import Any
 import aiosmtplib
 
 from tocsin_server.domain.errors import Violation
-from tocsin_server.domain.event_log import Event
+from tocsin_server.domain.event_log import Event, Level
 from tocsin_server.domain.notifications import (
     EXCERPT_BYTES_MAX,
     SEND_DEADLINE_S,
@@ -217,6 +217,8 @@ def _text(message: Message) -> tuple[str, str]:
     params = message.params
     if message.event is not None:
         subject, body = event_text(message.event)
+    elif message.events:
+        subject, body = digest_text(message)
     elif message.subject.get("alert_id"):
         subject, body = f"Alert {message.subject['alert_id']}", json.dumps(dict(message.subject), indent=2)
     else:
@@ -225,6 +227,21 @@ def _text(message: Message) -> tuple[str, str]:
     if message.ui_url:
         body = f"{body.rstrip()}\n\n{message.ui_url}\n"
     return subject, body
+
+
+def digest_text(message: Message) -> tuple[str, str]:
+    """Write subject and body about several events, for people: a line each, the newest first."""
+    events, group = message.events, message.subject["digest"]["group"]
+    errors = sum(event.level is Level.ERROR for event in events)
+    common = ", ".join(f"{name} {value}" for name, value in group.items() if value)
+    subject = f"[{'ERROR' if errors else 'INFO'}] {len(events)} events" + (f": {common}" if common else "")
+    lines = [f"{len(events)} events, {errors} of them errors" + (f"; {common}" if common else "") + ":", ""]
+    for event in reversed(events):
+        about = event.resource["id"] or event.source["service"]
+        lines.append(
+            f"{time_text(event.timestamp)}  {event.level.name:<5}  {event.message or event.type}  {about}".rstrip()
+        )
+    return subject, "\n".join(lines) + "\n"
 
 
 def event_text(event: Event) -> tuple[str, str]:

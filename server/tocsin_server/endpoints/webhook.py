@@ -30,6 +30,8 @@ from tocsin_server.endpoints.http import HttpDoor, NoAnswer
 
 SECRET_PREFIX = "whsec_"
 SECRET_BYTES = range(24, 65)  # as the specification has it
+DIGEST_TYPE = "system.notifications.digest"
+DIGEST_BYTES_MAX = 1024 * 1024  # of whole events in one body
 TEST_TYPE = "system.notifications.test"
 USER_AGENT = f"tocsin/{__version__}"
 # What some resolvers read as an address: 2130706433, 0x7f.1, 127.1.
@@ -185,10 +187,24 @@ def _body(message: Message) -> bytes:
     if message.event is not None:
         event = message.event
         payload = {"type": event.type, "timestamp": time_text(event.timestamp), "data": event_data(event)}
+    elif message.events:
+        payload = {"type": DIGEST_TYPE, "timestamp": time_text(message.sent_at), "data": _digest(message)}
     else:
         kind = "system.alerting.action" if message.subject.get("alert_id") else TEST_TYPE
         payload = {"type": kind, "timestamp": time_text(message.sent_at), "data": dict(message.subject)}
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _digest(message: Message) -> dict[str, object]:
+    """Give several events, whole as long as they fit; of the others what names them."""
+    events: list[dict[str, object]] = []
+    size = 0
+    for event in message.events:
+        whole = event_data(event)
+        size += len(json.dumps(whole, ensure_ascii=False))
+        brief = {name: whole[name] for name in ("id", "position", "type", "level", "message", "timestamp")}
+        events.append(whole if size <= DIGEST_BYTES_MAX else {**brief, "truncated": True})
+    return {**message.subject["digest"], "count": len(events), "events": events}
 
 
 def event_data(event: Event) -> dict[str, object]:

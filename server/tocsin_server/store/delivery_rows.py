@@ -14,6 +14,7 @@ NAMES = (
     "account", "id", "route_key", "configuration_id", "kind", "event_position", "event_id", "alert_id", "subject",
     "content", "state", "reason", "attempt", "scheduled", "due_at", "recipients", "correlation_id", "request_id",
     "traceparent", "created_at", "ended_at", "status_code", "error_class",
+    "digest_id",
 )  # fmt: skip
 COLUMNS = ", ".join(NAMES)
 LEASE_US = int(LEASE_S * 1_000_000)
@@ -38,7 +39,7 @@ def insert(transaction: Transaction, rows: Sequence[Delivery]) -> list[bool]:
              row.alert_id, json.dumps(row.subject), json.dumps(row.content) if row.content else "", row.state,
              row.reason, row.attempt, row.scheduled, row.due_at, recipients_json(row.recipients),
              row.correlation_id, row.request_id, row.traceparent, now, row.ended_at, row.status_code,
-             row.error_class, lease),
+             row.error_class, row.digest_id, lease),
         )  # fmt: skip
         new.append(cursor.rowcount == 1)
         if new[-1] and row.state is State.SENDING:

@@ -6,6 +6,7 @@ Reads are bounded: a page looks at no more than SCAN_EVENTS_MAX events, whatever
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
@@ -207,7 +208,7 @@ def _matching(
 def _stored(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
     rows = connection.execute(
         "SELECT position, created_at, id, crc, body, account, type, subtype, level,"
-        " resource_type, resource_id, user_id, service, host, timestamp FROM events"
+        " resource_type, resource_id, user_id, service, host, labels, timestamp FROM events"
         " WHERE position > ? AND deleted_at = 0 ORDER BY position LIMIT ?",
         (after, limit),
     )
@@ -216,7 +217,7 @@ def _stored(connection: sqlite3.Connection, after: int, limit: int) -> list[Stor
 
 def _as_stored(row: tuple[Any, ...]) -> Stored:
     position, created_at, event_id, crc, body, account, event_type, subtype, level, *rest = row
-    resource_type, resource_id, user_id, service, host, timestamp = rest
+    resource_type, resource_id, user_id, service, host, labels, timestamp = rest
     head = EventHead(
         account=account,
         type=event_type,
@@ -227,7 +228,7 @@ def _as_stored(row: tuple[Any, ...]) -> Stored:
         user_id=user_id,
         service=service,
         host=host,
-        labels={},  # no selector looks at labels
+        labels=json.loads(labels) if labels else {},
         timestamp=timestamp,
     )
     if zlib.crc32(body) != crc:

@@ -18,7 +18,7 @@ from tocsin_server.store.writer import Transaction
 
 STEP = 1000  # rows of one transaction: some 20 ms
 LINE = "account = ? AND configuration_id = ?"
-EXPIRED = "ended_at = 0 AND state <> 'SENDING' AND created_at < ?"
+EXPIRED = "ended_at = 0 AND state NOT IN ('SENDING', 'GROUPED') AND created_at < ?"
 
 
 def waiting_state(connection: sqlite3.Connection, account: str, configuration_id: str) -> tuple[State, str]:

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tocsin_server.domain.delivery_ports import Book, Claimed, Settled
+from tocsin_server.domain.delivery_ports import Book, Claimed, Routed, Settled
 from tocsin_server.domain.event_log import KEY_KEPT_US, Event, Stored
 from tocsin_server.domain.health import Health
 from tocsin_server.domain.lanes import Key, Want
 from tocsin_server.domain.notifications import Delivery, Outcome, State
 from tocsin_server.domain.settlement import Plan
 from tocsin_server.domain.silences import Silences
-from tocsin_server.store import claims, delivery_rows, event_log, holds, purging, settling, silences, wire
+from tocsin_server.store import claims, delivery_rows, digests, event_log, holds, purging, settling, silences, wire
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_log import ROUTER, EventReads, cursor_position
 from tocsin_server.store.generation import GENERATION
@@ -80,10 +80,10 @@ class StoreOutbox:
         held = Silences(await self._read(silences.every))
         return Book(generation, {(c.account, c.id): c for c in configurations}, switches, held)
 
-    async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> list[bool] | None:
-        """Insert deliveries and move the cursor in one transaction."""
+    async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> Routed | None:
+        """Insert deliveries, gather digests and move the cursor in one transaction."""
 
-        def unit(transaction: Transaction) -> list[bool] | None:
+        def unit(transaction: Transaction) -> Routed | None:
             if cursor_position(transaction.connection, GENERATION) != generation:
                 return None
             moved = transaction.connection.execute(
@@ -92,7 +92,13 @@ class StoreOutbox:
             )
             if moved.rowcount != 1:
                 raise Fenced(f"the router's cursor is not at {cursor} in epoch {self._epoch} any more")
-            return delivery_rows.insert(transaction, rows)
+            new = delivery_rows.insert(transaction, rows)
+            gathered = [
+                digests.gather(transaction, row, row.group)
+                for row, is_new in zip(rows, new, strict=True)
+                if is_new and row.group is not None
+            ]
+            return Routed(new, gathered)
 
         return await self._writer.run(unit)
 
@@ -104,6 +110,11 @@ class StoreOutbox:
     async def event_at(self, position: int) -> Event:
         """Read the event of a delivery, hidden or not."""
         return wire.decode(await self._reads.get_at(position))
+
+    async def events_of(self, account: str, digest_id: str) -> list[Event]:
+        """Read the events that a digest tells, hidden or not."""
+        positions = await self._read(lambda c: digests.positions(c, account, digest_id))
+        return [await self.event_at(position) for position in positions]
 
     async def insert(self, row: Delivery) -> None:
         """Insert one delivery that is not routed."""
@@ -143,6 +154,7 @@ class StoreOutbox:
 
         def unit(transaction: Transaction) -> None:
             holds.expire(transaction)
+            digests.sweep(transaction)
             kept_until = transaction.log.created_at - KEY_KEPT_US
             self._sweep_place = event_log.sweep(transaction, kept_until, self._sweep_place)
 

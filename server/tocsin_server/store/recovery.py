@@ -10,10 +10,11 @@ from tocsin_server.store.holds import waiting_state
 from tocsin_server.store.writer import Transaction
 
 STEP = 500  # rows of one transaction
-# A test is tried once; an alert's message that could not be made has nothing that could be sent.
+# A test is tried once; what a digest tells begins anew with it; an alert's message that could not be made
+# has nothing that could be sent.
 ANEW = (
     f"state IN ({', '.join(repr(str(state)) for state in sorted(RECOVERABLE))}) AND route_key NOT GLOB 'test/*'"
-    " AND NOT (alert_id <> '' AND reason = 'RENDER')"
+    " AND NOT (alert_id <> '' AND reason = 'RENDER') AND digest_id = ''"
 )
 BEGUN_ANEW = "state = ?, reason = ?, due_at = ?, scheduled = 0, ended_at = 0"
 
@@ -78,8 +79,7 @@ def bounded(count: int, step_count: int) -> Recovered | None:
 
 
 def _not_now(row: Delivery, what: str) -> TocsinError:
-    return TocsinError(
-        Reason.DELIVERY_STATE,
-        f"delivery {row.id} is {row.state}{f' ({row.reason})' if row.reason else ''} and cannot be {what}",
-        metadata={"state": str(row.state), "reason": row.reason},
-    )
+    text = f"delivery {row.id} is {row.state}{f' ({row.reason})' if row.reason else ''} and cannot be {what}"
+    if row.digest_id:
+        text += f": the digest {row.digest_id} tells it"
+    return TocsinError(Reason.DELIVERY_STATE, text, metadata={"state": str(row.state), "reason": row.reason})

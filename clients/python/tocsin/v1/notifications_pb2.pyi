@@ -113,6 +113,8 @@ class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliver
     """
     DELIVERY_STATE_SILENCED: _DeliveryState.ValueType  # 8
     """Not told: a silence held, see `silence_id`. Final, and recoverable by hand."""
+    DELIVERY_STATE_GROUPED: _DeliveryState.ValueType  # 9
+    """Told in a digest, see `digest_id`, and ends with it."""
 
 class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
     """What became of a delivery."""
@@ -137,6 +139,8 @@ health of its configuration: CREDENTIALS, NOT_FOUND, GONE, FAILURES.
 """
 DELIVERY_STATE_SILENCED: DeliveryState.ValueType  # 8
 """Not told: a silence held, see `silence_id`. Final, and recoverable by hand."""
+DELIVERY_STATE_GROUPED: DeliveryState.ValueType  # 9
+"""Told in a digest, see `digest_id`, and ends with it."""
 Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
 
 class _Verdict:
@@ -561,6 +565,7 @@ class DeliveryOptions(_message.Message):
 
     RETRY_SCHEDULE_FIELD_NUMBER: _builtins.int
     RATE_FIELD_NUMBER: _builtins.int
+    GROUPING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def retry_schedule(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Seconds from each attempt to the next, made uneven by a fifth; after the last one the delivery is
@@ -571,19 +576,68 @@ class DeliveryOptions(_message.Message):
     def rate(self) -> Global___Rate:
         """The pace; unset is as fast as the receiver takes them."""
 
+    @_builtins.property
+    def grouping(self) -> Global___Grouping:
+        """Tells events together, in digests; unset: each on its own."""
+
     def __init__(
         self,
         *,
         retry_schedule: _abc.Iterable[_builtins.int] | None = ...,
         rate: Global___Rate | None = ...,
+        grouping: Global___Grouping | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grouping", b"grouping", "rate", b"rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate", "retry_schedule", b"retry_schedule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grouping", b"grouping", "rate", b"rate", "retry_schedule", b"retry_schedule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeliveryOptions: _TypeAlias = DeliveryOptions  # noqa: Y015
+
+@_typing.final
+class Grouping(_message.Message):
+    """How events are gathered into digests. A digest is one delivery under one id; the deliveries of its events
+    are GROUPED in it and end with it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    max_items: _builtins.int
+    """Most events of a digest, 1 to 500; with the last one it goes at once. 0: 100."""
+    @_builtins.property
+    def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the events of a digest have in common: account, type, subtype, level, resource.type, resource.id,
+        resource.user_id, service, host, labels.NAME. None: all events of the configuration are one group.
+        """
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long the first event of a digest waits for others: a second to an hour. Unset: 30 s."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """How far the digests of a group are apart at least: a second to a day. Unset: 5 minutes."""
+
+    def __init__(
+        self,
+        *,
+        by: _abc.Iterable[_builtins.str] | None = ...,
+        wait: _duration_pb2.Duration | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        max_items: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "interval", b"interval", "max_items", b"max_items", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grouping: _TypeAlias = Grouping  # noqa: Y015
 
 @_typing.final
 class Health(_message.Message):
@@ -902,6 +956,52 @@ class Delivery(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class DigestSubject(_message.Message):
+        """Several events, told together."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        @_typing.final
+        class GroupEntry(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: _builtins.int
+            VALUE_FIELD_NUMBER: _builtins.int
+            key: _builtins.str
+            value: _builtins.str
+            def __init__(
+                self,
+                *,
+                key: _builtins.str = ...,
+                value: _builtins.str = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        GROUP_FIELD_NUMBER: _builtins.int
+        NUMBER_FIELD_NUMBER: _builtins.int
+        number: _builtins.int
+        """1, 2, 3 ...: the digests of the group, in their order."""
+        @_builtins.property
+        def group(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+            """What they have in common, by the names of `Grouping.by`."""
+
+        def __init__(
+            self,
+            *,
+            group: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+            number: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "number", b"number"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
@@ -909,6 +1009,7 @@ class Delivery(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     ALERT_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
@@ -923,6 +1024,7 @@ class Delivery(_message.Message):
     ERROR_CLASS_FIELD_NUMBER: _builtins.int
     STATUS_CODE_FIELD_NUMBER: _builtins.int
     SILENCE_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by the server: 32 hex digits."""
     account: _builtins.str
@@ -951,6 +1053,8 @@ class Delivery(_message.Message):
     """The receiver's answer to that attempt; 0 when there was none."""
     silence_id: _builtins.str
     """The silence that kept it from being told."""
+    digest_id: _builtins.str
+    """The digest that tells it."""
     @_builtins.property
     def event(self) -> Global___Delivery.EventSubject:
         """An event of the log."""
@@ -962,6 +1066,10 @@ class Delivery(_message.Message):
     @_builtins.property
     def test(self) -> Global___Delivery.TestSubject:
         """A test message."""
+
+    @_builtins.property
+    def digest(self) -> Global___Delivery.DigestSubject:
+        """Several events of the log, told together: those whose deliveries name this one as their `digest_id`."""
 
     @_builtins.property
     def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
@@ -993,6 +1101,7 @@ class Delivery(_message.Message):
         event: Global___Delivery.EventSubject | None = ...,
         alert: Global___Delivery.AlertSubject | None = ...,
         test: Global___Delivery.TestSubject | None = ...,
+        digest: Global___Delivery.DigestSubject | None = ...,
         state: Global___DeliveryState.ValueType = ...,
         reason: _builtins.str = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
@@ -1007,12 +1116,13 @@ class Delivery(_message.Message):
         error_class: Global___ErrorClass.ValueType = ...,
         status_code: _builtins.int = ...,
         silence_id: _builtins.str = ...,
+        digest_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "create_time", b"create_time", "end_time", b"end_time", "event", b"event", "next_attempt_at", b"next_attempt_at", "subject", b"subject", "test", b"test"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "create_time", b"create_time", "digest", b"digest", "end_time", b"end_time", "event", b"event", "next_attempt_at", b"next_attempt_at", "subject", b"subject", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alert", b"alert", "attempt_count", b"attempt_count", "attempts", b"attempts", "configuration_id", b"configuration_id", "correlation_id", b"correlation_id", "create_time", b"create_time", "end_time", b"end_time", "error_class", b"error_class", "event", b"event", "id", b"id", "kind", b"kind", "next_attempt_at", b"next_attempt_at", "reason", b"reason", "recipients", b"recipients", "request_id", b"request_id", "silence_id", b"silence_id", "state", b"state", "status_code", b"status_code", "subject", b"subject", "test", b"test", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alert", b"alert", "attempt_count", b"attempt_count", "attempts", b"attempts", "configuration_id", b"configuration_id", "correlation_id", b"correlation_id", "create_time", b"create_time", "digest", b"digest", "digest_id", b"digest_id", "end_time", b"end_time", "error_class", b"error_class", "event", b"event", "id", b"id", "kind", b"kind", "next_attempt_at", b"next_attempt_at", "reason", b"reason", "recipients", b"recipients", "request_id", b"request_id", "silence_id", b"silence_id", "state", b"state", "status_code", b"status_code", "subject", b"subject", "test", b"test", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["event", "alert", "test"]  # noqa: Y015
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["event", "alert", "test", "digest"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
 
