@@ -30,6 +30,8 @@ from tocsin_server.api.ingest import IngestService
 from tocsin_server.api.limits import LIMITS
 from tocsin_server.api.notifications import NotificationsService
 from tocsin_server.api.paging import PageTokens
+from tocsin_server.api.pulse import Pulse
+from tocsin_server.api.readiness import Readiness
 from tocsin_server.api.server import ApiServer, Service
 from tocsin_server.api.silences import SilenceService
 from tocsin_server.api.system import SystemService
@@ -61,6 +63,7 @@ from tocsin_server.store.following import Following
 from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
 from tocsin_server.store.retention import Retention, Rules, horizons
+from tocsin_server.store.room import has_room
 from tocsin_server.store.secrets import KeyFile, SecretCipher
 from tocsin_server.store.silences import SilenceStore
 from tocsin_server.store.tail import Tail
@@ -291,8 +294,16 @@ class App:
         await server.serve(services)
         log.info("serving", port=self.port, data=str(self.data), log_id=self.log_id)
 
+        path = path_of(self.store_url)
+        readiness = Readiness(server.set_storing, lambda: has_room(parts.writer, path))
+        parts.writer.full = readiness.full
+        pulse = Pulse(self.runtime.monotonic)
+        pulse.start()
+
         async def drain() -> None:
             log.info("draining")
+            await pulse.stop()
+            await readiness.stop()
             await server.set_serving(False)
             self.draining.set()
             parts.log.following.drain()
