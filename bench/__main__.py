@@ -37,7 +37,9 @@ def parts(full: bool) -> dict[str, Part]:
         "idle": Part("idle subscribers", subscribers.measure(subscribers.WHOLE if full else subscribers.SHORT)),
         "lists": Part("pages of a long log", lists.measure(LISTED[full])),
         "restart": Part("serving again after a crash", restart.measure(RESTARTED[full])),
+        "webhooks": Part("webhooks against bare POSTs", delivery.throughput),
         "delivery": Part("append to webhook", delivery.latency),
+        "backlog": Part("a long line of a dead receiver", delivery.backlog),
     }
     return {**named, "peers": Part("peers: Redis, NATS, etcd", peers.measure)} if full else named
 

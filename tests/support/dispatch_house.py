@@ -14,7 +14,7 @@ from tocsin_server.api.event_redaction import EventRedaction
 from tocsin_server.dispatch.delivery import Deliverer
 from tocsin_server.dispatch.routing import Router
 from tocsin_server.domain.deliveries import DeliverySums
-from tocsin_server.domain.event_log import Appended, Event
+from tocsin_server.domain.event_log import Appended
 from tocsin_server.domain.health import Health
 from tocsin_server.domain.notifications import Delivery, EndpointConfiguration
 from tocsin_server.domain.options import DEFAULT, DeliveryOptions
@@ -72,10 +72,10 @@ class DispatchHouse:
         self.sends_at_once = False
         self._drafts = Drafts(self.runtime, b"d" * 32, EventRedaction(SecretKeys(())))
 
-    def _not_sent(self, row: Delivery, event: Event | None) -> None:
+    def _not_sent(self, row: Delivery, frame: bytes | None) -> None:
         """Take a delivery from the router and send it to nobody, or send it: as the test wants it."""
         if self.sends_at_once:
-            self.deliverer.start(row, event)
+            self.deliverer.start(row, frame)
         else:
             self.deliverer.lanes.give_back((row.account, row.configuration_id))
 

@@ -68,9 +68,9 @@ class Deliverer:
         self.lanes.configure(book.configurations, book.switches)
         self.wake_in(0.0)
 
-    def start(self, row: Delivery, event: Event | None = None) -> None:
-        """Begin to send a claimed delivery, whose place is taken."""
-        task = asyncio.create_task(self._deliver(row, event))
+    def start(self, row: Delivery, frame: bytes | None = None) -> None:
+        """Begin to send a claimed delivery, whose place is taken, with its stored event if that is at hand."""
+        task = asyncio.create_task(self._deliver(row, frame))
         self._sending[task] = row
         task.add_done_callback(self._ended)
 
@@ -91,8 +91,8 @@ class Deliverer:
         if wants:
             for claimed in await self._outbox.claim(wants):
                 self.lanes.claimed(claimed.want, len(claimed.rows), claimed.next_due_at)
-                for row in claimed.rows:
-                    self.start(row)
+                for row, frame in zip(claimed.rows, claimed.frames, strict=True):
+                    self.start(row, frame)
             return True
         next_at = self.lanes.next_at()
         wait_s = IDLE_S if next_at is None else (next_at - self._runtime.now()) / 1e6
@@ -111,13 +111,13 @@ class Deliverer:
         self._holding.add(task)
         task.add_done_callback(self._holding.discard)
 
-    async def _deliver(self, row: Delivery, event: Event | None) -> None:
+    async def _deliver(self, row: Delivery, frame: bytes | None) -> None:
         key = (row.account, row.configuration_id)
         configuration = self._book().configurations.get(key)
         if configuration is None:
             await self._unknown(row, key)
             return
-        outcome, duration_us = await self._send(row, configuration, event)
+        outcome, duration_us = await self._send(row, configuration, frame)
         plan = Plan(self._runtime.jitter(), configuration.options.retry_schedule or RETRY_SCHEDULE_S)
         settled = await self._outbox.settle(row, outcome, plan, duration_us)
         self._learn(row, key, outcome, settled)
@@ -154,17 +154,16 @@ class Deliverer:
         self.wake_in(0.0)
 
     async def _send(
-        self, row: Delivery, configuration: EndpointConfiguration, event: Event | None
+        self, row: Delivery, configuration: EndpointConfiguration, frame: bytes | None
     ) -> tuple[Outcome, int]:
         """Send once; whatever goes wrong in making the message ends this delivery and no other."""
         began = self._runtime.monotonic()
-        outcome = await self._attempt(row, configuration, event)
+        outcome = await self._attempt(row, configuration, frame)
         return outcome, int((self._runtime.monotonic() - began) * 1e6)
 
-    async def _attempt(self, row: Delivery, configuration: EndpointConfiguration, event: Event | None) -> Outcome:
+    async def _attempt(self, row: Delivery, configuration: EndpointConfiguration, frame: bytes | None) -> Outcome:
         try:
-            if event is None and row.event_position:
-                event = await self._outbox.event_at(row.event_position)
+            event = await self._event(row, frame)
             events = await self._outbox.events_of(row.account, row.id) if "digest" in row.subject else ()
         except TocsinError as error:  # the event is damaged or gone: no repeat brings it back
             return unmade(error.message)
@@ -191,6 +190,11 @@ class Deliverer:
             outcome = Outcome(Verdict.RETRY, error=text, error_class=ErrorClass.INTERNAL)
         self._runtime.moment("sent")
         return outcome
+
+    async def _event(self, row: Delivery, frame: bytes | None) -> Event | None:
+        if frame is not None:
+            return self._outbox.decode(frame)
+        return await self._outbox.event_at(row.event_position) if row.event_position else None
 
     async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
         """Send one test message, once; a stored configuration gets a delivery of its own."""

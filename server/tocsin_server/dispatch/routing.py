@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from tocsin_server.domain.delivery_ports import Book, Outbox
-from tocsin_server.domain.event_log import Event, Stored
+from tocsin_server.domain.delivery_ports import Book, Outbox, Trace
+from tocsin_server.domain.event_log import Stored
 from tocsin_server.domain.explanation import is_about
 from tocsin_server.domain.grouping import group_of
 from tocsin_server.domain.lanes import Lanes
@@ -36,7 +36,7 @@ class Router:
         outbox: Outbox,
         runtime: Runtime,
         lanes: Lanes,
-        start: Callable[[Delivery, Event | None], None],
+        start: Callable[[Delivery, bytes | None], None],
         booked: Callable[[Book], None] = lambda book: None,
     ) -> None:
         self._outbox = outbox
@@ -98,9 +98,9 @@ class Router:
                 await self._commit(self._position, [])
             return False
         through = events[-1].position
-        rows, bodies = self._rows(events)
+        rows, frames = self._rows(events)
         if rows:
-            await self._commit(through, rows, bodies)
+            await self._commit(through, rows, frames)
         else:
             self._position = through
             self._flush_later()
@@ -114,7 +114,7 @@ class Router:
         self._flush, self._flushing = None, True
         self.wake()
 
-    async def _commit(self, through: int, rows: Sequence[Delivery], bodies: Sequence[Event | None] = ()) -> None:
+    async def _commit(self, through: int, rows: Sequence[Delivery], frames: Sequence[bytes] = ()) -> None:
         """Write deliveries and cursor; when the configurations have changed meanwhile, begin anew with them."""
         try:
             routed = await self._outbox.route(self._cursor, through, self.book.generation, rows)
@@ -129,13 +129,13 @@ class Router:
         self._runtime.moment("routed")
         self._cursor = self._position = through
         self._flushing = False
-        for row, body, is_new in zip(rows, bodies, routed.new, strict=True):
+        for row, frame, is_new in zip(rows, frames, routed.new, strict=True):
             if row.state in WAITING:
                 self._lanes.wait((row.account, row.configuration_id), row.due_at)
             elif row.state is not State.SENDING:
                 continue
             elif is_new:
-                self._start(row, body)
+                self._start(row, frame)
             else:
                 self._give_back([row])
         for key, due_at in routed.gathered:
@@ -148,25 +148,24 @@ class Router:
             if row.state is State.SENDING:
                 self._lanes.give_back((row.account, row.configuration_id))
 
-    def _rows(self, events: Sequence[Stored]) -> tuple[list[Delivery], list[Event | None]]:
+    def _rows(self, events: Sequence[Stored]) -> tuple[list[Delivery], list[bytes]]:
         rows: list[Delivery] = []
-        bodies: list[Event | None] = []
+        frames: list[bytes] = []
         now = self._runtime.now()
         for stored in events:
-            event: Event | None = None
-            for configuration in self._receivers(stored):
-                event = event or self._decoded(stored)
-                if event is None:
-                    break
-                row = self._row(stored, event, configuration, now)
-                rows.append(row)
-                bodies.append(event)
-        return rows, bodies
+            receivers = self._receivers(stored)
+            trace = self._trace(stored) if receivers else None
+            if trace is None:
+                continue
+            for configuration in receivers:
+                rows.append(self._row(stored, trace, configuration, now))
+                frames.append(stored.frame)
+        return rows, frames
 
-    def _decoded(self, stored: Stored) -> Event | None:
-        """Decode an event; one that cannot be holds up none of those behind it."""
+    def _trace(self, stored: Stored) -> Trace | None:
+        """Read what deliveries carry of an event; one that cannot be read holds up none of those behind it."""
         try:
-            return self._outbox.decode(stored.frame)
+            return self._outbox.trace(stored.frame)
         except Exception:
             log.exception("an event cannot be read and is told to nobody", position=stored.position)
             return None
@@ -179,7 +178,7 @@ class Router:
         # An event about a configuration is never routed to it: it would tell a dead one of its death.
         return [configuration for configuration in found if not is_about(stored.head, configuration)]
 
-    def _row(self, stored: Stored, event: Event, configuration: EndpointConfiguration, now: int) -> Delivery:
+    def _row(self, stored: Stored, trace: Trace, configuration: EndpointConfiguration, now: int) -> Delivery:
         silence = self.book.silences.silencing(configuration.account, stored.created_at, stored.head, stored.frame)
         rules = configuration.options.grouping if silence is None else None
         state, reason = (State.SILENCED, "SILENCE") if silence is not None else (State.GROUPED, "")
@@ -200,9 +199,9 @@ class Router:
             attempt=1 if state is State.SENDING else 0,
             ended_at=now if silence is not None else 0,
             subject={"event_id": stored.id, "position": stored.position} | _silenced(silence),
-            correlation_id=event.correlation_id,
-            request_id=event.source["request_id"],
-            traceparent=event.traceparent,
+            correlation_id=trace.correlation_id,
+            request_id=trace.request_id,
+            traceparent=trace.traceparent,
             group=group_of(rules, stored.head) if rules is not None else None,
         )
 

@@ -30,12 +30,25 @@ class Book:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """What a delivery carries of its event."""
+
+    correlation_id: str
+    request_id: str
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim has found of what was wanted of one lane, and when its next delivery is due."""
+    """What a claim has found of what was wanted of one lane, and when its next delivery is due.
+
+    `frames` are the stored events of the rows, None where there is none.
+    """
 
     want: Want
     rows: Sequence[Delivery]
     next_due_at: int | None
+    frames: Sequence[bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +95,10 @@ class Outbox(Protocol):
 
     def decode(self, frame: bytes) -> Event:
         """Decode a stored event."""
+        ...
+
+    def trace(self, frame: bytes) -> Trace:
+        """Read from a stored event what its deliveries carry of it."""
         ...
 
     async def event_at(self, position: int) -> Event:

@@ -25,6 +25,7 @@ from tocsin_server.endpoints.http import Answer, NoAnswer
 CONNECT_DEADLINE_S = 10.0
 BODY_DEADLINE_S = 2.0  # for the beginning of a body, which decides nothing
 BODY_BYTES_MAX = 64 * 1024  # an answer is read so far, for its verdict; the rest is dropped
+URLS_MAX = 10_000
 CONNECTIONS_MAX = 256
 CONNECTIONS_PER_HOST = 64
 
@@ -62,6 +63,7 @@ class Carrier:
         self._egress = egress
         self._deadline_s = deadline_s
         self._transport: AiohttpTransport | None = None
+        self._urls: dict[str, httpx.URL] = {}
 
     def _open(self) -> AiohttpTransport:
         if self._transport is None:
@@ -82,8 +84,7 @@ class Carrier:
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Post once; raises NoAnswer, BlockedAddress or TimeoutError when there is no answer."""
-        self._egress.vet_literal(httpx.URL(url).host)
-        request = httpx.Request("POST", url, headers=headers, content=body)
+        request = httpx.Request("POST", self._vetted(url), headers=headers, content=body)
         request.extensions = {"timeout": {"connect": CONNECT_DEADLINE_S}}
         async with asyncio.timeout(self._deadline_s):
             try:
@@ -99,7 +100,19 @@ class Carrier:
         finally:
             await response.aclose()
         shown = excerpt[:EXCERPT_BYTES_MAX].decode("utf-8", "replace")
-        return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, shown)
+        named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
+        return Answer(response.status_code, named, shown)
+
+    def _vetted(self, url: str) -> httpx.URL:
+        """Parse a URL and vet its host if that is an address; the same few come again and again."""
+        found = self._urls.get(url)
+        if found is None:
+            found = httpx.URL(url)
+            self._egress.vet_literal(found.host)
+            if len(self._urls) >= URLS_MAX:
+                self._urls.clear()
+            self._urls[url] = found
+        return found
 
     async def close(self) -> None:
         """Close all connections."""

@@ -6,10 +6,12 @@ with what waits elsewhere, nor with what waits behind the rows that it takes.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 from tocsin_server.domain.delivery_ports import Claimed
 from tocsin_server.domain.lanes import Key, Want
@@ -29,15 +31,34 @@ HELD_BY_HEALTH = f"{PAUSED} AND reason <> 'DISABLED'"
 
 def claim(transaction: Transaction, wants: Sequence[Want]) -> list[Claimed]:
     """Lease due deliveries and record their attempts as started; say of each lane when its next one is due."""
-    return [_claim_of(transaction, want) for want in wants]
+    found = [(want, [delivery(row) for row in _due_of(transaction, want)]) for want in wants]
+    leased = {row.id: row for row in _lease(transaction, [row for _, rows in found for row in rows])}
+    frames = _frames(transaction.connection, list(leased.values()))
+    return [
+        Claimed(
+            want,
+            [leased[row.id] for row in rows],
+            _next_due(transaction.connection, want.key),
+            [frames.get(row.event_position) for row in rows],
+        )
+        for want, rows in found
+    ]
 
 
-def _claim_of(transaction: Transaction, want: Want) -> Claimed:
+def _due_of(transaction: Transaction, want: Want) -> list[tuple[Any, ...]]:
     rows = _due(transaction, WAITING, want.key, want.count - want.newest, want.newest)
     if len(rows) < want.count:
         rows += _due(transaction, HELD_BY_HEALTH, want.key, want.count - len(rows), 0)
-    claimed = [_lease(transaction, delivery(row)) for row in rows]
-    return Claimed(want, claimed, _next_due(transaction.connection, want.key))
+    return rows
+
+
+def _frames(connection: sqlite3.Connection, rows: Sequence[Delivery]) -> dict[int, bytes]:
+    """Read the events of claimed deliveries; one that is damaged or gone is left out, and told of when it is sent."""
+    positions = json.dumps(list({row.event_position for row in rows if row.event_position}))
+    found = connection.execute(
+        "SELECT position, crc, body FROM events WHERE position IN (SELECT value FROM json_each(?))", (positions,)
+    )
+    return {position: body for position, crc, body in found if crc32(body) == crc}
 
 
 def _due(transaction: Transaction, line: str, key: Key, oldest: int, newest: int) -> list[tuple[Any, ...]]:
@@ -53,15 +74,18 @@ def _due(transaction: Transaction, line: str, key: Key, oldest: int, newest: int
     return taken + [row for row in last if row[1] not in known]
 
 
-def _lease(transaction: Transaction, row: Delivery) -> Delivery:
-    number = row.attempt + 1
+def _lease(transaction: Transaction, rows: Sequence[Delivery]) -> list[Delivery]:
+    if not rows:
+        return []
+    leased = [replace(row, state=State.SENDING, reason="", attempt=row.attempt + 1) for row in rows]
+    names = json.dumps([[row.account, row.id] for row in leased])
     transaction.connection.execute(
-        "UPDATE deliveries SET state = 'SENDING', reason = '', attempt = ?, lease_until = ?"
-        " WHERE account = ? AND id = ?",
-        (number, transaction.log.created_at + LEASE_US, row.account, row.id),
+        "UPDATE deliveries SET state = 'SENDING', reason = '', attempt = attempt + 1, lease_until = ?"
+        " WHERE (account, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))",
+        (transaction.log.created_at + LEASE_US, names),
     )
-    start(transaction, row.account, row.id, number)
-    return replace(row, state=State.SENDING, reason="", attempt=number)
+    start(transaction, leased)
+    return leased
 
 
 def _next_due(connection: sqlite3.Connection, key: Key) -> int | None:

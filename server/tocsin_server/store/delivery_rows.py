@@ -18,9 +18,15 @@ NAMES = (
 )  # fmt: skip
 COLUMNS = ", ".join(NAMES)
 LEASE_US = int(LEASE_S * 1_000_000)
+# Many rows in one statement: each step of a statement gives the interpreter up, and gets it back late.
+FIELDS = ", ".join(f"value ->> {place}" for place in range(len(NAMES) + 1))
 INSERT = (
-    f"INSERT INTO deliveries ({COLUMNS}, lease_until) VALUES ({','.join('?' * (len(NAMES) + 1))})"
-    " ON CONFLICT (route_key) DO NOTHING"
+    f"INSERT INTO deliveries ({COLUMNS}, lease_until) SELECT {FIELDS} FROM json_each(?) WHERE true"
+    " ON CONFLICT (route_key) DO NOTHING RETURNING id"
+)
+START = (
+    "INSERT INTO attempts (account, delivery_id, number, started_at, verdict, status_code, response_excerpt, error,"
+    " next_attempt_at) SELECT value ->> 0, value ->> 1, value ->> 2, ?, '', 0, '', '', 0 FROM json_each(?)"
 )
 # The lines, each with an index of its own.
 WAITING = "state IN ('PENDING', 'RETRYING')"
@@ -29,31 +35,28 @@ PAUSED = "state = 'PAUSED'"
 
 def insert(transaction: Transaction, rows: Sequence[Delivery]) -> list[bool]:
     """Insert deliveries, each once by its route key; tell which are new. SENDING ones are started."""
-    now = transaction.log.created_at
-    new: list[bool] = []
-    for row in rows:
-        lease = now + LEASE_US if row.state is State.SENDING else 0
-        cursor = transaction.connection.execute(
-            INSERT,
-            (row.account, row.id, row.route_key, row.configuration_id, row.kind, row.event_position, row.event_id,
-             row.alert_id, json.dumps(row.subject), json.dumps(row.content) if row.content else "", row.state,
-             row.reason, row.attempt, row.scheduled, row.due_at, recipients_json(row.recipients),
-             row.correlation_id, row.request_id, row.traceparent, now, row.ended_at, row.status_code,
-             row.error_class, row.digest_id, lease),
-        )  # fmt: skip
-        new.append(cursor.rowcount == 1)
-        if new[-1] and row.state is State.SENDING:
-            start(transaction, row.account, row.id, row.attempt)
-    return new
+    if not rows:
+        return []
+    values = json.dumps([_values(row, transaction.log.created_at) for row in rows])
+    made = {delivery_id for (delivery_id,) in transaction.connection.execute(INSERT, (values,)).fetchall()}
+    start(transaction, [row for row in rows if row.state is State.SENDING and row.id in made])
+    return [row.id in made for row in rows]
 
 
-def start(transaction: Transaction, account: str, delivery_id: str, number: int) -> None:
-    """Record an attempt as begun."""
-    transaction.connection.execute(
-        "INSERT INTO attempts (account, delivery_id, number, started_at, verdict, status_code, response_excerpt, error,"
-        " next_attempt_at) VALUES (?, ?, ?, ?, '', 0, '', '', 0)",
-        (account, delivery_id, number, transaction.log.created_at),
-    )
+def _values(row: Delivery, now: int) -> list[object]:
+    lease = now + LEASE_US if row.state is State.SENDING else 0
+    return [
+        row.account, row.id, row.route_key, row.configuration_id, row.kind, row.event_position, row.event_id,
+        row.alert_id, json.dumps(row.subject), json.dumps(row.content) if row.content else "", row.state, row.reason,
+        row.attempt, row.scheduled, row.due_at, recipients_json(row.recipients), row.correlation_id, row.request_id,
+        row.traceparent, now, row.ended_at, row.status_code, row.error_class, row.digest_id, lease,
+    ]  # fmt: skip
+
+
+def start(transaction: Transaction, rows: Iterable[Delivery]) -> None:
+    """Record attempts as begun."""
+    names = json.dumps([[row.account, row.id, row.attempt] for row in rows])
+    transaction.connection.execute(START, (transaction.log.created_at, names))
 
 
 def delivery(row: Sequence[Any]) -> Delivery:
@@ -75,6 +78,8 @@ def recipients(text: str) -> tuple[RecipientVerdict, ...]:
     )
 
 
-def recipients_json(verdicts: Iterable[RecipientVerdict]) -> str:
+def recipients_json(verdicts: Sequence[RecipientVerdict]) -> str:
     """Write the verdicts of receivers."""
+    if not verdicts:
+        return "[]"
     return json.dumps([[r.recipient, r.verdict, r.status_code, r.response_excerpt] for r in verdicts])

@@ -23,6 +23,7 @@ from tocsin_server.store.writer import Transaction, Writer
 
 T = TypeVar("T")
 ENDED_KEPT_US = 30 * 24 * 3600 * 1_000_000
+SETTLED_MAX = 256  # attempts of one unit of work
 PURGE_STEPS = 100  # of a thousand rows, at one sweep
 
 
@@ -50,7 +51,10 @@ class StoreOutbox:
         self._ended_max_age_us = ended_max_age_us
         self._sweep_place = 0
         self._purge_place = 0
+        self._ended: list[tuple[settling.Ended, asyncio.Future[Settled | None]]] = []
+        self._settling: asyncio.Task[None] | None = None
         self.decode = wire.decode
+        self.trace = wire.trace
 
     @property
     def head(self) -> int:
@@ -130,11 +134,30 @@ class StoreOutbox:
         return await self._writer.run(lambda tx: claims.claim(tx, wants))
 
     async def settle(self, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int) -> Settled | None:
-        """Record how an attempt ended."""
+        """Record how an attempt ended; together with those that end while the store is busy."""
+        waiter: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
+        self._ended.append((settling.Ended(row, outcome, plan, duration_us), waiter))
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._settle_ended())
+        return await waiter
+
+    async def _settle_ended(self) -> None:
+        """Settle what has ended, as much as there is in one unit of work, until nothing is left."""
         max_age_us = self._notifications.paused_max_age_us
-        return await self._writer.run(
-            lambda tx: settling.settle_attempt(tx, row, outcome, plan, duration_us, max_age_us)
-        )
+        while self._ended:
+            taken, self._ended = self._ended[:SETTLED_MAX], self._ended[SETTLED_MAX:]
+            ended = [one for one, _ in taken]
+            try:
+                settled = await self._writer.run(lambda tx, ended=ended: settling.settle(tx, ended, max_age_us))  # type: ignore[misc]
+            except Exception as error:
+                for _, waiter in taken:
+                    if not waiter.done():
+                        waiter.set_exception(error)
+            else:
+                for (_, waiter), one in zip(taken, settled, strict=True):
+                    if not waiter.done():
+                        waiter.set_result(one)
+        self._settling = None
 
     async def put_back(self, row: Delivery, due_at: int) -> State | None:
         """End an attempt that was not made."""

@@ -60,8 +60,8 @@ class Transaction:
 
     def append(self, events: Sequence[OwnEvent]) -> list[int]:
         """Append events of tocsin's own and give their positions."""
-        now = self.log.created_at
-        return self.log.store([wire.own_draft(event, self.runtime.new_id(), now) for event in events])
+        now, runtime = self.log.created_at, self.runtime
+        return self.log.store([wire.own_draft(event, runtime.new_id(), now, runtime.host) for event in events])
 
 
 Unit = Callable[[Transaction], T]
