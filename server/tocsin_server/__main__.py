@@ -9,6 +9,7 @@ import ipaddress
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 def _show(arguments: argparse.Namespace, settings: Settings) -> int:
     width = max(len(setting.name) for setting in settings.all())
     for setting in settings.all():
-        print(f"{setting.name:<{width}} = {setting.shown():<24} # {setting.origin}, restart")
+        print(f"{setting.name:<{width}} = {setting.shown():<24} # {setting.origin}, {setting.effect}")
     return 0
 
 
@@ -131,15 +132,26 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC would say, we say in our own words
     configure_logs(settings["log.level"], settings["log.format"])
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-        return runner.run(_run(App(settings)))
+        return runner.run(_run(App(settings), lambda: _settings(arguments)))
 
 
-async def _run(app: App) -> int:
+def _reload(load_anew: Callable[[], Settings]) -> None:
+    """Take over the settings that need no restart; a mistake in them changes nothing."""
+    try:
+        settings = load_anew()
+        configure_logs(settings["log.level"], settings["log.format"])
+    except ConfigError as error:
+        log.error("the settings were not reloaded", error=str(error))
+        return
+    log.info("the settings were reloaded; those that are not marked so take effect after a restart")
+
+
+async def _run(app: App, load_anew: Callable[[], Settings]) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: log.info("settings take effect after a restart; SIGHUP is ignored"))
+    loop.add_signal_handler(signal.SIGHUP, _reload, load_anew)
     listen, port = app.settings["server.listen"], app.settings["server.port"]
     try:
         await app.start()

@@ -9,7 +9,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -30,6 +30,8 @@ from tocsin_server.api.ingest import IngestService
 from tocsin_server.api.limits import LIMITS
 from tocsin_server.api.notifications import NotificationsService
 from tocsin_server.api.paging import PageTokens
+from tocsin_server.api.pulse import Pulse
+from tocsin_server.api.readiness import Readiness
 from tocsin_server.api.server import ApiServer, Service
 from tocsin_server.api.silences import SilenceService
 from tocsin_server.api.system import SystemService
@@ -38,9 +40,11 @@ from tocsin_server.dispatch.announcing import Announcer
 from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.dispatch.execution import THREADS, Execution
 from tocsin_server.dispatch.loop import Loop
+from tocsin_server.domain import config_webhooks
 from tocsin_server.domain.alerting import AlertTypes
 from tocsin_server.domain.built_in_types import BUILT_IN
 from tocsin_server.domain.event_types import Catalogue
+from tocsin_server.domain.notifications import EndpointConfiguration
 from tocsin_server.domain.ports import EndpointKind, Runtime
 from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
@@ -59,6 +63,7 @@ from tocsin_server.store.following import Following
 from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
 from tocsin_server.store.retention import Retention, Rules, horizons
+from tocsin_server.store.room import has_room
 from tocsin_server.store.secrets import KeyFile, SecretCipher
 from tocsin_server.store.silences import SilenceStore
 from tocsin_server.store.tail import Tail
@@ -68,6 +73,7 @@ log = structlog.get_logger("tocsin.app")
 SERVICES: tuple[type[Service], ...] = (EventLogService, NotificationsService, AlertingService, SystemService)
 SWITCH_INTERVAL_S = 0.0005
 RETAIN_EVERY_S = 60.0
+WEBHOOK_FIELDS = {"url": "url", "secret": "secret", "user": "username", "password": "password"}
 ANNOUNCE_EVERY_S = 30.0  # the backstop behind the timer of the next notice
 # Events are made by the thousand and kept for a while, and hold no cycles: look for these less often.
 GC_THRESHOLDS = (20_000, 20, 20)
@@ -109,7 +115,7 @@ class App:
 
     def __init__(self, settings: Settings, runtime: Runtime | None = None) -> None:
         self.settings = settings
-        self.runtime = runtime or system_runtime()
+        self.runtime = replace(runtime or system_runtime(), host=settings["server.endpoint_hostname"])
         self.port = 0
         self.bound = asyncio.Event()
         self.draining = asyncio.Event()
@@ -148,6 +154,7 @@ class App:
         door = HttpDoor(egress)
         kinds = discover(door)
         notify = self._build_notifications(parts, kinds, key_file)
+        await notify.configurations.configure(log_webhooks(self.settings, kinds["webhook"]))
         alert_parts = self._build_alerting(store, parts)
         dispatcher = await self._start_dispatcher(parts, notify, kinds, door, alert_parts)
         services = self._services(parts, notify, alert_parts, dispatcher, kinds, key_file)
@@ -287,8 +294,16 @@ class App:
         await server.serve(services)
         log.info("serving", port=self.port, data=str(self.data), log_id=self.log_id)
 
+        path = path_of(self.store_url)
+        readiness = Readiness(server.set_storing, lambda: has_room(parts.writer, path))
+        parts.writer.full = readiness.full
+        pulse = Pulse(self.runtime.monotonic)
+        pulse.start()
+
         async def drain() -> None:
             log.info("draining")
+            await pulse.stop()
+            await readiness.stop()
             await server.set_serving(False)
             self.draining.set()
             parts.log.following.drain()
@@ -331,6 +346,20 @@ def _egress(allow: Sequence[str]) -> Egress:
         return Egress(allow)
     except ValueError as error:
         raise ConfigError(f"egress.allow: {error}") from error
+
+
+def log_webhooks(settings: Settings, kind: EndpointKind) -> list[EndpointConfiguration]:
+    """Read the webhooks of the log itself; ConfigError says which setting cannot be used."""
+    connections: dict[str, dict[str, object]] = {}
+    for name in config_webhooks.NAMES:
+        if settings[f"webhooks.{name}.url"]:
+            connections[name] = {field: settings[f"webhooks.{name}.{part}"] for part, field in WEBHOOK_FIELDS.items()}
+            for violation in kind.check(connections[name]):
+                raise ConfigError(f"webhooks.{name}.{violation.path} {violation.description}")
+    enabled = settings["event_log.notification.enabled"]
+    if enabled and not connections:
+        raise ConfigError("event_log.notification.enabled needs webhooks.event_update.url or webhooks.general.url")
+    return config_webhooks.configured(connections, enabled, settings["event_log.notification.level"])
 
 
 def data_file(settings: Settings) -> Path:

@@ -25,6 +25,11 @@ RANGES = {
     "notifications.paused_max_age": (0, 7 * 86_400),
     "notifications.ended_max_age": (8 * 86_400, 100 * 365 * 86_400),
 }
+CHOICES = {
+    "server.authorization_handler": ("internal",),
+    "event_log.notification.level": ("info", "error"),
+}
+RELOADED = frozenset({"log.level"})  # what a SIGHUP takes over; all else waits for a restart
 SECRET_NAMES = ("secret", "password", "token")  # no value of such a setting is ever shown
 
 
@@ -39,6 +44,11 @@ class Setting:
     name: str
     value: Any
     origin: str
+
+    @property
+    def effect(self) -> str:
+        """When a change takes effect."""
+        return "reload" if self.name in RELOADED else "restart"
 
     def shown(self) -> str:
         """Give the value as TOML would, or masked."""
@@ -144,4 +154,7 @@ def _typed(name: str, value: Any, default: Any, origin: str) -> Any:
     if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
         least, most = RANGES[name]
         raise ConfigError(f"{origin}: {name} = {value} is outside {least} to {most}")
+    for one in (value if isinstance(value, list) else [value]) if name in CHOICES else []:
+        if one not in CHOICES[name]:
+            raise ConfigError(f"{origin}: {name} = {one!r} is none of {', '.join(CHOICES[name])}")
     return value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tocsin_server.domain.answers import unmade
@@ -92,7 +92,8 @@ class _Poisoned:
     """A kind of endpoint that cannot make one message, and trips over another."""
 
     kind, description = "webhook", ""
-    required_fields = secret_fields = secrets_bound_to = action_params = ()
+    required_fields = secret_fields = action_params = ()
+    secrets_bound_to: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def __init__(self, other: Any) -> None:
         self._other = other

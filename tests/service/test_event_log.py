@@ -160,6 +160,22 @@ async def test_events_of_the_servers_own_service_and_far_ahead_are_refused(api: 
     assert set(refusal.fields) == {"event.source.service", "event.timestamp"}
 
 
+async def test_times_at_the_edges_are_taken_and_change_no_order(api: Api) -> None:
+    """XC10: the epoch and 23 hours ahead; positions are in the order of appending, lists in that of time."""
+    now = datetime.now(UTC)
+    times = [now, now + timedelta(hours=23), datetime(1970, 1, 1, tzinfo=UTC), now - timedelta(hours=1)]
+    for number, when in enumerate(times, 1):
+        stored = await api.append("t", id=f"e{number}", timestamp=at(when))
+        assert (stored.position, stored.timestamp) == (number, at(when))
+        assert abs(stored.created_at.ToDatetime(UTC) - now) < timedelta(minutes=5)
+    call = api.events.Subscribe(
+        pb.SubscribeRequest(beginning=pb.SubscribeRequest.Beginning(), stop_when_caught_up=True)
+    )
+    followed = [event.id async for message in call for event in message.batch.events]
+    assert followed == ["e1", "e2", "e3", "e4"]
+    assert [event.id for event in await listed(api)] == ["e2", "e1", "e4", "e3"]
+
+
 async def test_a_list_is_by_time_of_occurrence_and_a_late_event_takes_its_place(api: Api) -> None:
     """B12."""
     now = datetime.now(UTC)
@@ -172,7 +188,7 @@ async def test_a_list_is_by_time_of_occurrence_and_a_late_event_takes_its_place(
 
 
 async def test_page_tokens_are_bound_to_the_question_and_the_account(api: Api) -> None:
-    """XB9, XB16: tokens of another filter, order or account, and damaged ones."""
+    """XB9, XB16: tokens of another filter, order or account; damaged, truncated, foreign and endless ones."""
     for _ in range(3):
         await api.append("t")
     request = pb.ListEventsRequest(page_size=1)
@@ -181,10 +197,17 @@ async def test_page_tokens_are_bound_to_the_question_and_the_account(api: Api) -
     assert len((await api.events.ListEvents(request)).events) == 2
     other_account = (("x-tocsin-account", "acme"),)
     assert (await refused(api.events.ListEvents(request, metadata=other_account))).reason == "PAGE_TOKEN_MISMATCH"
-    request.order = pb.ORDER_OLDEST_FIRST
-    assert (await refused(api.events.ListEvents(request))).reason == "PAGE_TOKEN_MISMATCH"
-    request.page_token = request.page_token[:-2] + "xx"
-    assert (await refused(api.events.ListEvents(request))).reason == "INVALID_PAGE_TOKEN"
+    for others in ({"order": pb.ORDER_OLDEST_FIRST}, {"filter": pb.EventFilter(types=["t"])}):
+        asked = pb.ListEventsRequest(page_token=request.page_token, **others)
+        assert (await refused(api.events.ListEvents(asked))).reason == "PAGE_TOKEN_MISMATCH"
+    good = request.page_token
+    for bad in (good[:-2] + "xx", good[:-4], good[:10], good[:1], "x" + good, good + good):
+        request.page_token = bad
+        assert (await refused(api.events.ListEvents(request))).reason == "INVALID_PAGE_TOKEN", bad
+    for bad in ("A" * 1_000_000, "ö", "="):
+        request.page_token = bad
+        refusal = await refused(api.events.ListEvents(request))
+        assert (refusal.code, list(refusal.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_token"])
 
 
 async def test_paging_skips_and_repeats_nothing_while_events_come_and_go(api: Api) -> None:

@@ -20,6 +20,7 @@ from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin_server.logs import configure_logs
 
 from tests.support.processes import ServerProcess
+from tests.support.servers import refused
 
 NASTY = 'first\nsecond\r\x1b[31mred\x1b[0m\u202egnp "quoted" \x00'
 FILES = 96
@@ -95,22 +96,44 @@ async def test_signals_end_it_once_or_not_at_all(process: ServerProcess) -> None
     assert (code, said) == (0, "")
 
 
-async def test_a_folder_that_is_taken_away_is_said_and_ends_in_no_lie(process: ServerProcess) -> None:
-    """XF17: the disk is removed under a running server: it goes on or refuses; the next start begins an empty log."""
+async def test_a_folder_that_is_taken_away_ends_the_server(process: ServerProcess) -> None:
+    """XF17: what would be on no disk is refused, never acknowledged; the server ends, and the next log is another."""
     async with grpc.aio.insecure_channel(process.address) as channel:
         stub = EventLogStub(channel)
         first = await stub.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t")))
         shutil.rmtree(process.data)
-        try:
-            await stub.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t")))
-        except grpc.aio.AioRpcError as error:
-            assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
-    assert (await process.stop())[0] in (0, 1)
+        refusal = await refused(stub.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t"))))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "STORAGE_FAILED")
+    code, said = await process.end()
+    assert code == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("tocsin-server: ")]
+    assert (
+        line
+        == f"tocsin-server: the store failed ({process.data / 'tocsin.db'} is gone: No such file or directory)"
+        + (": start again")
+    )
     await process.start()
     async with grpc.aio.insecure_channel(process.address) as channel:
         status = await EventLogStub(channel).GetLogStatus(pb.GetLogStatusRequest())
     assert (status.head, status.log_id != first.log_id) == (0, True)
     await process.stop()
+
+
+async def test_no_folder_for_temporary_files_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XF17: no tmp."""
+    for name in ("TMPDIR", "TEMP", "TMP", "SQLITE_TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    server = ServerProcess(tmp_path / "data")
+    await server.start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = EventLogStub(channel)
+        events = [pb.Event(type="t", message="m" * 4000) for _ in range(500)]
+        for _ in range(4):
+            await stub.AppendEvents(pb.AppendEventsRequest(events=events))
+        request = pb.SummarizeEventsRequest(group_by="type")
+        assert (await stub.SummarizeEvents(request)).total_count == 2000
+        assert len((await stub.ListEvents(pb.ListEventsRequest(page_size=500))).events) > 0
+    assert await server.stop() == (0, "")
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="needs a folder that is no folder")

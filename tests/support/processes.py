@@ -57,6 +57,12 @@ class ServerProcess:
         if self._process is not None and self._process.returncode is None:
             await self.kill()
 
+    def memory_kb(self, name: str) -> int:
+        """Give a figure of its memory: `VmRSS` is what it has now, `VmHWM` the most that it has had."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+        return int(re.findall(rf"{name}:\s+(\d+) kB", status)[0])
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self._process is not None

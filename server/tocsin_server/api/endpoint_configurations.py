@@ -84,7 +84,7 @@ def with_kept_secrets(
     for name in kind.secret_fields:
         given, known = connection.get(name, ""), old.connection.get(name, "")
         connection[name] = kept(given, known)
-        moved = [f for f in kind.secrets_bound_to if connection.get(f) != old.connection.get(f)]
+        moved = [f for f in kind.secrets_bound_to.get(name, ()) if connection.get(f) != old.connection.get(f)]
         if known and given == masked(known) and moved:
             text = f"write it anew: {', '.join(moved)} changed, and it would be sent there"
             raise invalid_field(f"{PATH}.{new.kind}.{name}", text)

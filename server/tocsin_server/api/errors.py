@@ -38,6 +38,7 @@ STATUS: Mapping[Reason, grpc.StatusCode] = {
     Reason.ENDPOINT_DISABLED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.DELIVERY_STATE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.SILENCE_ENDED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.READ_ONLY: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.SERVER_STARTING: grpc.StatusCode.UNAVAILABLE,
     Reason.POSITION_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
     Reason.POSITION_AHEAD: grpc.StatusCode.OUT_OF_RANGE,

@@ -12,6 +12,7 @@ from tocsin_server.api.auth import Caller
 from tocsin_server.api.delivery_messages import attempt_message, recipient_messages
 from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
+from tocsin_server.domain.config_webhooks import is_configured
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field, not_found
 from tocsin_server.domain.notifications import EndpointConfiguration
 from tocsin_server.domain.ports import EndpointKind, NotificationStore, Tester
@@ -117,6 +118,7 @@ class NotificationsService(Service):
             raise invalid_field("configuration.id", "is required")
 
         def change(old: EndpointConfiguration) -> EndpointConfiguration:
+            _refuse_configured(old.id)
             new = configurations.changed(old, sent, request.update_mask.paths, self._kinds)
             configurations.judge(new, self._kinds, caller)
             return new
@@ -128,6 +130,8 @@ class NotificationsService(Service):
         self, request: pb.DeleteEndpointConfigurationRequest, caller: Caller
     ) -> pb.DeleteEndpointConfigurationResponse:
         """Delete a configuration and cancel what waits for it."""
+        found = await self._store.get(caller.account, request.id)
+        _refuse_configured(found.id)
         await self._store.delete(caller.account, request.id)
         return pb.DeleteEndpointConfigurationResponse(id=request.id)
 
@@ -156,3 +160,9 @@ class NotificationsService(Service):
             delivery_id=delivery.id if stored else "",
             recipients=recipient_messages(delivery.recipients),
         )
+
+
+def _refuse_configured(configuration_id: str) -> None:
+    if is_configured(configuration_id):
+        text = f"{configuration_id} is defined by the settings of the server: change it there, and restart"
+        raise TocsinError(Reason.READ_ONLY, text, metadata={"id": configuration_id})

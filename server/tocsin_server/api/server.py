@@ -273,10 +273,17 @@ class ApiServer:
                 self._calls[method.full_name] = _implementation(method, parts[descriptor.full_name])
         await self.set_serving(True)
 
+    async def set_storing(self, storing: bool) -> None:
+        """Tell health checks whether the services that store something are served; the others go on."""
+        await self._set_health(storing, [name for name in self._names if not name.endswith(".System")])
+
     async def set_serving(self, serving: bool) -> None:
         """Tell health checks of every service whether it is served."""
+        await self._set_health(serving, self._names)
+
+    async def _set_health(self, serving: bool, names: Sequence[str]) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *self._names):
+        for name in ("", *names):
             await self._health.set(name, status)
 
     async def stop(self) -> None:

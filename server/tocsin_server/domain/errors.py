@@ -54,6 +54,7 @@ class Reason(StrEnum):
     DELIVERY_STATE = "DELIVERY_STATE"
     TOO_MANY_TESTS = "TOO_MANY_TESTS"
     SILENCE_ENDED = "SILENCE_ENDED"
+    READ_ONLY = "READ_ONLY"
 
 
 @dataclass(frozen=True, slots=True)

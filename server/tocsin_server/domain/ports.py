@@ -35,7 +35,8 @@ class Runtime:
 
     `now` gives microseconds since 1970 UTC; `monotonic` seconds from an arbitrary start, for
     durations only; `new_id` 32 hex digits that rise with time; `jitter` a number in [0, 1). `moment` is
-    told of moments at which a crash must lose nothing, by their names: tests crash there.
+    told of moments at which a crash must lose nothing, by their names: tests crash there. `host` names this
+    server in the events that it writes itself.
     """
 
     now: Callable[[], int]
@@ -43,6 +44,7 @@ class Runtime:
     new_id: Callable[[], str]
     jitter: Callable[[], float]
     moment: Callable[[str], None] = lambda name: None
+    host: str = ""
 
 
 class Cipher(Protocol):
@@ -147,7 +149,7 @@ class EndpointKind(Protocol):
     description: str
     required_fields: tuple[str, ...]
     secret_fields: tuple[str, ...]
-    secrets_bound_to: tuple[str, ...]  # fields that say where a secret is sent
+    secrets_bound_to: Mapping[str, tuple[str, ...]]  # the fields that say where a secret is sent
     action_params: tuple[str, ...]
 
     def check(self, connection: Mapping[str, Any]) -> list[Violation]:

@@ -53,7 +53,7 @@ class Email:
     description = "A readable mail to one or more addresses (SMTP)."
     required_fields: tuple[str, ...] = ("host", "from_address", "recipients")
     secret_fields: tuple[str, ...] = ("password",)
-    secrets_bound_to: tuple[str, ...] = ("host", "port", "security", "username")
+    secrets_bound_to: Mapping[str, tuple[str, ...]] = {"password": ("host", "port", "security", "username")}
     action_params: tuple[str, ...] = ("subject", "body", "from", "to", "cc", "bcc")
 
     def __init__(self, egress: Egress) -> None:

@@ -58,8 +58,9 @@ class Webhook:
     kind = "webhook"
     description = "A signed HTTP POST of the whole event as JSON (Standard Webhooks)."
     required_fields: tuple[str, ...] = ("url", "secret")
-    secret_fields: tuple[str, ...] = ("secret",)
-    secrets_bound_to: tuple[str, ...] = ()  # it signs and is never sent
+    secret_fields: tuple[str, ...] = ("secret", "password")
+    # The password is sent there; the secret signs and is never sent.
+    secrets_bound_to: Mapping[str, tuple[str, ...]] = {"password": ("url", "username")}
     action_params: tuple[str, ...] = ("body", "headers")
 
     def __init__(self, door: HttpDoor) -> None:
@@ -82,6 +83,8 @@ class Webhook:
             (host or "").encode("idna")
         except (ValueError, httpx.InvalidURL) as error:
             return f"is not a URL: {error}"
+        if parts.scheme not in ("http", "https"):
+            return "is neither http nor https"
         if not host:
             return "has no host"
         if NUMERIC_HOST.fullmatch(host) and not _is_address(host):
@@ -108,7 +111,7 @@ class Webhook:
     async def send(self, message: Message, connection: Mapping[str, Any]) -> Outcome:
         """Post once and judge the answer."""
         body = _body(message)
-        headers = _headers(message, connection["secret"], body)
+        headers = _headers(message, connection["secret"], body) | _credentials(connection)
         try:
             answer = await self._door.post(connection["url"], headers, body)
         except BlockedAddress as error:
@@ -159,6 +162,13 @@ def _headers(message: Message, secret: str, body: bytes) -> dict[str, str]:
         "webhook-timestamp": str(seconds),
         "webhook-signature": signature(secret, message.delivery_id, seconds, body),
     }
+
+
+def _credentials(connection: Mapping[str, Any]) -> dict[str, str]:
+    if not connection.get("username"):
+        return {}
+    pair = f"{connection['username']}:{connection.get('password', '')}"
+    return {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
 def _is_json(body: bytes) -> bool:

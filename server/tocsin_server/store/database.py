@@ -51,6 +51,10 @@ class StoreError(Exception):
     """The store cannot be opened as it has to be; the message says what to do."""
 
 
+class StoreGone(Exception):
+    """The file of an open store was taken away: what is written now would be on no disk after the end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """An open store. `lock` is held as long as the process lives: a second server is refused."""
@@ -202,6 +206,23 @@ def file_system_of(folder: Path, mounts: Path) -> str:
         if folder.is_relative_to(place) and len(place) >= len(found[0]):
             found = (place, kind)
     return found[1]
+
+
+class StoreFile:
+    """The file of an open store, as long as it lies where it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened = os.stat(path)
+
+    def require(self) -> None:
+        """Look whether the file is still there. Raises StoreGone."""
+        try:
+            found = os.stat(self._path)
+        except OSError as error:
+            raise StoreGone(f"{self._path} is gone: {error.strerror}") from error
+        if not os.path.samestat(found, self._opened):
+            raise StoreGone(f"{self._path} is another file than the one that was opened")
 
 
 class LogFile:

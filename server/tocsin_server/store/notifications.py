@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any, TypeVar
 
 import structlog
 
+from tocsin_server.domain.config_webhooks import OWNER, PREFIX
 from tocsin_server.domain.errors import Reason, TocsinError, not_found
 from tocsin_server.domain.health import HealthState
 from tocsin_server.domain.notifications import CONFIGURATIONS_MAX, EndpointConfiguration, renewed
@@ -151,10 +152,17 @@ class Notifications:
         ).fetchone()
         if count >= CONFIGURATIONS_MAX:
             raise TocsinError(Reason.LIMIT_REACHED, f"an account has at most {CONFIGURATIONS_MAX} configurations")
+        new = self._insert(transaction, draft, transaction.runtime.new_id())
+        request_keys.remember(transaction, new.account, CREATE_METHOD, request_id, digest, new.id)
+        return new
+
+    def _insert(
+        self, transaction: Transaction, draft: EndpointConfiguration, configuration_id: str
+    ) -> EndpointConfiguration:
         now = transaction.log.created_at
         new = replace(
             draft,
-            id=transaction.runtime.new_id(),
+            id=configuration_id,
             selectors=renewed((), draft.selectors, transaction.head),
             version=1,
             created_at=now,
@@ -166,7 +174,6 @@ class Notifications:
             (new.account, new.id, new.kind, new.name, new.description, new.enabled, self._codec.sealed(new),
              _selectors_json(new), new.options.stored(), new.version, now, now),
         )  # fmt: skip
-        request_keys.remember(transaction, new.account, CREATE_METHOD, request_id, digest, new.id)
         raise_generation(transaction)
         return new
 
@@ -205,44 +212,66 @@ class Notifications:
 
         def unit(transaction: Transaction) -> EndpointConfiguration:
             old = self._get(transaction.connection, account, configuration_id)
-            wanted = change(old)
-            new = replace(
-                wanted,
-                selectors=renewed(old.selectors, wanted.selectors, transaction.head),
-                version=old.version + 1,
-                updated_at=transaction.log.created_at,
-            )
-            transaction.connection.execute(
-                "UPDATE endpoint_configurations SET name = ?, description = ?, enabled = ?, connection = ?,"
-                " selectors = ?, options = ?, version = ?, updated_at = ? WHERE account = ? AND id = ?",
-                (new.name, new.description, new.enabled, self._codec.sealed(new), _selectors_json(new),
-                 new.options.stored(), new.version, new.updated_at, account, configuration_id),
-            )  # fmt: skip
-            if new.connection != old.connection and new.health.state is HealthState.FAILING:
-                # Perhaps it is repaired: the next delivery finds out.
-                probed = replace(new.health, until=transaction.log.created_at)
-                endpoint_health.put(transaction.connection, account, configuration_id, probed)
-            if old.enabled and not new.enabled:
-                holds.pause(transaction, configuration=(account, configuration_id))
-            elif new.enabled and not old.enabled and _switches(transaction.connection).get(new.kind, True):
-                holds.resume(transaction, self.paused_max_age_us, configuration=(account, configuration_id))
-            raise_generation(transaction)
-            return new
+            return self._change(transaction, old, change(old))
 
         return await self._write(unit)
 
+    def _change(
+        self, transaction: Transaction, old: EndpointConfiguration, wanted: EndpointConfiguration
+    ) -> EndpointConfiguration:
+        new = replace(
+            wanted,
+            selectors=renewed(old.selectors, wanted.selectors, transaction.head),
+            version=old.version + 1,
+            updated_at=transaction.log.created_at,
+        )
+        transaction.connection.execute(
+            "UPDATE endpoint_configurations SET name = ?, description = ?, enabled = ?, connection = ?,"
+            " selectors = ?, options = ?, version = ?, updated_at = ? WHERE account = ? AND id = ?",
+            (new.name, new.description, new.enabled, self._codec.sealed(new), _selectors_json(new),
+             new.options.stored(), new.version, new.updated_at, old.account, old.id),
+        )  # fmt: skip
+        place = (old.account, old.id)
+        if new.connection != old.connection and old.health.state is HealthState.FAILING:
+            # Perhaps it is repaired: the next delivery finds out.
+            endpoint_health.put(transaction.connection, *place, replace(old.health, until=new.updated_at))
+        if old.enabled and not new.enabled:
+            holds.pause(transaction, configuration=place)
+        elif new.enabled and not old.enabled and _switches(transaction.connection).get(new.kind, True):
+            holds.resume(transaction, self.paused_max_age_us, configuration=place)
+        raise_generation(transaction)
+        return new
+
     async def delete(self, account: str, configuration_id: str) -> None:
         """Delete a configuration and cancel what waits for it."""
+        await self._write(lambda tx: self._delete(tx, account, configuration_id))
+
+    def _delete(self, transaction: Transaction, account: str, configuration_id: str) -> None:
+        self._get(transaction.connection, account, configuration_id)
+        transaction.connection.execute(
+            "DELETE FROM endpoint_configurations WHERE account = ? AND id = ?",
+            (account, configuration_id),
+        )
+        endpoint_health.forget(transaction.connection, account, configuration_id)
+        holds.cancel(transaction, account, configuration_id, "DELETED")
+        raise_generation(transaction)
+
+    async def configure(self, wanted: Sequence[EndpointConfiguration]) -> None:
+        """Make the webhooks of the settings what the settings say; called once, at start."""
 
         def unit(transaction: Transaction) -> None:
-            self._get(transaction.connection, account, configuration_id)
-            transaction.connection.execute(
-                "DELETE FROM endpoint_configurations WHERE account = ? AND id = ?",
-                (account, configuration_id),
-            )
-            endpoint_health.forget(transaction.connection, account, configuration_id)
-            holds.cancel(transaction, account, configuration_id, "DELETED")
-            raise_generation(transaction)
+            rows = transaction.connection.execute(
+                f"{SELECT} WHERE c.account = ? AND c.id GLOB '{PREFIX}*'", (OWNER,)
+            ).fetchall()
+            known = {old.id: old for old in map(self._codec.read, rows)}
+            for gone in known.keys() - {new.id for new in wanted}:
+                self._delete(transaction, OWNER, gone)
+            for new in wanted:
+                old = known.get(new.id)
+                if old is None:
+                    self._insert(transaction, new, new.id)
+                elif _said(old) != _said(new):
+                    self._change(transaction, old, replace(new, created_at=old.created_at))
 
         await self._write(unit)
 
@@ -264,6 +293,12 @@ class Notifications:
             return generation, [c for row in rows if (c := self._readable(row)) is not None], _switches(connection)
 
         return await self._read(read)
+
+
+def _said(configuration: EndpointConfiguration) -> tuple[object, ...]:
+    """Give what the settings say of a configuration."""
+    criteria = [selector.criteria() for selector in configuration.selectors]
+    return configuration.enabled, dict(configuration.connection), criteria
 
 
 def _switches(connection: sqlite3.Connection) -> dict[str, bool]:

@@ -98,8 +98,8 @@ def micros_of(timestamp: Timestamp) -> int:
     return timestamp.seconds * SECOND_US + timestamp.nanos // 1000
 
 
-def own_draft(event: OwnEvent, event_id: str, now: int) -> Draft:
-    """Make the draft of an event that tocsin itself writes."""
+def own_draft(event: OwnEvent, event_id: str, now: int, host: str = "") -> Draft:
+    """Make the draft of an event that tocsin itself writes, on a host."""
     message = pb.Event(
         id=event_id,
         account=event.account,
@@ -107,7 +107,7 @@ def own_draft(event: OwnEvent, event_id: str, now: int) -> Draft:
         level=pb.Level.ValueType(int(event.level)),
         message=event.message,
         resource=pb.EventResource(type=event.resource_type, id=event.resource_id),
-        source=pb.EventSource(service=OWN_SERVICE),
+        source=pb.EventSource(service=OWN_SERVICE, host=host),
         labels=event.labels,
         timestamp=Timestamp(seconds=now // SECOND_US, nanos=now % SECOND_US * 1000),
     )
@@ -121,7 +121,7 @@ def own_draft(event: OwnEvent, event_id: str, now: int) -> Draft:
         resource_id=event.resource_id,
         user_id="",
         service=OWN_SERVICE,
-        host="",
+        host=host,
         labels=dict(event.labels),
         timestamp=now,
     )

@@ -22,7 +22,7 @@ from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Append, Appended, OwnEvent, Stored
 from tocsin_server.domain.ports import Runtime
 from tocsin_server.store import appending, wire
-from tocsin_server.store.database import LogFile, Store
+from tocsin_server.store.database import LogFile, Store, StoreFile, StoreGone
 
 T = TypeVar("T")
 GROUP_EVENTS_MAX = 1000  # one transaction stays short
@@ -60,8 +60,8 @@ class Transaction:
 
     def append(self, events: Sequence[OwnEvent]) -> list[int]:
         """Append events of tocsin's own and give their positions."""
-        now = self.log.created_at
-        return self.log.store([wire.own_draft(event, self.runtime.new_id(), now) for event in events])
+        now, runtime = self.log.created_at, self.runtime
+        return self.log.store([wire.own_draft(event, runtime.new_id(), now, runtime.host) for event in events])
 
 
 Unit = Callable[[Transaction], T]
@@ -103,10 +103,11 @@ class Writer:
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="writer", daemon=True)
         self._connection: sqlite3.Connection
-        self._log_file = LogFile(store.path)
+        self._file, self._log_file = StoreFile(store.path), LogFile(store.path)
         self._last_group = 1
         self._last_commit_s = 0.0
         self.fatal: Callable[[BaseException], None] = lambda error: None
+        self.full: Callable[[], None] = lambda: None  # told on the writer's thread when there is no room on the disk
         self.after_commit: Callable[[], None] = lambda: None  # told after each COMMIT, on the writer's thread
 
     def start(self) -> None:
@@ -194,6 +195,8 @@ class Writer:
             log = self._commit(group)
         except BaseException as error:
             failure = storage_failure(error)
+            if isinstance(failure, TocsinError) and failure.reason is Reason.STORAGE_FULL:
+                self.full()
             for work in group:
                 work.error = failure
             if is_io_fault(error) or not isinstance(error, Exception):
@@ -221,6 +224,7 @@ class Writer:
         try:
             log = self._run_group(connection, group)
             self._moment("rows written")
+            self._file.require()
             began = self._runtime.monotonic()
             connection.execute("COMMIT")
         except BaseException:
@@ -287,12 +291,14 @@ def _events(work: _Work) -> int:
 
 def is_io_fault(error: BaseException) -> bool:
     """Tell whether the disk could not be read, written or synced: what is in memory cannot be trusted then."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
+    return isinstance(error, StoreGone) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
 
 
 def is_storage_fault(error: BaseException) -> bool:
     """Tell whether an exception is the disk's fault: then the whole transaction is in doubt, not one unit."""
     # The lower byte is the primary code; a mistake in a statement (SQLITE_ERROR) is the unit's own fault.
+    if isinstance(error, StoreGone):
+        return True
     return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DISK_FAULTS
 
 

@@ -97,6 +97,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: too many tests of the account are under way."""
     ERROR_REASON_SILENCE_ENDED: _ErrorReason.ValueType  # 33
     """FAILED_PRECONDITION: the silence has ended and does not change any more."""
+    ERROR_REASON_READ_ONLY: _ErrorReason.ValueType  # 34
+    """FAILED_PRECONDITION: the object is defined by the server's settings and is changed there."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -173,6 +175,8 @@ ERROR_REASON_TOO_MANY_TESTS: ErrorReason.ValueType  # 32
 """RESOURCE_EXHAUSTED: too many tests of the account are under way."""
 ERROR_REASON_SILENCE_ENDED: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: the silence has ended and does not change any more."""
+ERROR_REASON_READ_ONLY: ErrorReason.ValueType  # 34
+"""FAILED_PRECONDITION: the object is defined by the server's settings and is changed there."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

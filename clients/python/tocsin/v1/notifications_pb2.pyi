@@ -413,21 +413,29 @@ class WebhookConnection(_message.Message):
 
     URL_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Where to post: http or https, no user-info. Addresses that are not public are refused, unless
     the server's `egress.allow` names their network.
     """
     secret: _builtins.str
     """Key of the signature: `whsec_` and the base64 of 24 to 64 bytes. Write-only."""
+    username: _builtins.str
+    """User for basic authentication; empty: none."""
+    password: _builtins.str
+    """Password for basic authentication. Write-only."""
     def __init__(
         self,
         *,
         url: _builtins.str = ...,
         secret: _builtins.str = ...,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "secret", b"secret", "url", b"url", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -710,7 +718,9 @@ class EndpointConfiguration(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Made by the server: 32 hex digits."""
+    """Made by the server: 32 hex digits. `config:event_update` and `config:general` are the webhooks that the
+    server's settings define, of the account `admin` and read-only.
+    """
     account: _builtins.str
     """The account that owns it."""
     kind: _builtins.str

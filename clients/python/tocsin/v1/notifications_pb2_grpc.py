@@ -208,14 +208,15 @@ class NotificationsServicer(object):
 
     def UpdateEndpointConfiguration(self, request, context):
         """Changes an endpoint configuration. A selector that is new applies to events appended after the
-        change. Reasons: NOT_FOUND, INVALID_FIELD, PERMISSION_DENIED (scope `global`).
+        change. Reasons: NOT_FOUND, INVALID_FIELD, READ_ONLY (of the settings), PERMISSION_DENIED (scope `global`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteEndpointConfiguration(self, request, context):
-        """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND.
+        """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND, READ_ONLY (of
+        the settings).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

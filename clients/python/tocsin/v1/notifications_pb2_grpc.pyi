@@ -57,10 +57,12 @@ class NotificationsStub:
     """
     UpdateEndpointConfiguration: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.UpdateEndpointConfigurationRequest, _notifications_pb2.UpdateEndpointConfigurationResponse]
     """Changes an endpoint configuration. A selector that is new applies to events appended after the
-    change. Reasons: NOT_FOUND, INVALID_FIELD, PERMISSION_DENIED (scope `global`).
+    change. Reasons: NOT_FOUND, INVALID_FIELD, READ_ONLY (of the settings), PERMISSION_DENIED (scope `global`).
     """
     DeleteEndpointConfiguration: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.DeleteEndpointConfigurationRequest, _notifications_pb2.DeleteEndpointConfigurationResponse]
-    """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
+    """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND, READ_ONLY (of
+    the settings).
+    """
     ListSelectorPresets: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ListSelectorPresetsRequest, _notifications_pb2.ListSelectorPresetsResponse]
     """Lists the quick selections: selectors that are asked for again and again. It has no pages: they are few."""
     ExplainEvent: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ExplainEventRequest, _notifications_pb2.ExplainEventResponse]
@@ -147,10 +149,12 @@ class NotificationsAsyncStub(NotificationsStub):
     """
     UpdateEndpointConfiguration: _aio.UnaryUnaryMultiCallable[_notifications_pb2.UpdateEndpointConfigurationRequest, _notifications_pb2.UpdateEndpointConfigurationResponse]  # type: ignore[assignment]
     """Changes an endpoint configuration. A selector that is new applies to events appended after the
-    change. Reasons: NOT_FOUND, INVALID_FIELD, PERMISSION_DENIED (scope `global`).
+    change. Reasons: NOT_FOUND, INVALID_FIELD, READ_ONLY (of the settings), PERMISSION_DENIED (scope `global`).
     """
     DeleteEndpointConfiguration: _aio.UnaryUnaryMultiCallable[_notifications_pb2.DeleteEndpointConfigurationRequest, _notifications_pb2.DeleteEndpointConfigurationResponse]  # type: ignore[assignment]
-    """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
+    """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND, READ_ONLY (of
+    the settings).
+    """
     ListSelectorPresets: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ListSelectorPresetsRequest, _notifications_pb2.ListSelectorPresetsResponse]  # type: ignore[assignment]
     """Lists the quick selections: selectors that are asked for again and again. It has no pages: they are few."""
     ExplainEvent: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ExplainEventRequest, _notifications_pb2.ExplainEventResponse]  # type: ignore[assignment]
@@ -276,7 +280,7 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_notifications_pb2.UpdateEndpointConfigurationResponse, _abc.Awaitable[_notifications_pb2.UpdateEndpointConfigurationResponse]]:
         """Changes an endpoint configuration. A selector that is new applies to events appended after the
-        change. Reasons: NOT_FOUND, INVALID_FIELD, PERMISSION_DENIED (scope `global`).
+        change. Reasons: NOT_FOUND, INVALID_FIELD, READ_ONLY (of the settings), PERMISSION_DENIED (scope `global`).
         """
 
     @_abc_1.abstractmethod
@@ -285,7 +289,9 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
         request: _notifications_pb2.DeleteEndpointConfigurationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_notifications_pb2.DeleteEndpointConfigurationResponse, _abc.Awaitable[_notifications_pb2.DeleteEndpointConfigurationResponse]]:
-        """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND."""
+        """Deletes an endpoint configuration; its waiting deliveries are cancelled. Reasons: NOT_FOUND, READ_ONLY (of
+        the settings).
+        """
 
     @_abc_1.abstractmethod
     def ListSelectorPresets(
