@@ -13,7 +13,7 @@ GO_PACKAGE := Mtocsin/v1/annotations.proto=tocsin.test/polyglot/tocsinv1$(comma)
 PIP := -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools polyglot polyglot-node polyglot-go generate verify lint format types test faults faults-short demo examples run bench bench-full build ci clean
+.PHONY: help setup tools shells polyglot polyglot-node polyglot-go generate verify lint format types test faults faults-short demo examples run bench bench-full build ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,10 +32,20 @@ $(CODEGEN)/.installed: constraints-codegen.txt
 	@$(CODEGEN)/bin/python $(PIP) install -r constraints-codegen.txt
 	@touch $@
 
-tools: ## install grpcurl into .tools/, where Go is (tests use it)
+tools: shells ## install grpcurl into .tools/, where Go is, and the shells of the completion (tests use them)
 	@if command -v go >/dev/null; then \
 	  test -x .tools/grpcurl || GOBIN="$(CURDIR)/.tools" GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3; \
 	else echo "grpcurl: Go is not there, tests fall back to buf curl"; fi
+
+# The shells that the command line completes in. Where they cannot be had their tests say that they were skipped.
+shells:
+	@missing=$$(for shell in zsh fish; do command -v $$shell >/dev/null || echo $$shell; done); \
+	if [ -z "$$missing" ]; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  echo "Installing" $$missing; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; } >/dev/null 2>&1 \
+	    || echo "shells: apt-get could not install" $$missing", their completion is not tested"; \
+	else echo "shells:" $$missing "not there, their completion is not tested"; fi
 
 # What the clients in Node and Go of tests/polyglot need. A language that is not there is left out, and its
 # test says that it was skipped.

@@ -57,7 +57,7 @@ def main() -> None:
         for number, (name, part) in enumerate(chosen.items(), 1):
             print(f"{time.monotonic() - began:4.0f} s  {number}/{len(chosen)}  {part.text} ...", flush=True)
             figures += part.measure(Path(folder) / name)
-    publish(figures)
+    publish(figures, whole=not arguments.only)
     print(f"took {time.monotonic() - began:.0f} s")
 
 

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -58,9 +59,16 @@ def ratio(
     return figure(name, statistics.median(shares), "ratio", target, better, cpu_us or None)
 
 
-def publish(figures: Sequence[Figure]) -> None:
-    """Write the figures to results.json and print them."""
-    RESULTS.write_text(json.dumps([asdict(f) for f in figures], indent=2) + "\n", encoding="utf-8")
+def merged(before: Sequence[dict[str, Any]], figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """Put figures in the place of those of the same name; the others stay, new ones come at the end."""
+    rows = {row["name"]: row for row in before}
+    return list((rows | {f.name: asdict(f) for f in figures}).values())
+
+
+def publish(figures: Sequence[Figure], *, whole: bool = True, results: Path = RESULTS) -> None:
+    """Write the figures to results.json and print them. Those of some parts only replace their own rows."""
+    before = [] if whole or not results.exists() else json.loads(results.read_text(encoding="utf-8"))
+    results.write_text(json.dumps(merged(before, figures), indent=2) + "\n", encoding="utf-8")
     table = Table(title="tocsin bench", width=WIDTH)
     for heading in ("figure", "value", "unit", "target", "reached", "CPU us", "load"):
         table.add_column(heading, justify="left" if heading in ("figure", "unit") else "right")

@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
+from tocsin_server.domain.built_in_types import BUILT_IN
 
 from tests.support.receivers import SECRET, Mailbox, WebhookReceiver
 from tests.support.servers import Api, refused, serving
@@ -201,7 +202,9 @@ async def test_a_test_message_answers_the_real_attempt(api: Api, hook: WebhookRe
     configuration = await created(api, webhook(hook.url))
     stored = await api.notifications.TestEndpointConfiguration(pb.TestEndpointConfigurationRequest(id=configuration.id))
     assert stored.delivered
-    assert hook.posted[0].verified()["type"] == "system.notifications.test"
+    tested = hook.posted[0].verified()
+    (entry,) = [entry for entry in BUILT_IN if entry.type == tested["type"]]
+    assert (tested["type"], tested["data"]) == ("system.notifications.test", entry.example)
     assert hook.posted[0].id == stored.delivery_id
     (delivery,) = await settled(api)
     assert delivery.WhichOneof("subject") == "test"

@@ -150,7 +150,8 @@ EXHAUSTION_EXAMPLE = {
 
 NOTIFICATIONS = (
     EventType(
-        "system.notifications.test", "", "Tests an endpoint configuration or a source.", "", Level.INFO
+        "system.notifications.test", "", "Tests an endpoint configuration or a source.", "", Level.INFO,
+        _fields({"test": {"type": "boolean"}}, "test"), example={"test": True},
     ),
     EventType(
         "system.notifications.endpoint_failing", "",

@@ -52,6 +52,23 @@ LEVEL_FRAMES = {
     for level, field in ((level, wire_text(LEVEL_TAG, word)) for level, word in LEVEL_WORDS.items())
 }
 _PLACE = re.compile(r"<input>:(\d+):(\d+): (.+)")
+_COMPLAINTS = tuple(
+    (re.compile(theirs, re.DOTALL), ours)
+    for theirs, ours in (
+        (r"Syntax error: (?:mismatched|extraneous) input ('.*') expecting .*", r"unexpected \1"),
+        (r"Syntax error: no viable alternative at input ('.*')", r"unexpected \1"),
+        (r"Syntax error: missing ('.+') at ('.*')", r"\1 is missing before \2"),
+        (r"Syntax error: token recognition error at: '[\"'].*", r"the text that begins here has no end"),
+        (r"Syntax error: token recognition error at: '= '", r"unexpected '=': equality is =="),
+        (r"Syntax error: token recognition error at: ('.+?)\s*'?", r"unexpected \1'"),
+        (r"Syntax error: token recognition error.*", r"unexpected character"),
+        (r"Syntax error: (.*)", r"\1"),
+        (r"(undeclared reference to '.*') \(in container ''\)", r"\1"),
+        (r"(undefined field '.*') not found in struct 'tocsin\.(\w+)'", r"\1: \2 has none of that name"),
+        (r"found no matching overload for '_?([^_']+|\w+?)_?' applied to '(.*)'", r"'\1' is not there for \2"),
+        (r"found no matching overload for '(.*)' applied to '(.*)'", r"'\1' is not there for \2"),
+    )
+)
 _STATUS = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
 
 
@@ -101,7 +118,15 @@ def _explained(text: str) -> str:
     if found is None:
         return _STATUS.sub("", text.splitlines()[0])[:300]
     line, column, what = found.groups()
-    return f"line {line}, column {column}: {what}"[:300]
+    return f"line {line}, column {column}: {_in_our_words(what)}"[:300]
+
+
+def _in_our_words(what: str) -> str:
+    """Say a complaint of the parser or the checker without the parser's names and lists of tokens."""
+    for theirs, ours in _COMPLAINTS:
+        if found := theirs.fullmatch(what):
+            return found.expand(ours).replace("unexpected '<EOF>'", "unexpected end").replace("'<EOF>'", "the end")
+    return what
 
 
 def _fields(message: DescriptorProto, names: dict[str, int], kind: FieldDescriptorProto.Type.ValueType) -> None:
