@@ -39,6 +39,7 @@ STATUS: Mapping[Reason, grpc.StatusCode] = {
     Reason.DELIVERY_STATE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.SILENCE_ENDED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.READ_ONLY: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.RENDER_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.SERVER_STARTING: grpc.StatusCode.UNAVAILABLE,
     Reason.POSITION_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
     Reason.POSITION_AHEAD: grpc.StatusCode.OUT_OF_RANGE,

@@ -99,6 +99,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the silence has ended and does not change any more."""
     ERROR_REASON_READ_ONLY: _ErrorReason.ValueType  # 34
     """FAILED_PRECONDITION: the object is defined by the server's settings and is changed there."""
+    ERROR_REASON_RENDER_FAILED: _ErrorReason.ValueType  # 35
+    """FAILED_PRECONDITION: a message cannot be made with these templates of this event."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -177,6 +179,8 @@ ERROR_REASON_SILENCE_ENDED: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: the silence has ended and does not change any more."""
 ERROR_REASON_READ_ONLY: ErrorReason.ValueType  # 34
 """FAILED_PRECONDITION: the object is defined by the server's settings and is changed there."""
+ERROR_REASON_RENDER_FAILED: ErrorReason.ValueType  # 35
+"""FAILED_PRECONDITION: a message cannot be made with these templates of this event."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
