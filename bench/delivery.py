@@ -16,7 +16,7 @@ from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub
-from tocsin_server.endpoints.webhook import event_data
+from tocsin_server.endpoints.payloads import event_data
 from tocsin_server.store import wire
 
 from bench.events import sample_event
@@ -31,9 +31,11 @@ BURST = 2000  # events of one round of throughput
 EVENTS = 600
 RATE = 200.0  # events per second, open loop
 IN_FLIGHT = 64
+WARM = 100  # events before the measurement: the first one brings the libraries in
 BATCH = 1000
 CONFIGURATIONS = 1000  # every second of them dead
 BACKLOG_EACH = 10  # deliveries that wait for each of the dead when the measurement begins
+DEAD_FOR_S = 40.0  # until the measurement begins: what is asked of those that have just died is over
 BACKLOG = 100_000
 NOWHERE = "http://127.0.0.1:9/"
 DELAYED_COMMIT_S = 0.002
@@ -144,6 +146,7 @@ def _half_dead(address: str, url: str) -> int:
     calls.append([f"user.c{number}" for number in dead] * BACKLOG_EACH)
     calls.routed(len(dead) * BACKLOG_EACH)
     calls.close()
+    time.sleep(DEAD_FOR_S)
     return len(dead)
 
 
@@ -151,6 +154,9 @@ def _late(
     name: str, server: ServerProcess, sink: Sink, types: Sequence[str], floor_s: float, target: float
 ) -> list[Figure]:
     """Append at a steady rate; compare the arrivals with the acknowledgements, one commit and one POST."""
+    sink.clear()
+    Server(server.address).append([types[0]] * WARM)
+    sink.count(WARM)
     sink.clear()
     before = server.cpu_s()
     sent, acknowledged = asyncio.run(_paced(server.address, types))

@@ -15,7 +15,7 @@ from typing import Any
 
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
-from tocsin_server.endpoints.webhook import signature
+from tocsin_server.endpoints.signatures import signature
 
 from bench.children import Answer, Child
 

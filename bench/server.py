@@ -20,7 +20,7 @@ class ServerProcess:
     def __init__(self, data: Path, module: str = "tocsin_server") -> None:
         command = [sys.executable, "-m", module, "serve", "--dev", "--port", "0", "--data", str(data)]
         self._process = subprocess.Popen(
-            [*command, "--log-level", "warning"],
+            [*command, "--log-level", "error"],
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",

@@ -185,7 +185,7 @@ class App:
             ConsumersService(parts.consumers, parts.log, tokens, self.log_id, digest_key),
             EventLookupService(parts.log),
             EventTypeService(catalogue, registered, tokens),
-            NotificationsService(configurations, dispatcher, kinds, tokens, digest_key),
+            NotificationsService(configurations, dispatcher, kinds, tokens, digest_key, self.runtime),
             DeliveryService(parts.deliveries, configurations, tokens),
             ExplanationService(parts.log, configurations, parts.deliveries, drafts, silences, tokens, self.runtime),
             SilenceService(silences, tokens, digest_key, self.runtime),

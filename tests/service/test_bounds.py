@@ -60,6 +60,7 @@ def test_every_stated_bound_has_a_case(method: MethodDescriptor) -> None:
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_a_broken_bound_is_refused_by_its_path_and_nothing_is_stored(running: Api, case: Case) -> None:
+    """A38: the four criteria of a selector among them."""
     request = request_of(case.method)
     case.apply(request)
     before = contents(running.app.data / "tocsin.db")

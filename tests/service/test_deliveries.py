@@ -85,6 +85,7 @@ async def watching_deliveries(api: Api, metadata: Any = (), **query: Any) -> Asy
 
 
 async def test_deliveries_are_found_by_how_they_failed(api: Api, hook: WebhookReceiver) -> None:
+    """A34: four configurations of one kind."""
     answers = {"/a": 422, "/b": 503, "/c": 200}
     hook.answer = lambda posted: answers[posted.path]
     made = {path: await created(api, webhook(hook.url.replace("/hook", path))) for path in answers}

@@ -303,6 +303,7 @@ async def test_a_kind_that_is_switched_off_is_not_tested_either(api: Api, hook: 
 
 
 async def test_options_are_kept_changed_and_judged(api: Api) -> None:
+    """A03."""
     wanted = webhook("http://127.0.0.1:9/")
     wanted.options.CopyFrom(pb.DeliveryOptions(retry_schedule=[1, 2], rate=pb.Rate(per_second=0.5)))
     made = await created(api, wanted)

@@ -6,7 +6,7 @@ import pytest
 from tocsin_server.domain.built_in_types import BUILT_IN
 from tocsin_server.domain.event_types import Catalogue, EventType, PayloadCheck, violations
 from tocsin_server.domain.execution import EVENT_TYPE_PREFIX, RESOURCE_TYPE, TransitionKind
-from tocsin_server.endpoints.webhook import TEST_TYPE
+from tocsin_server.endpoints.payloads import TEST_TYPE
 
 
 @pytest.mark.parametrize("entry", BUILT_IN, ids=lambda entry: f"{entry.type} {entry.subtype}")

@@ -17,6 +17,7 @@ from tocsin.v1 import notifications_pb2 as pb
 
 from tocsin_server.api import delivery_options
 from tocsin_server.api.auth import Caller
+from tocsin_server.api.bounds import is_map
 from tocsin_server.api.event_filters import check_where
 from tocsin_server.api.redaction import mask
 from tocsin_server.api.timestamps import timestamp
@@ -96,6 +97,7 @@ def changed(
     sent: pb.EndpointConfiguration,
     paths: Sequence[str],
     kinds: Mapping[str, EndpointKind],
+    now: int,
 ) -> EndpointConfiguration:
     """Give the configuration after an update of the fields that the mask names; none names all."""
     kind = sent.WhichOneof("connection")
@@ -123,7 +125,8 @@ def changed(
         changes["options"] = delivery_options.read(sent.options)
     if kind is not None and kind in wanted:
         new = replace(old, connection=_fields(getattr(sent, kind)))
-        changes["connection"] = with_kept_secrets(new, old, kinds).connection
+        kept_connection = with_kept_secrets(new, old, kinds).connection
+        changes["connection"] = kinds[kind].succeed(old.connection, kept_connection, now)
     return replace(old, **changes)
 
 
@@ -159,10 +162,15 @@ def selector_message(selector: Selector) -> pb.Selector:
 def _fields(connection: Message) -> dict[str, Any]:
     """Give a connection's fields as plain data; enum words are bare: STARTTLS."""
     found: dict[str, Any] = {}
+    field: Any
     for field in connection.DESCRIPTOR.fields:
         value = getattr(connection, field.name)
-        if field.is_repeated:
+        if is_map(field):
+            found[field.name] = {key: value[key] for key in value}
+        elif field.is_repeated:
             found[field.name] = list(value)
+        elif field.message_type is not None:  # a duration; times are the server's own
+            found[field.name] = value.ToMicroseconds() if connection.HasField(field.name) else None
         elif field.type == FieldDescriptor.TYPE_ENUM:
             found[field.name] = _bare(field, value) if value else ""
         else:
@@ -178,14 +186,19 @@ def _bare(field: Any, number: int) -> str:
 
 def _fill(message: Message, connection: Mapping[str, Any]) -> None:
     message.SetInParent()
+    field: Any
     for field in message.DESCRIPTOR.fields:
         value = connection.get(field.name)
-        if not value:
+        if field.message_type is not None and not field.is_repeated:
+            if value is not None:
+                getattr(message, field.name).FromMicroseconds(value)
+        elif not value:
             continue
-        if field.is_repeated:
+        elif is_map(field):
+            getattr(message, field.name).update(value)
+        elif field.is_repeated:
             getattr(message, field.name).extend(value)
         elif field.type == FieldDescriptor.TYPE_ENUM:
-            assert field.enum_type is not None
             prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
             setattr(message, field.name, field.enum_type.values_by_name[prefix + value].number)
         else:

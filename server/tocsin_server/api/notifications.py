@@ -15,7 +15,7 @@ from tocsin_server.api.server import Service
 from tocsin_server.domain.config_webhooks import is_configured
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field, not_found
 from tocsin_server.domain.notifications import EndpointConfiguration
-from tocsin_server.domain.ports import EndpointKind, NotificationStore, Tester
+from tocsin_server.domain.ports import EndpointKind, NotificationStore, Runtime, Tester
 
 
 class NotificationsService(Service):
@@ -30,7 +30,9 @@ class NotificationsService(Service):
         kinds: Mapping[str, EndpointKind],
         tokens: PageTokens,
         digest_key: bytes,
+        runtime: Runtime,
     ) -> None:
+        self._now = runtime.now
         self._store = store
         self._tester = tester
         self._kinds = kinds
@@ -119,7 +121,7 @@ class NotificationsService(Service):
 
         def change(old: EndpointConfiguration) -> EndpointConfiguration:
             _refuse_configured(old.id)
-            new = configurations.changed(old, sent, request.update_mask.paths, self._kinds)
+            new = configurations.changed(old, sent, request.update_mask.paths, self._kinds, self._now())
             configurations.judge(new, self._kinds, caller)
             return new
 

@@ -160,6 +160,10 @@ class EndpointKind(Protocol):
         """Judge the params of an alert's action; paths are relative to the params."""
         ...
 
+    def succeed(self, old: Mapping[str, Any], new: Mapping[str, Any], now: int) -> Mapping[str, Any]:
+        """Complete a changed connection with what goes on from the old one: an old key that still signs."""
+        ...
+
     async def send(self, message: Message, connection: Mapping[str, Any]) -> Outcome:
         """Send one message once and judge the answer; never raises but on cancellation."""
         ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import aiohttp
@@ -20,7 +21,7 @@ from httpx_aiohttp import AiohttpTransport
 from tocsin_server.domain.notifications import EXCERPT_BYTES_MAX
 from tocsin_server.endpoints.addresses import BlockedAddress, Egress
 from tocsin_server.endpoints.faults import class_of
-from tocsin_server.endpoints.http import Answer, NoAnswer
+from tocsin_server.endpoints.http import Answer, NoAnswer, trust
 
 CONNECT_DEADLINE_S = 10.0
 BODY_DEADLINE_S = 2.0  # for the beginning of a body, which decides nothing
@@ -28,6 +29,7 @@ BODY_BYTES_MAX = 64 * 1024  # an answer is read so far, for its verdict; the res
 URLS_MAX = 10_000
 CONNECTIONS_MAX = 256
 CONNECTIONS_PER_HOST = 64
+TRANSPORTS_MAX = 64  # with certificates of their own
 
 
 class _VettedResolver(AbstractResolver):
@@ -62,33 +64,45 @@ class Carrier:
     def __init__(self, egress: Egress, deadline_s: float) -> None:
         self._egress = egress
         self._deadline_s = deadline_s
-        self._transport: AiohttpTransport | None = None
+        self._transports: OrderedDict[str, AiohttpTransport] = OrderedDict()  # by the certificates that they trust
         self._urls: dict[str, httpx.URL] = {}
 
-    def _open(self) -> AiohttpTransport:
-        if self._transport is None:
-            connector = aiohttp.TCPConnector(
-                resolver=_VettedResolver(self._egress),
-                limit=CONNECTIONS_MAX,
-                limit_per_host=CONNECTIONS_PER_HOST,
-                ttl_dns_cache=10,
-            )
-            session = aiohttp.ClientSession(
-                connector=connector,
-                trust_env=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-            self._transport = AiohttpTransport(client=session, trust_env=False)
-        return self._transport
+    def _open(self, ca: str) -> AiohttpTransport:
+        found = self._transports.get(ca)
+        if found is None:
+            found = self._transports[ca] = self._new(ca)
+        self._transports.move_to_end(ca)
+        return found
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def _new(self, ca: str) -> AiohttpTransport:
+        connector = aiohttp.TCPConnector(
+            resolver=_VettedResolver(self._egress),
+            limit=CONNECTIONS_MAX,
+            limit_per_host=CONNECTIONS_PER_HOST,
+            ttl_dns_cache=10,
+            ssl=trust(ca) if ca else True,
+        )
+        session = aiohttp.ClientSession(
+            connector=connector,
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        return AiohttpTransport(client=session, trust_env=False)
+
+    async def _close_oldest(self) -> None:
+        """Keep few: one that was not used for long opens its connections anew."""
+        while len(self._transports) > TRANSPORTS_MAX:
+            _, oldest = self._transports.popitem(last=False)
+            await oldest.aclose()
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, ca: str = "") -> Answer:
         """Post once; raises NoAnswer, BlockedAddress or TimeoutError when there is no answer."""
         request = httpx.Request("POST", self._vetted(url), headers=headers, content=body)
         request.extensions = {"timeout": {"connect": CONNECT_DEADLINE_S}}
         async with asyncio.timeout(self._deadline_s):
             try:
-                response = await self._open().handle_async_request(request)
+                response = await self._open(ca).handle_async_request(request)
             except (httpx.TransportError, aiohttp.ClientError, ValueError) as error:
                 # The transport lets answers that are no HTTP, and names that are no names, through as they are.
                 blocked = _blocked(error)
@@ -99,6 +113,7 @@ class Carrier:
             excerpt = await _beginning(response)
         finally:
             await response.aclose()
+            await self._close_oldest()
         shown = excerpt[:EXCERPT_BYTES_MAX].decode("utf-8", "replace")
         named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
         return Answer(response.status_code, named, shown)
@@ -116,8 +131,8 @@ class Carrier:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._transport is not None:
-            await self._transport.aclose()
+        for transport in self._transports.values():
+            await transport.aclose()
 
 
 async def _beginning(response: httpx.Response) -> bytes:

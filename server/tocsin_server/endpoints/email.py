@@ -81,6 +81,10 @@ class Email:
             found.append(Violation("recipients", "names an address twice"))
         return found
 
+    def succeed(self, old: Mapping[str, Any], new: Mapping[str, Any], now: int) -> Mapping[str, Any]:
+        """Nothing goes on from an old connection."""
+        return new
+
     def check_action(self, params: Mapping[str, Any]) -> list[Violation]:
         """Judge the kinds of an action's params; addresses may hold templates and are judged when sent."""
         found = [

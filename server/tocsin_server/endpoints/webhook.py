@@ -1,18 +1,15 @@
 """Webhooks: a signed POST as Standard Webhooks describes, `webhook-id` = delivery id.
 
-The body is `{type, timestamp, data}` with the whole event in `data`. Source: the Standard Webhooks
-specification 1.0.0.
+What is posted is in `payloads.py`, how it is signed in `signatures.py`.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-import hmac
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,18 +18,27 @@ import httpx
 from tocsin_server import __version__
 from tocsin_server.domain.answers import of_http, of_no_answer
 from tocsin_server.domain.errors import Violation
-from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.notifications import Message, Outcome
-from tocsin_server.domain.variables import time_text
 from tocsin_server.domain.verdicts import ErrorClass
 from tocsin_server.endpoints.addresses import BlockedAddress
-from tocsin_server.endpoints.http import HttpDoor, NoAnswer
+from tocsin_server.endpoints.http import HttpDoor, NoAnswer, trust
+from tocsin_server.endpoints.payloads import (
+    CLOUD_EVENT_TYPE,
+    CLOUD_EVENTS,
+    JSON_TYPE,
+    cloud_event_of,
+    encoded,
+    payload_of,
+)
+from tocsin_server.endpoints.signatures import asymmetric_signature, private_key, signature, signing_key
 
-SECRET_PREFIX = "whsec_"
-SECRET_BYTES = range(24, 65)  # as the specification has it
-DIGEST_TYPE = "system.notifications.digest"
-DIGEST_BYTES_MAX = 1024 * 1024  # of whole events in one body
-TEST_TYPE = "system.notifications.test"
+OVERLAP_DEFAULT_US = 24 * 3600 * 1_000_000  # how long the secret before still signs
+PREVIOUS = ("previous_secret", "previous_secret_expire_time")
+CHECKED: Mapping[str, Callable[[str], object]] = {
+    "secret": signing_key,
+    "private_key": private_key,
+    "ca_certificate": trust,
+}
 USER_AGENT = f"tocsin/{__version__}"
 # What some resolvers read as an address: 2130706433, 0x7f.1, 127.1.
 NUMERIC_HOST = re.compile(r"(0[xX][0-9a-fA-F]*|[0-9]+)(\.(0[xX][0-9a-fA-F]*|[0-9]+))*\.?")
@@ -58,9 +64,9 @@ class Webhook:
     kind = "webhook"
     description = "A signed HTTP POST of the whole event as JSON (Standard Webhooks)."
     required_fields: tuple[str, ...] = ("url", "secret")
-    secret_fields: tuple[str, ...] = ("secret", "password")
-    # The password is sent there; the secret signs and is never sent.
-    secrets_bound_to: Mapping[str, tuple[str, ...]] = {"password": ("url", "username")}
+    secret_fields: tuple[str, ...] = ("secret", "password", "bearer_token", "private_key", "previous_secret")
+    # Passwords and tokens are sent there; keys sign and are never sent.
+    secrets_bound_to: Mapping[str, tuple[str, ...]] = {"password": ("url", "username"), "bearer_token": ("url",)}
     action_params: tuple[str, ...] = ("body", "headers")
 
     def __init__(self, door: HttpDoor) -> None:
@@ -69,11 +75,29 @@ class Webhook:
     def check(self, connection: Mapping[str, Any]) -> list[Violation]:
         """Judge URL and secret."""
         found = [Violation("url", problem)] if (problem := self._url_problem(connection["url"])) else []
-        try:
-            signing_key(connection["secret"])
-        except ValueError as error:
-            found.append(Violation("secret", str(error)))
-        return found
+        for name, read in CHECKED.items():
+            if connection.get(name) or name in self.required_fields:
+                try:
+                    read(connection[name])
+                except ValueError as error:
+                    found.append(Violation(name, str(error)))
+        if connection.get("bearer_token") and connection.get("username"):
+            found.append(Violation("bearer_token", "cannot be joined with username: leave one of them out"))
+        if connection.get("password") and not connection.get("username"):
+            found.append(Violation("username", "is required where there is a password"))
+        return found + _header_problems(connection.get("headers", {}))
+
+    def succeed(self, old: Mapping[str, Any], new: Mapping[str, Any], now: int) -> dict[str, Any]:
+        """Let the secret that is changed hold beside the new one for a while, so that receivers can follow."""
+        connection = dict(new)
+        kept = {name: old[name] for name in PREVIOUS if old.get(name)}
+        if new["secret"] != old.get("secret"):
+            overlap = new.get("secret_overlap")
+            until = now + (OVERLAP_DEFAULT_US if overlap is None else overlap)
+            kept = (
+                {"previous_secret": old.get("secret", ""), "previous_secret_expire_time": until} if until > now else {}
+            )
+        return connection | kept
 
     def _url_problem(self, url: str) -> str:
         try:
@@ -102,18 +126,14 @@ class Webhook:
         headers = params.get("headers", {})
         if not isinstance(headers, dict):
             return [Violation("headers", "is not an object of names and values")]
-        return [
-            Violation(f"headers.{name}", problem)
-            for name, value in headers.items()
-            if (problem := _header_problem(name, value))
-        ]
+        return _header_problems(headers)
 
     async def send(self, message: Message, connection: Mapping[str, Any]) -> Outcome:
         """Post once and judge the answer."""
-        body = _body(message)
-        headers = _headers(message, connection["secret"], body) | _credentials(connection)
+        body, content_type = _written(message, connection)
+        headers = _headers(message, connection, body, content_type)
         try:
-            answer = await self._door.post(connection["url"], headers, body)
+            answer = await self._door.post(connection["url"], headers, body, connection.get("ca_certificate", ""))
         except BlockedAddress as error:
             return of_no_answer(ErrorClass.BLOCKED_ADDRESS, str(error))
         except TimeoutError:
@@ -131,40 +151,33 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def signing_key(secret: str) -> bytes:
-    """Read a secret; ValueError says what is wrong with it."""
-    if not secret.startswith(SECRET_PREFIX):
-        raise ValueError(f"has to begin with {SECRET_PREFIX}, then the base64 of 24 to 64 random bytes")
-    try:
-        key = base64.b64decode(secret[len(SECRET_PREFIX) :], validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"is not base64 after {SECRET_PREFIX}") from error
-    if len(key) not in SECRET_BYTES:
-        raise ValueError(f"holds {len(key)} bytes, 24 to 64 are allowed")
-    return key
-
-
-def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """Sign as Standard Webhooks `v1`: HMAC-SHA256 over id, Unix seconds of the attempt, and body."""
-    signed = b".".join((message_id.encode(), str(timestamp).encode(), body))
-    return "v1," + base64.b64encode(hmac.digest(signing_key(secret), signed, "sha256")).decode()
-
-
-def _headers(message: Message, secret: str, body: bytes) -> dict[str, str]:
+def _headers(message: Message, connection: Mapping[str, Any], body: bytes, content_type: str) -> dict[str, str]:
+    own = {**connection.get("headers", {}), **message.params.get("headers", {})}
     seconds = message.sent_at // 1_000_000
-    own = message.params.get("headers", {})
     return {
         **{name: str(value) for name, value in own.items()},
-        "content-type": "application/json" if _is_json(body) else "text/plain; charset=utf-8",
+        **_credentials(connection),
+        "content-type": content_type,
         "user-agent": USER_AGENT,
         "accept-encoding": "identity",
         "webhook-id": message.delivery_id,
         "webhook-timestamp": str(seconds),
-        "webhook-signature": signature(secret, message.delivery_id, seconds, body),
+        "webhook-signature": " ".join(_signatures(message, connection, seconds, body)),
     }
 
 
+def _signatures(message: Message, connection: Mapping[str, Any], seconds: int, body: bytes) -> Iterator[str]:
+    """Sign with the secret, with the one before it as long as both hold, and with the private key if there is one."""
+    yield signature(connection["secret"], message.delivery_id, seconds, body)
+    if connection.get("previous_secret") and message.sent_at < connection["previous_secret_expire_time"]:
+        yield signature(connection["previous_secret"], message.delivery_id, seconds, body)
+    if connection.get("private_key"):
+        yield asymmetric_signature(connection["private_key"], message.delivery_id, seconds, body)
+
+
 def _credentials(connection: Mapping[str, Any]) -> dict[str, str]:
+    if connection.get("bearer_token"):
+        return {"authorization": f"Bearer {connection['bearer_token']}"}
     if not connection.get("username"):
         return {}
     pair = f"{connection['username']}:{connection.get('password', '')}"
@@ -179,6 +192,14 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
+def _header_problems(headers: Mapping[str, object]) -> list[Violation]:
+    return [
+        Violation(f"headers.{name}", problem)
+        for name, value in headers.items()
+        if (problem := _header_problem(name, value))
+    ]
+
+
 def _header_problem(name: str, value: object) -> str:
     lower = name.lower()
     if HEADER_NAME.fullmatch(name) is None:
@@ -190,50 +211,12 @@ def _header_problem(name: str, value: object) -> str:
     return ""
 
 
-def _body(message: Message) -> bytes:
+def _written(message: Message, connection: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Write the body, and say of which type it is."""
     if "body" in message.params:
         body = message.params["body"]
-        return (body if isinstance(body, str) else json.dumps(body)).encode()
-    if message.event is not None:
-        event = message.event
-        payload = {"type": event.type, "timestamp": time_text(event.timestamp), "data": event_data(event)}
-    elif message.events:
-        payload = {"type": DIGEST_TYPE, "timestamp": time_text(message.sent_at), "data": _digest(message)}
-    else:
-        kind = "system.alerting.action" if message.subject.get("alert_id") else TEST_TYPE
-        payload = {"type": kind, "timestamp": time_text(message.sent_at), "data": dict(message.subject)}
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _digest(message: Message) -> dict[str, object]:
-    """Give several events, whole as long as they fit; of the others what names them."""
-    events: list[dict[str, object]] = []
-    size = 0
-    for event in message.events:
-        whole = event_data(event)
-        size += len(json.dumps(whole, ensure_ascii=False))
-        brief = {name: whole[name] for name in ("id", "position", "type", "level", "message", "timestamp")}
-        events.append(whole if size <= DIGEST_BYTES_MAX else {**brief, "truncated": True})
-    return {**message.subject["digest"], "count": len(events), "events": events}
-
-
-def event_data(event: Event) -> dict[str, object]:
-    """Give the whole event as plain JSON data; enum words bare, times as ISO 8601 UTC."""
-    return {
-        "id": event.id,
-        "position": event.position,
-        "account": event.account,
-        "type": event.type,
-        "subtype": event.subtype,
-        "level": event.level.name,
-        "message": event.message,
-        "category": event.category,
-        "details": event.details,
-        "resource": dict(event.resource),
-        "source": dict(event.source),
-        "labels": dict(event.labels),
-        "timestamp": time_text(event.timestamp),
-        "created_at": time_text(event.created_at),
-        "correlation_id": event.correlation_id,
-        "traceparent": event.traceparent,
-    }
+        own = (body if isinstance(body, str) else json.dumps(body)).encode()
+        return own, JSON_TYPE if _is_json(own) else "text/plain; charset=utf-8"
+    if connection.get("format") == CLOUD_EVENTS:
+        return encoded(cloud_event_of(message)), CLOUD_EVENT_TYPE
+    return encoded(payload_of(message)), JSON_TYPE

@@ -23,6 +23,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _WebhookFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WebhookFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WebhookFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WEBHOOK_FORMAT_UNSPECIFIED: _WebhookFormat.ValueType  # 0
+    """The same as WEBHOOK_FORMAT_STANDARD."""
+    WEBHOOK_FORMAT_STANDARD: _WebhookFormat.ValueType  # 1
+    """`{type, timestamp, data}`, as Standard Webhooks suggests, with the whole event in `data`."""
+    WEBHOOK_FORMAT_CLOUDEVENTS: _WebhookFormat.ValueType  # 2
+    """A CloudEvent 1.0 in structured JSON, with the whole event in `data`; signed in the same way."""
+
+class WebhookFormat(_WebhookFormat, metaclass=_WebhookFormatEnumTypeWrapper):
+    """What a webhook posts."""
+
+WEBHOOK_FORMAT_UNSPECIFIED: WebhookFormat.ValueType  # 0
+"""The same as WEBHOOK_FORMAT_STANDARD."""
+WEBHOOK_FORMAT_STANDARD: WebhookFormat.ValueType  # 1
+"""`{type, timestamp, data}`, as Standard Webhooks suggests, with the whole event in `data`."""
+WEBHOOK_FORMAT_CLOUDEVENTS: WebhookFormat.ValueType  # 2
+"""A CloudEvent 1.0 in structured JSON, with the whole event in `data`; signed in the same way."""
+Global___WebhookFormat: _TypeAlias = WebhookFormat  # noqa: Y015
+
 class _EmailSecurity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -411,10 +435,38 @@ class WebhookConnection(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     URL_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
+    BEARER_TOKEN_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    CA_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    PRIVATE_KEY_FIELD_NUMBER: _builtins.int
+    SECRET_OVERLAP_FIELD_NUMBER: _builtins.int
+    PREVIOUS_SECRET_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PREVIOUS_SECRET_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Where to post: http or https, no user-info. Addresses that are not public are refused, unless
     the server's `egress.allow` names their network.
@@ -425,6 +477,30 @@ class WebhookConnection(_message.Message):
     """User for basic authentication; empty: none."""
     password: _builtins.str
     """Password for basic authentication. Write-only."""
+    bearer_token: _builtins.str
+    """Sent as `Authorization: Bearer`; not beside a username. Write-only."""
+    ca_certificate: _builtins.str
+    """Certificates (PEM) of the authorities that the receiver's certificate may be from, instead of the system's."""
+    format: Global___WebhookFormat.ValueType
+    """Unset is WEBHOOK_FORMAT_STANDARD."""
+    private_key: _builtins.str
+    """Signs each message as Standard Webhooks `v1a` too: `whsk_` and the base64 of an Ed25519 key. Write-only."""
+    previous_secret: _builtins.str
+    """The secret before, masked."""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Headers of one's own, not secret. Those that frame, sign or authorise the request are refused."""
+
+    @_builtins.property
+    def secret_overlap(self) -> _duration_pb2.Duration:
+        """How long the secret that an update replaces signs beside the new one; zero drops it at once, seven days
+        at most. Unset: 24 hours.
+        """
+
+    @_builtins.property
+    def previous_secret_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the secret before signs too; unset where there is none."""
+
     def __init__(
         self,
         *,
@@ -432,10 +508,18 @@ class WebhookConnection(_message.Message):
         secret: _builtins.str = ...,
         username: _builtins.str = ...,
         password: _builtins.str = ...,
+        bearer_token: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ca_certificate: _builtins.str = ...,
+        format: Global___WebhookFormat.ValueType = ...,
+        private_key: _builtins.str = ...,
+        secret_overlap: _duration_pb2.Duration | None = ...,
+        previous_secret_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        previous_secret: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["previous_secret_expire_time", b"previous_secret_expire_time", "secret_overlap", b"secret_overlap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "secret", b"secret", "url", b"url", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bearer_token", b"bearer_token", "ca_certificate", b"ca_certificate", "format", b"format", "headers", b"headers", "password", b"password", "previous_secret", b"previous_secret", "previous_secret_expire_time", b"previous_secret_expire_time", "private_key", b"private_key", "secret", b"secret", "secret_overlap", b"secret_overlap", "url", b"url", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
