@@ -56,6 +56,7 @@ class Reason(StrEnum):
     SILENCE_ENDED = "SILENCE_ENDED"
     READ_ONLY = "READ_ONLY"
     RENDER_FAILED = "RENDER_FAILED"
+    OVERLOADED = "OVERLOADED"
 
 
 @dataclass(frozen=True, slots=True)

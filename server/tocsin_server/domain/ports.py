@@ -74,6 +74,10 @@ class EventLogStore(Protocol):
         """Store events, all or none; durable when the answer is there. Stored in the order of these calls."""
         ...
 
+    def refuse(self, size: int) -> None:
+        """Refuse an append of so many bytes before it is made, if it could not be stored soon; OVERLOADED."""
+        ...
+
     async def status(self, account: str | None) -> LogStatus:
         """Read identity, head and oldest readable position."""
         ...

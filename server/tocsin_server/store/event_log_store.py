@@ -27,6 +27,7 @@ class LogStore:
         self.position_before = reads.position_before
         self.batch = reads.batch
         self.decode = wire.decode
+        self.refuse = writer.refuse
         self.standing = reads.standing
         self.total = reads.total
         self.summarize = reads.summarize
