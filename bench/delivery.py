@@ -16,7 +16,7 @@ from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub
-from tocsin_server.endpoints.payloads import event_data
+from tocsin_server.domain.variables import event_data
 from tocsin_server.store import wire
 
 from bench.events import sample_event

@@ -30,6 +30,7 @@ from tocsin_server.api.ingest import IngestService
 from tocsin_server.api.limits import LIMITS
 from tocsin_server.api.notifications import NotificationsService
 from tocsin_server.api.paging import PageTokens
+from tocsin_server.api.previews import PreviewService
 from tocsin_server.api.pulse import Pulse
 from tocsin_server.api.readiness import Readiness
 from tocsin_server.api.server import ApiServer, Service
@@ -188,6 +189,7 @@ class App:
             NotificationsService(configurations, dispatcher, kinds, tokens, digest_key, self.runtime),
             DeliveryService(parts.deliveries, configurations, tokens),
             ExplanationService(parts.log, configurations, parts.deliveries, drafts, silences, tokens, self.runtime),
+            PreviewService(parts.log, configurations, drafts, kinds, self.runtime, self.settings["server.ui_url"]),
             SilenceService(silences, tokens, digest_key, self.runtime),
             AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),

@@ -165,9 +165,9 @@ COMPLETE = {
         COMP_WORDS=(tocsin event l) COMP_CWORD=2; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
         COMP_WORDS=(tocsin event list -o json-) COMP_CWORD=4; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}" """,
     "zsh": """autoload -U compinit; compinit -u -D; eval "$("$TOCSIN" completion zsh)"; whence -w _tocsin_completion""",
-    "fish": """"$TOCSIN" completion fish | source; complete --command tocsin""",
+    "fish": """"$TOCSIN" completion fish | source; set PATH (dirname "$TOCSIN") $PATH; complete -C "tocsin event l" """,
 }
-SHOWN = {"bash": "list\njson-raw\n", "zsh": "function", "fish": "TOCSIN_COMPLETE"}
+SHOWN = {"bash": "list\njson-raw\n", "zsh": "function", "fish": "list"}
 
 
 @pytest.mark.parametrize("shell", COMPLETE)

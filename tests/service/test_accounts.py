@@ -264,6 +264,10 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
     "ReplayParked": (lambda mine: log_pb.ReplayParkedRequest(name="mine", all=True), not_found),
     "PurgeParked": (lambda mine: log_pb.PurgeParkedRequest(name="mine", all=True), not_found),
     "ListEndpoints": (lambda mine: pb.ListEndpointsRequest(), everybodys),
+    "PreviewNotification": (
+        lambda mine: pb.PreviewNotificationRequest(id=mine.configuration.id, event=log_pb.Event(type="t")),
+        not_found,
+    ),
     "CreateSilence": (
         lambda mine: quiet("theirs", "r"),
         answered(lambda a, mine: a[0].silence.account == "acme" and a[0].silence.id != mine.silence.id),

@@ -82,6 +82,7 @@ VALID: dict[str, dict[str, Any]] = {
     "ListEndpointConfigurations": {},
     "UpdateEndpointConfiguration": {"configuration": {**WEBHOOK, "id": "x"}},
     "DeleteEndpointConfiguration": {"id": "x"},
+    "PreviewNotification": {"configuration": WEBHOOK, "event": EVENT},
     "CreateSilence": {"silence": SILENCE},
     "GetSilence": {"id": "x"},
     "ListSilences": {},

@@ -39,6 +39,12 @@ class ServerProcess:
                     return
         raise AssertionError(f"the server did not start: {await self.end()}")
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        assert self._process is not None
+        return self._process.pid
+
     async def end(self) -> tuple[int, str]:
         """Wait for its end; give the exit code and what it said on standard error."""
         assert self._process is not None

@@ -53,16 +53,17 @@ class AppendService(Service):
 
     async def append_events(self, request: pb.AppendEventsRequest, caller: Caller) -> bytes:
         """Append a batch, all or none, and answer where each event is."""
-        refuse_large(request)
+        self._log.refuse(refuse_large(request))
         append = self._drafts.append(caller, request)
         return encoded_results(await self._log.append(append), append, RESULTS_TAG) + self._events_end
 
 
-def refuse_large(request: pb.AppendEventsRequest | pb.IngestRequest) -> None:
-    """Refuse a batch that is larger than one message should be."""
+def refuse_large(request: pb.AppendEventsRequest | pb.IngestRequest) -> int:
+    """Refuse a batch that is larger than one message should be; give its size."""
     size = request.ByteSize()
     if size > BATCH_BYTES_MAX:
         raise invalid_field("events", f"have {size} bytes, at most {BATCH_BYTES_MAX} are allowed")
+    return size
 
 
 def encoded_results(appended: Sequence[Appended], append: Append, tag: bytes) -> bytes:

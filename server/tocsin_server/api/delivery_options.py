@@ -24,6 +24,11 @@ def read(sent: pb.DeliveryOptions) -> DeliveryOptions:
         retry_schedule=tuple(sent.retry_schedule),
         rate_per_second=sent.rate.per_second,
         grouping=_grouping(sent.grouping) if sent.HasField("grouping") else None,
+        add_notification_payload=sent.add_notification_payload,
+        subject_template=sent.template.subject,
+        body_template=sent.template.body,
+        escape=pb.Escape.Name(sent.escape).removeprefix("ESCAPE_") if sent.escape else "",
+        recipients=tuple(sent.recipients),
     )
 
 
@@ -48,7 +53,14 @@ def _seconds(sent: pb.Grouping, name: Literal["wait", "interval"]) -> int | None
 
 def answer(options: DeliveryOptions) -> pb.DeliveryOptions:
     """Give options as a client reads them."""
-    message = pb.DeliveryOptions(retry_schedule=options.retry_schedule)
+    message = pb.DeliveryOptions(
+        retry_schedule=options.retry_schedule,
+        add_notification_payload=options.add_notification_payload,
+        escape=pb.Escape.Value(f"ESCAPE_{options.escape or 'UNSPECIFIED'}"),
+        recipients=options.recipients,
+    )
+    if options.subject_template or options.body_template:
+        message.template.CopyFrom(pb.Template(subject=options.subject_template, body=options.body_template))
     if options.rate_per_second:
         message.rate.per_second = options.rate_per_second
     rules = options.grouping

@@ -21,8 +21,10 @@ from tocsin_server.api.bounds import is_map
 from tocsin_server.api.event_filters import check_where
 from tocsin_server.api.redaction import mask
 from tocsin_server.api.timestamps import timestamp
-from tocsin_server.domain.errors import Violation, invalid_field, invalid_fields
+from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
+from tocsin_server.domain.message_templates import check as check_templates
 from tocsin_server.domain.notifications import EndpointConfiguration, kept, masked
+from tocsin_server.domain.options import DeliveryOptions
 from tocsin_server.domain.ports import EndpointKind
 from tocsin_server.domain.selection import Selector
 
@@ -62,9 +64,7 @@ def judge(configuration: EndpointConfiguration, kinds: Mapping[str, EndpointKind
         if selector.where:
             check_where(selector.where, f"{PATH}.selectors[{index}].where")
     kind = kinds[configuration.kind]
-    wrong = [Violation(f"{PATH}.options.{v.path}", v.description) for v in configuration.options.check()]
-    if wrong:
-        raise invalid_fields(wrong)
+    _judge_options(configuration.options, kind)
     found = kind.check(configuration.connection)
     found += [
         Violation(name, "is the mask of a secret: write the secret itself")
@@ -74,6 +74,21 @@ def judge(configuration: EndpointConfiguration, kinds: Mapping[str, EndpointKind
     if found:
         prefix = f"{PATH}.{configuration.kind}."
         raise invalid_fields([Violation(prefix + v.path, v.description) for v in found])
+
+
+def _judge_options(options: DeliveryOptions, kind: EndpointKind) -> None:
+    given = {
+        "template.subject": options.subject_template,
+        "add_notification_payload": options.add_notification_payload,
+        "recipients": options.recipients,
+    }
+    wrong = options.check() + [Violation(name, why) for name, why in kind.refused_options.items() if given[name]]
+    if wrong:
+        raise invalid_fields([Violation(f"{PATH}.options.{v.path}", v.description) for v in wrong])
+    unread = [Violation(f"{PATH}.options.{v.path}", v.description) for v in check_templates(options)]
+    if unread:
+        text = f"{unread[0].path}: {unread[0].description}"
+        raise TocsinError(Reason.INVALID_TEMPLATE, text, violations=unread)
 
 
 def with_kept_secrets(

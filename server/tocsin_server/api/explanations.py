@@ -90,19 +90,15 @@ class ExplanationService(Service):
         """Read the event, or complete a made-up one as an append would, at the position that comes next."""
         kind = request.WhichOneof("subject")
         if kind == "event":
-            (draft,) = self._drafts.append(caller, log_pb.AppendEventRequest(event=request.event)).drafts
-            made = log_pb.Event.FromString(draft.body)
-            made.position = self._log.head + 1
-            made.created_at.CopyFrom(timestamp(self._now()))
-            return made
+            return made_up(request.event, self._drafts, caller, self._log.head + 1, self._now())
         if kind is not None and not getattr(request, kind):
             raise invalid_field(kind, "is required")
         if kind == "event_id":
-            return _decoded(await self._log.get(caller.account, request.event_id))
-        event = _decoded(await self._log.get_at(request.position))
+            return decoded(await self._log.get(caller.account, request.event_id))
+        event = decoded(await self._log.get_at(request.position))
         if event.account != caller.account and not caller.is_admin:
             raise not_found("event", f"at position {request.position}")
-        return _decoded(await self._log.get(event.account, event.id))  # one that is hidden is not there
+        return decoded(await self._log.get(event.account, event.id))  # one that is hidden is not there
 
     async def _configurations(
         self, request: pb.ExplainEventRequest, caller: Caller
@@ -127,7 +123,17 @@ class ExplanationService(Service):
         return found
 
 
-def _decoded(frame: bytes) -> log_pb.Event:
+def made_up(sent: log_pb.Event, drafts: Drafts, caller: Caller, position: int, now: int) -> log_pb.Event:
+    """Complete a made-up event as an append would, at a position."""
+    (draft,) = drafts.append(caller, log_pb.AppendEventRequest(event=sent)).drafts
+    made = log_pb.Event.FromString(draft.body)
+    made.position = position
+    made.created_at.CopyFrom(timestamp(now))
+    return made
+
+
+def decoded(frame: bytes) -> log_pb.Event:
+    """Decode a stored event."""
     return log_pb.GetEventResponse.FromString(frame).event
 
 

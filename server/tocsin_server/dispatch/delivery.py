@@ -20,9 +20,11 @@ from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.health import Health
 from tocsin_server.domain.lanes import Key, Lanes
+from tocsin_server.domain.message_templates import templated
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Message, Outcome, State
 from tocsin_server.domain.ports import EndpointKind, Runtime
 from tocsin_server.domain.settlement import RETRY_SCHEDULE_S, Plan
+from tocsin_server.domain.templates import RenderError, TemplateError
 from tocsin_server.domain.verdicts import ErrorClass, Verdict
 
 log = structlog.get_logger("tocsin.delivery")
@@ -181,9 +183,14 @@ class Deliverer:
             ui_url=self._ui_url,
             options=configuration.options,
         )
+        kind = self._kinds[configuration.kind]
+        try:
+            message, _ = templated(message, configuration, kind.default_escape)
+        except (RenderError, TemplateError) as error:
+            return unmade(str(error))
         self._runtime.moment("sending")
         try:
-            outcome = await self._kinds[configuration.kind].send(message, configuration.connection)
+            outcome = await kind.send(message, configuration.connection)
         except Exception as error:
             log.exception("an attempt failed in a way that no kind of endpoint foresaw", delivery_id=row.id)
             text = f"INTERNAL: {type(error).__name__}"

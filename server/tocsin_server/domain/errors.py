@@ -55,6 +55,8 @@ class Reason(StrEnum):
     TOO_MANY_TESTS = "TOO_MANY_TESTS"
     SILENCE_ENDED = "SILENCE_ENDED"
     READ_ONLY = "READ_ONLY"
+    RENDER_FAILED = "RENDER_FAILED"
+    OVERLOADED = "OVERLOADED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,11 @@ class DeliveryOptions:
     retry_schedule: tuple[int, ...] = ()
     rate_per_second: float = 0.0
     grouping: Grouping | None = None
+    add_notification_payload: bool = False
+    subject_template: str = ""
+    body_template: str = ""
+    escape: str = ""
+    recipients: tuple[str, ...] = ()
 
     def check(self) -> list[Violation]:
         """Judge what the bounds of single fields cannot say; paths are relative to the options."""

@@ -15,6 +15,7 @@ from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.event_log import (
     Append,
     Appended,
+    Event,
     Found,
     Key,
     ListPage,
@@ -24,9 +25,11 @@ from tocsin_server.domain.event_log import (
 )
 from tocsin_server.domain.event_types import EventType
 from tocsin_server.domain.execution import AlertState, Claim, Claims, Run, RunOutcome
+from tocsin_server.domain.message_templates import Preview
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Message, Outcome
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.summary import Summary, SummaryQuery
+from tocsin_server.domain.templates import Escape
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,10 @@ class EventLogStore(Protocol):
         """Store events, all or none; durable when the answer is there. Stored in the order of these calls."""
         ...
 
+    def refuse(self, size: int) -> None:
+        """Refuse an append of so many bytes before it is made, if it could not be stored soon; OVERLOADED."""
+        ...
+
     async def status(self, account: str | None) -> LogStatus:
         """Read identity, head and oldest readable position."""
         ...
@@ -81,6 +88,10 @@ class EventLogStore(Protocol):
 
     async def get_at(self, position: int) -> bytes:
         """Read one event's frame by its position, hidden ones too."""
+        ...
+
+    def decode(self, frame: bytes) -> Event:
+        """Decode a stored event."""
         ...
 
     async def batch(self, account: str, ids: Sequence[str]) -> Found:
@@ -151,6 +162,8 @@ class EndpointKind(Protocol):
     secret_fields: tuple[str, ...]
     secrets_bound_to: Mapping[str, tuple[str, ...]]  # the fields that say where a secret is sent
     action_params: tuple[str, ...]
+    default_escape: Escape  # of values in templates of notifications
+    refused_options: Mapping[str, str]  # options that mean nothing here, and why
 
     def check(self, connection: Mapping[str, Any]) -> list[Violation]:
         """Judge what the bounds of single fields cannot say; paths are relative to the connection."""
@@ -162,6 +175,10 @@ class EndpointKind(Protocol):
 
     def succeed(self, old: Mapping[str, Any], new: Mapping[str, Any], now: int) -> Mapping[str, Any]:
         """Complete a changed connection with what goes on from the old one: an old key that still signs."""
+        ...
+
+    def preview(self, message: Message, connection: Mapping[str, Any]) -> Preview:
+        """Write a message as it would be sent; ValueError when it cannot be."""
         ...
 
     async def send(self, message: Message, connection: Mapping[str, Any]) -> Outcome:

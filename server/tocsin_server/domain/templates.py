@@ -204,6 +204,7 @@ class _Engine(RenderEngine):  # type: ignore[misc]  # pystache has no types
         super().__init__(escape=_ESCAPES[escape], literal=str, resolve_context=_Scope.get, to_str=text_of)
         self.steps_left = RENDER_STEPS_MAX
         self.characters_left = RENDER_CHARACTERS_MAX
+        self.missed: dict[str, None] = {}
 
     def step(self, count: int = 1) -> None:
         self.steps_left -= count
@@ -272,7 +273,11 @@ class _Variable:
 
     def render(self, engine: _Engine, context: _Scope) -> str:
         engine.step(self._steps)
-        text = engine.fetch_string(context, self._name)
+        value = context.get(self._name)
+        if value is None:
+            engine.missed[self._name] = None
+            return ""
+        text = text_of(value)
         if len(text) > engine.characters_left:
             return engine.take(text)
         return engine.take(engine.escape(text) if self._escaped else text)
@@ -308,6 +313,13 @@ class _Section:
 def render(source: str, variables: Variables, escape: Escape = Escape.HTML) -> str:
     """Render one template; RenderError when a budget is used up."""
     return str(parse(source).parsed.render(_Engine(escape), _Scope(variables.values)))
+
+
+def render_noting(source: str, variables: Variables, escape: Escape) -> tuple[str, list[str]]:
+    """Render one template, and give the names that had no value, each once."""
+    engine = _Engine(escape)
+    text = str(parse(source).parsed.render(engine, _Scope(variables.values)))
+    return text, list(engine.missed)
 
 
 def render_params(params: Json, variables: Variables, escape: Escape = Escape.HTML) -> Json:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
+from tocsin_server.domain.event_log import Event
+
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 JSON_DEPTH_MAX = 64  # keeps the encoder of JSON far from the end of the stack
@@ -88,6 +90,28 @@ def time_text(time: int) -> str:
     """Write microseconds since 1970 UTC as RFC 3339, always with six digits."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def event_data(event: Event) -> dict[str, object]:
+    """Give the whole event as plain JSON data; enum words bare, times as ISO 8601 UTC."""
+    return {
+        "id": event.id,
+        "position": event.position,
+        "account": event.account,
+        "type": event.type,
+        "subtype": event.subtype,
+        "level": event.level.name,
+        "message": event.message,
+        "category": event.category,
+        "details": event.details,
+        "resource": dict(event.resource),
+        "source": dict(event.source),
+        "labels": dict(event.labels),
+        "timestamp": time_text(event.timestamp),
+        "created_at": time_text(event.created_at),
+        "correlation_id": event.correlation_id,
+        "traceparent": event.traceparent,
+    }
 
 
 class Variables:

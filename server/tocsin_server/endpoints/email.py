@@ -19,11 +19,14 @@ from typing import Any
 from tocsin_server.domain.answers import of_no_answer, of_smtp, unmade
 from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.event_log import Event, Level
+from tocsin_server.domain.message_templates import Preview
 from tocsin_server.domain.notifications import SEND_DEADLINE_S, Message, Outcome, RecipientVerdict
+from tocsin_server.domain.templates import Escape
 from tocsin_server.domain.variables import time_text
 from tocsin_server.domain.verdicts import ErrorClass, MailStage, Verdict
 from tocsin_server.endpoints.addresses import BlockedAddress, Egress
 from tocsin_server.endpoints.http import HttpDoor, NoAnswer, trust
+from tocsin_server.endpoints.payloads import payload_of
 from tocsin_server.endpoints.smtp import Refused, Server, SmtpDoor
 
 SUBJECT_MAX = 200
@@ -47,6 +50,8 @@ class Email:
     secret_fields: tuple[str, ...] = ("password",)
     secrets_bound_to: Mapping[str, tuple[str, ...]] = {"password": ("host", "port", "security", "username")}
     action_params: tuple[str, ...] = ("subject", "body", "from", "to", "cc", "bcc")
+    default_escape = Escape.NONE
+    refused_options: Mapping[str, str] = {}
 
     def __init__(self, egress: Egress, deadline_s: float = SEND_DEADLINE_S) -> None:
         self._egress = egress
@@ -95,6 +100,13 @@ class Email:
             if name in params and not _is_addresses(params[name])
         ]
         return found
+
+    def preview(self, message: Message, connection: Mapping[str, Any]) -> Preview:
+        """Write the mail as it would be sent."""
+        mail, everybody = compose(message, connection)
+        text = mail.get_body(("plain",))
+        body = text.get_content() if isinstance(text, EmailMessage) else ""
+        return Preview(str(mail["Subject"]), body, "text/plain; charset=utf-8", tuple(everybody))
 
     async def send(self, message: Message, connection: Mapping[str, Any]) -> Outcome:
         """Send once to every recipient that has not got it yet."""
@@ -173,7 +185,7 @@ def compose(message: Message, connection: Mapping[str, Any]) -> tuple[EmailMessa
     sender = _address(params.get("from") or connection["from_address"])
     named = {name: [_address(a) for a in _addresses(params.get(name))] for name in ("to", "cc", "bcc")}
     if not any(named.values()):
-        named["to"] = [_address(a) for a in connection["recipients"]]
+        named["to"] = [_address(a) for a in message.options.recipients or connection["recipients"]]
     mail["From"] = Address(addr_spec=sender)
     for header, name in (("To", "to"), ("Cc", "cc")):
         if named[name]:
@@ -201,6 +213,9 @@ def _text(message: Message) -> tuple[str, str]:
     else:
         subject, body = "Test message of tocsin", "If you can read this, the configuration works.\n"
     subject, body = str(params.get("subject") or subject), str(params.get("body") or body)
+    if message.options.add_notification_payload:
+        payload = json.dumps(payload_of(message), ensure_ascii=False, indent=2)
+        body = f"{body.rstrip()}\n\nPayload:\n{payload}\n"
     if message.ui_url:
         body = f"{body.rstrip()}\n\n{message.ui_url}\n"
     return subject, body

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.notifications import Message
-from tocsin_server.domain.variables import time_text
+from tocsin_server.domain.variables import event_data, time_text
 
 DIGEST_TYPE = "system.notifications.digest"
 DIGEST_BYTES_MAX = 1024 * 1024  # of whole events in one body
@@ -80,25 +80,3 @@ def _digest(message: Message) -> dict[str, object]:
         brief = {name: whole[name] for name in ("id", "position", "type", "level", "message", "timestamp")}
         events.append(whole if size <= DIGEST_BYTES_MAX else {**brief, "truncated": True})
     return {**message.subject["digest"], "count": len(events), "events": events}
-
-
-def event_data(event: Event) -> dict[str, object]:
-    """Give the whole event as plain JSON data; enum words bare, times as ISO 8601 UTC."""
-    return {
-        "id": event.id,
-        "position": event.position,
-        "account": event.account,
-        "type": event.type,
-        "subtype": event.subtype,
-        "level": event.level.name,
-        "message": event.message,
-        "category": event.category,
-        "details": event.details,
-        "resource": dict(event.resource),
-        "source": dict(event.source),
-        "labels": dict(event.labels),
-        "timestamp": time_text(event.timestamp),
-        "created_at": time_text(event.created_at),
-        "correlation_id": event.correlation_id,
-        "traceparent": event.traceparent,
-    }

@@ -18,7 +18,9 @@ import httpx
 from tocsin_server import __version__
 from tocsin_server.domain.answers import of_http, of_no_answer
 from tocsin_server.domain.errors import Violation
+from tocsin_server.domain.message_templates import Preview
 from tocsin_server.domain.notifications import Message, Outcome
+from tocsin_server.domain.templates import Escape
 from tocsin_server.domain.verdicts import ErrorClass
 from tocsin_server.endpoints.addresses import BlockedAddress
 from tocsin_server.endpoints.http import HttpDoor, NoAnswer, trust
@@ -68,6 +70,12 @@ class Webhook:
     # Passwords and tokens are sent there; keys sign and are never sent.
     secrets_bound_to: Mapping[str, tuple[str, ...]] = {"password": ("url", "username"), "bearer_token": ("url",)}
     action_params: tuple[str, ...] = ("body", "headers")
+    default_escape = Escape.JSON
+    refused_options: Mapping[str, str] = {
+        "template.subject": "a webhook has no subject",
+        "add_notification_payload": "a webhook has the whole payload as it is; a template can use any part of it",
+        "recipients": "a webhook has one receiver, its url",
+    }
 
     def __init__(self, door: HttpDoor) -> None:
         self._door = door
@@ -127,6 +135,11 @@ class Webhook:
         if not isinstance(headers, dict):
             return [Violation("headers", "is not an object of names and values")]
         return _header_problems(headers)
+
+    def preview(self, message: Message, connection: Mapping[str, Any]) -> Preview:
+        """Write the body as it would be posted."""
+        body, content_type = _written(message, connection)
+        return Preview("", body.decode(), content_type)
 
     async def send(self, message: Message, connection: Mapping[str, Any]) -> Outcome:
         """Post once and judge the answer."""

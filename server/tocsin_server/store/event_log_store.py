@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from tocsin_server.domain.event_log import Append, Appended, Step
 from tocsin_server.domain.selection import EventFilter
-from tocsin_server.store import event_log
+from tocsin_server.store import event_log, wire
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.following import Following
 from tocsin_server.store.writer import Writer
@@ -26,6 +26,8 @@ class LogStore:
         self.status = reads.status
         self.position_before = reads.position_before
         self.batch = reads.batch
+        self.decode = wire.decode
+        self.refuse = writer.refuse
         self.standing = reads.standing
         self.total = reads.total
         self.summarize = reads.summarize

@@ -42,7 +42,10 @@ DISK_FAULTS = frozenset(
         sqlite3.SQLITE_LOCKED,
     )
 )
-QUEUE_UNITS_MAX = 20_000  # beyond it the disk does not keep up: refuse rather than grow
+GROUP_BYTES_MAX = 8 * 1024 * 1024  # and does not hold much in memory
+# Beyond these the disk does not keep up: refuse rather than grow.
+QUEUE_UNITS_MAX = 20_000
+QUEUE_BYTES_MAX = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -72,11 +75,12 @@ OnCommit = Callable[[Sequence[Stored], Sequence[int]], None]
 class _Work:
     """A unit or an append, and who waits for it."""
 
-    __slots__ = ("answer", "append", "error", "loop", "unit", "waiter")
+    __slots__ = ("answer", "append", "error", "loop", "size", "unit", "waiter")
 
     def __init__(self, unit: Unit[Any] | None, append: Append | None) -> None:
         self.unit = unit
         self.append = append
+        self.size = sum([len(draft.body) for draft in append.drafts]) if append is not None else 0
         self.answer: Any = None
         self.error: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -101,6 +105,8 @@ class Writer:
         self._moment = runtime.moment
         self._on_commit = on_commit
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        # Bytes of all appends that were ever put into the queue and taken out of it, each counted by one thread.
+        self._bytes_put = self._bytes_taken = 0
         self._thread = threading.Thread(target=self._loop, name="writer", daemon=True)
         self._connection: sqlite3.Connection
         self._file, self._log_file = StoreFile(store.path), LogFile(store.path)
@@ -121,7 +127,16 @@ class Writer:
 
     def append(self, append: Append) -> asyncio.Future[list[Appended]]:
         """Store events; durable when the answer is there. Appends are stored in the order of these calls."""
-        return self._await(_Work(None, append))
+        work = _Work(None, append)
+        self.refuse(work.size)
+        waiter = self._await(work)
+        self._bytes_put += work.size
+        return waiter
+
+    def refuse(self, size: int) -> None:
+        """Refuse an append of so many bytes if it would have to wait behind too many; OVERLOADED."""
+        if self._bytes_put - self._bytes_taken + size > QUEUE_BYTES_MAX:
+            raise overloaded()
 
     async def run(self, unit: Unit[T]) -> T:
         """Run a unit of work in a transaction; committed when this returns."""
@@ -138,7 +153,7 @@ class Writer:
 
     def _await(self, work: _Work) -> asyncio.Future[Any]:
         if self._queue.qsize() >= QUEUE_UNITS_MAX:
-            raise TocsinError(Reason.STORAGE_FAILED, "the store does not keep up; try again", retry_s=1.0)
+            raise overloaded()
         work.loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = work.loop.create_future()
         work.waiter = waiter
@@ -168,11 +183,11 @@ class Writer:
 
     def _gather(self, first: _Work) -> tuple[list[_Work], bool]:
         """Take what waits; wait a moment for company when the last group had some."""
-        group, events = [first], _events(first)
+        group, events, size = [first], _events(first), first.size
         window_end = 0.0
         if self._last_group > 1 and self._last_commit_s > SLOW_COMMIT_S:
             window_end = self._runtime.monotonic() + WINDOW_S
-        while events < GROUP_EVENTS_MAX and len(group) < GROUP_UNITS_MAX:
+        while events < GROUP_EVENTS_MAX and len(group) < GROUP_UNITS_MAX and size < GROUP_BYTES_MAX:
             try:
                 work = self._next(window_end if len(group) < self._last_group else 0.0)
             except queue.Empty:
@@ -180,8 +195,9 @@ class Writer:
             if work is None:
                 return group, True
             group.append(work)
-            events += _events(work)
+            events, size = events + _events(work), size + work.size
         self._last_group = len(group)
+        self._bytes_taken += size
         return group, False
 
     def _next(self, window_end: float) -> _Work | None:
@@ -283,6 +299,11 @@ class Writer:
 def _settle_all(works: list[_Work]) -> None:
     for work in works:
         work.settle()
+
+
+def overloaded() -> TocsinError:
+    """Refuse what would have to wait in memory for a disk that does not keep up."""
+    return TocsinError(Reason.OVERLOADED, "the store does not keep up; nothing was stored, try again", retry_s=1.0)
 
 
 def _events(work: _Work) -> int:

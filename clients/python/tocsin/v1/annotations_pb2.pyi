@@ -99,6 +99,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the silence has ended and does not change any more."""
     ERROR_REASON_READ_ONLY: _ErrorReason.ValueType  # 34
     """FAILED_PRECONDITION: the object is defined by the server's settings and is changed there."""
+    ERROR_REASON_RENDER_FAILED: _ErrorReason.ValueType  # 35
+    """FAILED_PRECONDITION: a message cannot be made with these templates of this event."""
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 36
+    """RESOURCE_EXHAUSTED: more waits for the disk than the server holds in memory; nothing was stored, and the same
+    request may be repeated after `retry_delay`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -177,6 +183,12 @@ ERROR_REASON_SILENCE_ENDED: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: the silence has ended and does not change any more."""
 ERROR_REASON_READ_ONLY: ErrorReason.ValueType  # 34
 """FAILED_PRECONDITION: the object is defined by the server's settings and is changed there."""
+ERROR_REASON_RENDER_FAILED: ErrorReason.ValueType  # 35
+"""FAILED_PRECONDITION: a message cannot be made with these templates of this event."""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 36
+"""RESOURCE_EXHAUSTED: more waits for the disk than the server holds in memory; nothing was stored, and the same
+request may be repeated after `retry_delay`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -112,6 +112,11 @@ class NotificationsStub(object):
                 request_serializer=tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceResponse.FromString,
                 _registered_method=True)
+        self.PreviewNotification = channel.unary_unary(
+                '/tocsin.v1.Notifications/PreviewNotification',
+                request_serializer=tocsin_dot_v1_dot_notifications__pb2.PreviewNotificationRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_notifications__pb2.PreviewNotificationResponse.FromString,
+                _registered_method=True)
         self.TestEndpointConfiguration = channel.unary_unary(
                 '/tocsin.v1.Notifications/TestEndpointConfiguration',
                 request_serializer=tocsin_dot_v1_dot_notifications__pb2.TestEndpointConfigurationRequest.SerializeToString,
@@ -277,6 +282,14 @@ class NotificationsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewNotification(self, request, context):
+        """Shows what a configuration, stored or not, would send about an event: rendered, with nothing sent or stored.
+        Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, RENDER_FAILED, EVENT_CORRUPT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TestEndpointConfiguration(self, request, context):
         """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
         A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
@@ -421,6 +434,11 @@ def add_NotificationsServicer_to_server(servicer, server):
                     servicer.DeleteSilence,
                     request_deserializer=tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceResponse.SerializeToString,
+            ),
+            'PreviewNotification': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewNotification,
+                    request_deserializer=tocsin_dot_v1_dot_notifications__pb2.PreviewNotificationRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_notifications__pb2.PreviewNotificationResponse.SerializeToString,
             ),
             'TestEndpointConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.TestEndpointConfiguration,
@@ -871,6 +889,33 @@ class Notifications(object):
             '/tocsin.v1.Notifications/DeleteSilence',
             tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceRequest.SerializeToString,
             tocsin_dot_v1_dot_notifications__pb2.DeleteSilenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewNotification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Notifications/PreviewNotification',
+            tocsin_dot_v1_dot_notifications__pb2.PreviewNotificationRequest.SerializeToString,
+            tocsin_dot_v1_dot_notifications__pb2.PreviewNotificationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -86,6 +86,10 @@ class NotificationsStub:
     """Changes a silence that has not ended. Reasons: NOT_FOUND, INVALID_FIELD, SILENCE_ENDED."""
     DeleteSilence: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.DeleteSilenceRequest, _notifications_pb2.DeleteSilenceResponse]
     """Ends a silence at once, if it holds, and deletes it. Reasons: NOT_FOUND."""
+    PreviewNotification: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.PreviewNotificationRequest, _notifications_pb2.PreviewNotificationResponse]
+    """Shows what a configuration, stored or not, would send about an event: rendered, with nothing sent or stored.
+    Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, RENDER_FAILED, EVENT_CORRUPT.
+    """
     TestEndpointConfiguration: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
     A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
@@ -178,6 +182,10 @@ class NotificationsAsyncStub(NotificationsStub):
     """Changes a silence that has not ended. Reasons: NOT_FOUND, INVALID_FIELD, SILENCE_ENDED."""
     DeleteSilence: _aio.UnaryUnaryMultiCallable[_notifications_pb2.DeleteSilenceRequest, _notifications_pb2.DeleteSilenceResponse]  # type: ignore[assignment]
     """Ends a silence at once, if it holds, and deletes it. Reasons: NOT_FOUND."""
+    PreviewNotification: _aio.UnaryUnaryMultiCallable[_notifications_pb2.PreviewNotificationRequest, _notifications_pb2.PreviewNotificationResponse]  # type: ignore[assignment]
+    """Shows what a configuration, stored or not, would send about an event: rendered, with nothing sent or stored.
+    Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, RENDER_FAILED, EVENT_CORRUPT.
+    """
     TestEndpointConfiguration: _aio.UnaryUnaryMultiCallable[_notifications_pb2.TestEndpointConfigurationRequest, _notifications_pb2.TestEndpointConfigurationResponse]  # type: ignore[assignment]
     """Sends a test message through a stored or an unsaved configuration and answers the real attempt.
     A test of a stored one is a delivery of its own; a test is never retried. A configuration that is switched
@@ -357,6 +365,16 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_notifications_pb2.DeleteSilenceResponse, _abc.Awaitable[_notifications_pb2.DeleteSilenceResponse]]:
         """Ends a silence at once, if it holds, and deletes it. Reasons: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def PreviewNotification(
+        self,
+        request: _notifications_pb2.PreviewNotificationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.PreviewNotificationResponse, _abc.Awaitable[_notifications_pb2.PreviewNotificationResponse]]:
+        """Shows what a configuration, stored or not, would send about an event: rendered, with nothing sent or stored.
+        Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, RENDER_FAILED, EVENT_CORRUPT.
+        """
 
     @_abc_1.abstractmethod
     def TestEndpointConfiguration(
