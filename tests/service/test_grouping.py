@@ -15,7 +15,7 @@ from tocsin.v1 import notifications_pb2 as pb
 
 from tests.service.test_explanations import explained
 from tests.service.test_notifications import created, mail, webhook
-from tests.support.receivers import Mailbox, Posted, WebhookReceiver
+from tests.support.receivers import Mailbox, Posted, WebhookReceiver, plain_of
 from tests.support.servers import Api, refused, serving
 
 DIGEST = "system.notifications.digest"
@@ -180,7 +180,7 @@ async def test_a_digest_by_mail_has_a_line_for_each_event(api: Api, box: Mailbox
     ((recipients, message),) = await box.until(1)
     assert recipients == ["ann@example.com"]
     assert message["Subject"] == "[ERROR] 2 events: resource.id nginx:latest"
-    text = message.get_content()
+    text = plain_of(message)
     assert "disk full" in text
     assert "all is well" in text
     assert "2 events, 1 of them errors" in text

@@ -25,6 +25,7 @@ from tests.support.authority import Authority
 from tests.support.delivery_scenarios import clock, house, states
 from tests.support.dispatch_house import Clock, DispatchHouse
 from tests.support.mail_servers import DROP, HANG, MailServer, mail_server, scripted
+from tests.support.receivers import plain_of
 from tests.support.servers import Api, refused
 
 __all__ = ["clock", "house"]
@@ -318,6 +319,4 @@ async def test_a_mail_of_dots_arrives_as_it_was(email: Email) -> None:
     async with mail_server() as server:
         await email.send(own, reached(server))
         ((_, mail),) = server.mails
-        plain = mail.get_body(("plain",))
-        assert plain is not None
-        assert plain.get_content().splitlines() == body.splitlines()
+        assert plain_of(mail).splitlines() == body.splitlines()

@@ -52,6 +52,7 @@ class Deliverer:
         self._kinds = kinds
         self._book = book
         self._ui_url = ui_url
+        self.docs_url = ""
         self._sending: dict[asyncio.Task[None], Delivery] = {}
         self._testing: Counter[str] = Counter()
         self._holding: set[asyncio.Task[None]] = set()
@@ -181,6 +182,7 @@ class Deliverer:
             subject=row.subject,
             done_recipients=row.recipients,
             ui_url=self._ui_url,
+            docs_url=self.docs_url,
             options=configuration.options,
         )
         kind = self._kinds[configuration.kind]

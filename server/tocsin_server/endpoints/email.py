@@ -1,38 +1,27 @@
 """Mail by SMTP: one message per delivery, every recipient with its own verdict.
 
-How a mail gets to the server is in `smtp.py`. The `Message-ID` is the delivery's id, the same at every attempt.
+What it says is in `mail.py`, how it gets to the server in `smtp.py`. The `Message-ID` is the delivery's
+id, the same at every attempt.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime
 from typing import Any
 
 from tocsin_server.domain.answers import of_no_answer, of_smtp, unmade
 from tocsin_server.domain.errors import Violation
-from tocsin_server.domain.event_log import Event, Level
 from tocsin_server.domain.message_templates import Preview
 from tocsin_server.domain.notifications import SEND_DEADLINE_S, Message, Outcome, RecipientVerdict
 from tocsin_server.domain.templates import Escape
-from tocsin_server.domain.variables import time_text
 from tocsin_server.domain.verdicts import ErrorClass, MailStage, Verdict
 from tocsin_server.endpoints.addresses import BlockedAddress, Egress
 from tocsin_server.endpoints.http import HttpDoor, NoAnswer, trust
-from tocsin_server.endpoints.payloads import payload_of
+from tocsin_server.endpoints.mail import address, compose
 from tocsin_server.endpoints.smtp import Refused, Server, SmtpDoor
 
-SUBJECT_MAX = 200
-ADDRESS = re.compile(r'[^\s@<>(),;:"\\\x00-\x1f]+@[^\s@<>(),;:"\\\x00-\x1f]+')
-RECIPIENTS_MAX = 50
-WIRE = SMTP.clone(cte_type="7bit", max_line_length=998)  # servers need not take more than 7 bits
 SETTLED = (Verdict.DELIVERED, Verdict.PERMANENT)
 
 
@@ -69,11 +58,13 @@ class Email:
         if connection.get("password") and not connection.get("username"):
             found.append(Violation("username", "is required with a password"))
         recipients = connection["recipients"]
-        found += [
-            Violation(f"recipients[{index}]", "has characters that are not ASCII")
-            for index, recipient in enumerate(recipients)
-            if not recipient.isascii()
-        ]
+        named = {"from_address": connection["from_address"]}
+        named |= {f"recipients[{index}]": recipient for index, recipient in enumerate(recipients)}
+        for path, given in named.items():
+            try:
+                address(given)
+            except ValueError as error:
+                found.append(Violation(path, str(error)))
         if len(set(recipients)) < len(recipients):
             found.append(Violation("recipients", "names an address twice"))
         if connection.get("ca_certificate"):
@@ -178,102 +169,6 @@ def _joined(outcomes: Mapping[str, Outcome], told: Mapping[str, RecipientVerdict
     return Outcome(Verdict.DELIVERED, 250, recipients=recipients)
 
 
-def compose(message: Message, connection: Mapping[str, Any]) -> tuple[EmailMessage, list[str]]:
-    """Write the mail and list its recipients; ValueError when an address or a header cannot be used."""
-    params = message.params
-    mail = EmailMessage(WIRE)
-    sender = _address(params.get("from") or connection["from_address"])
-    named = {name: [_address(a) for a in _addresses(params.get(name))] for name in ("to", "cc", "bcc")}
-    if not any(named.values()):
-        named["to"] = [_address(a) for a in message.options.recipients or connection["recipients"]]
-    mail["From"] = Address(addr_spec=sender)
-    for header, name in (("To", "to"), ("Cc", "cc")):
-        if named[name]:
-            mail[header] = tuple(Address(addr_spec=a) for a in named[name])
-    subject, body = _text(message)
-    mail["Subject"] = _one_line(subject)
-    mail["Date"] = format_datetime(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=message.sent_at))
-    mail["Message-ID"] = f"<{message.delivery_id}@{sender.rpartition('@')[2]}>"
-    mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(body)
-    everybody = list(dict.fromkeys([*named["to"], *named["cc"], *named["bcc"]]))
-    if len(everybody) > RECIPIENTS_MAX:
-        raise ValueError(f"{len(everybody)} recipients, at most {RECIPIENTS_MAX} are allowed")
-    return mail, everybody
-
-
-def _text(message: Message) -> tuple[str, str]:
-    params = message.params
-    if message.event is not None:
-        subject, body = event_text(message.event)
-    elif message.events:
-        subject, body = digest_text(message)
-    elif message.subject.get("alert_id"):
-        subject, body = f"Alert {message.subject['alert_id']}", json.dumps(dict(message.subject), indent=2)
-    else:
-        subject, body = "Test message of tocsin", "If you can read this, the configuration works.\n"
-    subject, body = str(params.get("subject") or subject), str(params.get("body") or body)
-    if message.options.add_notification_payload:
-        payload = json.dumps(payload_of(message), ensure_ascii=False, indent=2)
-        body = f"{body.rstrip()}\n\nPayload:\n{payload}\n"
-    if message.ui_url:
-        body = f"{body.rstrip()}\n\n{message.ui_url}\n"
-    return subject, body
-
-
-def digest_text(message: Message) -> tuple[str, str]:
-    """Write subject and body about several events, for people: a line each, the newest first."""
-    events, group = message.events, message.subject["digest"]["group"]
-    errors = sum(event.level is Level.ERROR for event in events)
-    common = ", ".join(f"{name} {value}" for name, value in group.items() if value)
-    subject = f"[{'ERROR' if errors else 'INFO'}] {len(events)} events" + (f": {common}" if common else "")
-    lines = [f"{len(events)} events, {errors} of them errors" + (f"; {common}" if common else "") + ":", ""]
-    for event in reversed(events):
-        about = event.resource["id"] or event.source["service"]
-        lines.append(
-            f"{time_text(event.timestamp)}  {event.level.name:<5}  {event.message or event.type}  {about}".rstrip()
-        )
-    return subject, "\n".join(lines) + "\n"
-
-
-def event_text(event: Event) -> tuple[str, str]:
-    """Write subject and body about an event, for people."""
-    about = event.resource["id"] or event.source["service"]
-    subject = f"[{event.level.name}] {event.message or event.type}" + (f": {about}" if about else "")
-    lines = [
-        event.message or event.type,
-        "",
-        f"Type:      {event.type}",
-        f"Level:     {event.level.name}",
-        f"Resource:  {event.resource['id']} ({event.resource['type'] or 'no type'})" if about else "Resource:  none",
-        f"Source:    {event.source['service']} {event.source['host']}".rstrip(),
-        f"Time:      {time_text(event.timestamp)}",
-        f"Event:     {event.id} (position {event.position})",
-    ]
-    if event.details not in (None, "", {}):
-        details = event.details if isinstance(event.details, str) else json.dumps(event.details, indent=2)
-        lines += ["", "Details:", details]
-    return subject, "\n".join(lines) + "\n"
-
-
-def _one_line(text: str) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= SUBJECT_MAX else line[: SUBJECT_MAX - 3] + "..."
-
-
-def _addresses(value: object) -> list[str]:
-    # One text is one address: what an event brings into a template cannot add receivers.
-    if isinstance(value, str):
-        return [value.strip()] if value.strip() else []
-    return [str(part) for part in value] if isinstance(value, list) else []
-
-
 def _is_addresses(value: object) -> bool:
     parts = value if isinstance(value, list) else [value]
     return all(isinstance(part, str) and "," not in part for part in parts)
-
-
-def _address(text: str) -> str:
-    if ADDRESS.fullmatch(text) is None:
-        raise ValueError(f"{text[:64]!r} is not one plain mail address")
-    return text
