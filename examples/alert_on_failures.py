@@ -24,7 +24,7 @@ def run(address: str) -> list[str]:
     posts: Queue[Post] = Queue()
     secret = tocsin.new_webhook_secret()
     with WebhookReceiver(posts.put) as receiver, tocsin.connect(address) as client:
-        hook = client.create_endpoint(tocsin.webhook("pager", receiver.expect("/pager", secret), secret))
+        hook = client.create_configuration(tocsin.webhook("pager", receiver.expect("/pager", secret), secret))
         alert = client.create_alert(_alert(hook.id))
         try:
             for number in range(3):
@@ -41,7 +41,7 @@ def run(address: str) -> list[str]:
             return texts
         finally:
             client.delete_alert(alert.id)
-            client.delete_endpoint(hook.id)
+            client.delete_configuration(hook.id)
 
 
 def _alert(pager_id: str) -> Alert:

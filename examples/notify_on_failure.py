@@ -21,7 +21,7 @@ def run(address: str) -> Post:
     posts: Queue[Post] = Queue()
     secret = tocsin.new_webhook_secret()
     with WebhookReceiver(posts.put) as receiver, tocsin.connect(address) as client:
-        hook = client.create_endpoint(
+        hook = client.create_configuration(
             tocsin.webhook(
                 "failures of tags",
                 receiver.expect("/failures", secret),
@@ -45,7 +45,7 @@ def run(address: str) -> Post:
             assert posts.empty(), "the success was told as well"
             return post
         finally:
-            client.delete_endpoint(hook.id)
+            client.delete_configuration(hook.id)
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ class Story:
         failures = [tocsin.selector(level="error")]
         secret, pager_secret = tocsin.new_webhook_secret(), tocsin.new_webhook_secret()
         url = self._hook.expect("/failures", secret)
-        client.create_endpoint(tocsin.webhook("failures", url, secret, failures))
+        client.create_configuration(tocsin.webhook("failures", url, secret, failures))
         mailbox = tocsin.mailbox(
             "on-call mailbox",
             "127.0.0.1",
@@ -70,9 +70,9 @@ class Story:
             recipients=["oncall@example.com"],
             selectors=failures,
         )
-        client.create_endpoint(mailbox)
+        client.create_configuration(mailbox)
         pager_url = self._hook.expect("/pager", pager_secret)
-        pager = client.create_endpoint(tocsin.webhook("pager", pager_url, pager_secret))
+        pager = client.create_configuration(tocsin.webhook("pager", pager_url, pager_secret))
         client.create_alert(_alert(pager.id))
         self._narrator.tell("story", "failures go to a webhook and a mailbox; an alert watches each image")
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tocsin import alerts, events, receivers
+from tocsin import alerts, deliveries, events, receivers
 from tocsin.v1 import alerting_pb2 as alerting
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin.v1 import notifications_pb2 as notifications
@@ -100,8 +100,8 @@ alert: Any = alerts.alert
         (lambda: alert("n", "t", {}, tags="red"), TypeError, "tags is a list of strings, not 'red'"),
         (lambda: alert("n", "t", {}, notify_when="x"), ValueError, 'notify_when is one of "on_active_alert"'),
         (lambda: alerts.to_status("fine"), ValueError, 'status is one of "pending", "ok", "active", "error"'),
-        (lambda: receivers.deliveries_request("delivered"), TypeError, "states is a list of strings"),
-        (lambda: receivers.deliveries_request(["gone"]), ValueError, "each of states is one of"),
+        (lambda: deliveries.deliveries_request("delivered"), TypeError, "states is a list of strings"),
+        (lambda: deliveries.deliveries_request(["gone"]), ValueError, "each of states is one of"),
         (lambda: mailbox(security="ssl"), ValueError, "security is one of"),
         (lambda: mailbox(recipients="a@b.c"), TypeError, "recipients is a list of strings, not 'a@b.c'"),
     ],
@@ -192,7 +192,7 @@ def test_receivers() -> None:
     )
     assert mail.email.security == notifications.EMAIL_SECURITY_NONE
     assert mail.HasField("enabled")
-    assert receivers.deliveries_request(["delivered"]).states == [notifications.DELIVERY_STATE_DELIVERED]
+    assert deliveries.deliveries_request(["delivered"]).states == [notifications.DELIVERY_STATE_DELIVERED]
 
 
 def test_alerts() -> None:

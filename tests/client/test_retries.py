@@ -39,6 +39,11 @@ DOWN = Unavailable("down", code=grpc.StatusCode.UNAVAILABLE)
         ("CreateAlert", alerting.CreateAlertRequest(), False),
         ("CreateAlert", alerting.CreateAlertRequest(request_id="r"), True),
         ("TestEndpointConfiguration", notifications.TestEndpointConfigurationRequest(id="x"), False),
+        ("ExplainEvent", notifications.ExplainEventRequest(event_id="x"), True),
+        ("PreviewNotification", notifications.PreviewNotificationRequest(id="x", event_id="y"), True),
+        ("CreateSilence", notifications.CreateSilenceRequest(request_id="r"), True),
+        ("RetryDelivery", notifications.RetryDeliveryRequest(id="x"), False),
+        ("RecoverDeliveries", notifications.RecoverDeliveriesRequest(configuration_id="x"), False),
     ],
 )
 def test_what_may_be_sent_twice(method: str, request_: Message, repeatable: bool) -> None:

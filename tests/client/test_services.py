@@ -31,11 +31,11 @@ def receiver(posts: Queue[Post]) -> Iterator[WebhookReceiver]:
 def test_a_webhook_from_its_creation_to_its_end(live: Any, receiver: WebhookReceiver, posts: Queue[Post]) -> None:
     secret = tocsin.new_webhook_secret()
     wanted = tocsin.webhook("ops", receiver.expect("/ops", secret), secret, [tocsin.selector("a.*")])
-    hook = live.create_endpoint(wanted, request_id="r-1")
-    assert live.create_endpoint(wanted, request_id="r-1").id == hook.id
+    hook = live.create_configuration(wanted, request_id="r-1")
+    assert live.create_configuration(wanted, request_id="r-1").id == hook.id
     assert secret not in str(hook)
 
-    tested = live.test_endpoint(hook.id)
+    tested = live.test_configuration(hook.id)
     assert tested.delivered
     assert posts.get(timeout=TIMEOUT_S).id == tested.delivery_id
 
@@ -49,9 +49,9 @@ def test_a_webhook_from_its_creation_to_its_end(live: Any, receiver: WebhookRece
     assert {found.id for found in live.list_deliveries(configuration_id=hook.id)} == {delivery.id, tested.delivery_id}
     assert list(live.list_deliveries(["exhausted"])) == []
 
-    live.delete_endpoint(hook.id)
+    live.delete_configuration(hook.id)
     with pytest.raises(tocsin.NotFound):
-        live.delete_endpoint(hook.id)
+        live.delete_configuration(hook.id)
 
 
 def test_an_unsaved_mailbox_can_be_tested(live: Any) -> None:
@@ -65,7 +65,7 @@ def test_an_unsaved_mailbox_can_be_tested(live: Any) -> None:
             from_address="tocsin@example.com",
             recipients=["a@example.com", "b@example.com"],
         )
-        assert live.test_endpoint(wanted).delivered
+        assert live.test_configuration(wanted).delivered
         assert mails.get(timeout=TIMEOUT_S).recipients == ("a@example.com", "b@example.com")
 
 
@@ -73,11 +73,11 @@ def test_a_delivery_that_does_not_end_in_time(live: Any) -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))  # without listen() it refuses, and nobody else can take it
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}/"
-        hook = live.create_endpoint(tocsin.webhook("x", url, tocsin.new_webhook_secret(), [tocsin.selector()]))
+        hook = live.create_configuration(tocsin.webhook("x", url, tocsin.new_webhook_secret(), [tocsin.selector()]))
         told = live.append("a.b")
         with pytest.raises(TimeoutError, match="a delivery"):
             live.wait_for_delivery(event_id=told.id, timeout_s=0.3)
-        live.delete_endpoint(hook.id)
+        live.delete_configuration(hook.id)
 
 
 def test_an_alert_from_its_creation_to_its_end(live: Any) -> None:

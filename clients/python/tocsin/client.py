@@ -9,16 +9,18 @@ from weakref import WeakSet
 
 import grpc
 
-from tocsin import alerts, catalogue, events, following, ingesting, receivers
+from tocsin import alerts, catalogue, events, following, ingesting
 from tocsin.channel import Channel, Streaming, dial, pages, until
 from tocsin.consumer_calls import ConsumerCalls
 from tocsin.consumption import Consumption
+from tocsin.delivery_calls import DeliveryCalls
+from tocsin.endpoint_calls import EndpointCalls
 from tocsin.ingestion import Ingestion, Pour
 from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
+from tocsin.silence_calls import SilenceCalls
 from tocsin.subscription import OnDisconnect, Subscription
 from tocsin.v1 import alerting_pb2 as alerting
 from tocsin.v1 import event_log_pb2 as event_log
-from tocsin.v1 import notifications_pb2 as notifications
 from tocsin.v1 import system_pb2 as system
 from tocsin.v1.alerting_pb2_grpc import AlertingStub
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
@@ -37,7 +39,7 @@ def connect(address: str = DEFAULT_ADDRESS, **options: Unpack[Options]) -> Clien
     return Client(dial(settings), settings)
 
 
-class Client(ConsumerCalls):
+class Client(ConsumerCalls, DeliveryCalls, EndpointCalls, SilenceCalls):
     """A connection to a server, to be used as a context manager. Threads may share it.
 
     `event_log`, `notifications`, `alerting` and `system` are the stubs with every RPC of the protos;
@@ -261,65 +263,6 @@ class Client(ConsumerCalls):
         """Go through the catalogue, what is built in and what is the account's. `type` may be a glob."""
         found = pages(self.event_log.ListEventTypes, catalogue.list_request(type))
         return (entry for page in found for entry in catalogue.entries(page))
-
-    # Notifications
-
-    def create_endpoint(
-        self, configuration: notifications.EndpointConfiguration, *, request_id: str | None = None
-    ) -> notifications.EndpointConfiguration:
-        """Create a `webhook(...)` or `mailbox(...)`; its selectors apply to events appended after it."""
-        request = notifications.CreateEndpointConfigurationRequest(
-            configuration=configuration, request_id=request_id or events.fresh_request_id()
-        )
-        return self.notifications.CreateEndpointConfiguration(request).configuration
-
-    def delete_endpoint(self, id: str) -> None:
-        """Delete an endpoint configuration; what waits for it is cancelled. Raises NotFound."""
-        request = notifications.DeleteEndpointConfigurationRequest(id=id)
-        self.notifications.DeleteEndpointConfiguration(request)
-
-    def test_endpoint(
-        self, target: str | notifications.EndpointConfiguration
-    ) -> notifications.TestEndpointConfigurationResponse:
-        """Send a test message through a stored (by id) or an unsaved configuration."""
-        return self.notifications.TestEndpointConfiguration(receivers.test_request(target))
-
-    def list_deliveries(
-        self,
-        states: Iterable[str] = (),
-        *,
-        configuration_id: str = "",
-        event_id: str = "",
-        alert_id: str = "",
-    ) -> Iterator[notifications.Delivery]:
-        """Go through the deliveries, newest first, without their attempts. States are lower case words."""
-        request = receivers.deliveries_request(
-            states, configuration_id=configuration_id, event_id=event_id, alert_id=alert_id
-        )
-        found = pages(self.notifications.ListDeliveries, request)
-        return (delivery for page in found for delivery in page.deliveries)
-
-    def get_delivery(self, id: str) -> notifications.Delivery:
-        """Answer one delivery with every attempt. Raises NotFound."""
-        return self.notifications.GetDelivery(notifications.GetDeliveryRequest(id=id)).delivery
-
-    def wait_for_delivery(
-        self,
-        *,
-        configuration_id: str = "",
-        event_id: str = "",
-        alert_id: str = "",
-        timeout_s: float = 30.0,
-    ) -> notifications.Delivery:
-        """Wait until such a delivery has ended, well or not. Raises TimeoutError."""
-
-        def look() -> notifications.Delivery | None:
-            found = self.list_deliveries(
-                receivers.ENDED, configuration_id=configuration_id, event_id=event_id, alert_id=alert_id
-            )
-            return next(found, None)
-
-        return until(look, "a delivery", timeout_s, _POLL_S)
 
     # Alerting
 

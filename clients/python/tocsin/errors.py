@@ -21,7 +21,11 @@ back to the class of its gRPC code, so catching the inner nodes of the tree keep
     │   ├── LogChanged              LOG_CHANGED
     │   ├── AlertTypeDisabled       ALERT_TYPE_DISABLED
     │   ├── EndpointDisabled        ENDPOINT_DISABLED
-    │   └── KeyMissing              KEY_MISSING
+    │   ├── KeyMissing              KEY_MISSING
+    │   ├── DeliveryInState         DELIVERY_STATE
+    │   ├── SilenceEnded            SILENCE_ENDED
+    │   ├── ReadOnly                READ_ONLY
+    │   └── RenderFailed            RENDER_FAILED
     ├── OutOfRange                OUT_OF_RANGE
     │   ├── PositionAhead           POSITION_AHEAD
     │   └── PositionExpired         POSITION_EXPIRED
@@ -30,7 +34,8 @@ back to the class of its gRPC code, so catching the inner nodes of the tree keep
     ├── ResourceExhausted         RESOURCE_EXHAUSTED
     │   ├── TooManyStreams          TOO_MANY_STREAMS
     │   ├── StorageFull             STORAGE_FULL
-    │   └── LimitReached            LIMIT_REACHED
+    │   ├── LimitReached            LIMIT_REACHED
+    │   └── TooManyTests            TOO_MANY_TESTS
     ├── Aborted                   ABORTED
     │   ├── SlowConsumer            SLOW_CONSUMER
     │   └── Conflict                CONFLICT
@@ -209,6 +214,30 @@ class KeyMissing(FailedPrecondition):
     reasons = ("KEY_MISSING",)
 
 
+class DeliveryInState(FailedPrecondition):
+    """The delivery is in a state in which this cannot be done; `metadata` has the state."""
+
+    reasons = ("DELIVERY_STATE",)
+
+
+class SilenceEnded(FailedPrecondition):
+    """The silence has ended and does not change any more."""
+
+    reasons = ("SILENCE_ENDED",)
+
+
+class ReadOnly(FailedPrecondition):
+    """The object is defined by the server's settings and is changed there."""
+
+    reasons = ("READ_ONLY",)
+
+
+class RenderFailed(FailedPrecondition):
+    """A message cannot be made with these templates of this event."""
+
+    reasons = ("RENDER_FAILED",)
+
+
 class OutOfRange(TocsinError):
     """A position is outside what the log has."""
 
@@ -263,6 +292,12 @@ class LimitReached(ResourceExhausted):
     """The account has as many of these objects as it may have."""
 
     reasons = ("LIMIT_REACHED",)
+
+
+class TooManyTests(ResourceExhausted):
+    """Too many tests of the account are under way."""
+
+    reasons = ("TOO_MANY_TESTS",)
 
 
 class Aborted(TocsinError):

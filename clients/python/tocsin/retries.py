@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from tocsin.errors import TocsinError
 from tocsin.v1.event_log_pb2 import AppendEventRequest, AppendEventsRequest
 
-_READS = ("Get", "BatchGet", "List", "Find", "Summarize")
+_READS = ("Get", "BatchGet", "List", "Find", "Summarize", "Explain", "Preview")
 _SAME_AGAIN = ("RegisterEventTypes",)  # a repeat leaves what the first one has made
 # Nothing of the call took effect, or it did not reach the server and a repeat finds what it did.
 _TRANSIENT = (grpc.StatusCode.UNAVAILABLE,)

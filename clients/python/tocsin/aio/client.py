@@ -9,17 +9,19 @@ from weakref import WeakSet
 
 import grpc
 
-from tocsin import alerts, catalogue, events, following, ingesting, receivers
+from tocsin import alerts, catalogue, events, following, ingesting
 from tocsin.aio.channel import AsyncChannel, AsyncStreaming, dial, pages, until
 from tocsin.aio.consumer_calls import AsyncConsumerCalls
 from tocsin.aio.consumption import AsyncConsumption
+from tocsin.aio.delivery_calls import AsyncDeliveryCalls
+from tocsin.aio.endpoint_calls import AsyncEndpointCalls
 from tocsin.aio.ingestion import AsyncIngestion, Pour
+from tocsin.aio.silence_calls import AsyncSilenceCalls
 from tocsin.aio.subscription import AsyncSubscription
 from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
 from tocsin.subscription import OnDisconnect
 from tocsin.v1 import alerting_pb2 as alerting
 from tocsin.v1 import event_log_pb2 as event_log
-from tocsin.v1 import notifications_pb2 as notifications
 from tocsin.v1 import system_pb2 as system
 from tocsin.v1.alerting_pb2_grpc import AlertingStub
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
@@ -38,7 +40,7 @@ def connect_async(address: str = DEFAULT_ADDRESS, **options: Unpack[Options]) ->
     return AsyncClient(dial(settings), settings)
 
 
-class AsyncClient(AsyncConsumerCalls):
+class AsyncClient(AsyncConsumerCalls, AsyncDeliveryCalls, AsyncEndpointCalls, AsyncSilenceCalls):
     """A connection to a server, to be used as an async context manager, in one event loop.
 
     `event_log`, `notifications`, `alerting` and `system` are the stubs with every RPC of the protos;
@@ -264,65 +266,6 @@ class AsyncClient(AsyncConsumerCalls):
         """Go through the catalogue, what is built in and what is the account's. `type` may be a glob."""
         found = pages(self.event_log.ListEventTypes, catalogue.list_request(type))
         return (entry async for page in found for entry in catalogue.entries(page))
-
-    # Notifications
-
-    async def create_endpoint(
-        self, configuration: notifications.EndpointConfiguration, *, request_id: str | None = None
-    ) -> notifications.EndpointConfiguration:
-        """Create a `webhook(...)` or `mailbox(...)`; its selectors apply to events appended after it."""
-        request = notifications.CreateEndpointConfigurationRequest(
-            configuration=configuration, request_id=request_id or events.fresh_request_id()
-        )
-        return (await self.notifications.CreateEndpointConfiguration(request)).configuration
-
-    async def delete_endpoint(self, id: str) -> None:
-        """Delete an endpoint configuration; what waits for it is cancelled. Raises NotFound."""
-        request = notifications.DeleteEndpointConfigurationRequest(id=id)
-        await self.notifications.DeleteEndpointConfiguration(request)
-
-    async def test_endpoint(
-        self, target: str | notifications.EndpointConfiguration
-    ) -> notifications.TestEndpointConfigurationResponse:
-        """Send a test message through a stored (by id) or an unsaved configuration."""
-        return await self.notifications.TestEndpointConfiguration(receivers.test_request(target))
-
-    def list_deliveries(
-        self,
-        states: Iterable[str] = (),
-        *,
-        configuration_id: str = "",
-        event_id: str = "",
-        alert_id: str = "",
-    ) -> AsyncIterator[notifications.Delivery]:
-        """Go through the deliveries, newest first, without their attempts. States are lower case words."""
-        request = receivers.deliveries_request(
-            states, configuration_id=configuration_id, event_id=event_id, alert_id=alert_id
-        )
-        found = pages(self.notifications.ListDeliveries, request)
-        return (delivery async for page in found for delivery in page.deliveries)
-
-    async def get_delivery(self, id: str) -> notifications.Delivery:
-        """Answer one delivery with every attempt. Raises NotFound."""
-        return (await self.notifications.GetDelivery(notifications.GetDeliveryRequest(id=id))).delivery
-
-    async def wait_for_delivery(
-        self,
-        *,
-        configuration_id: str = "",
-        event_id: str = "",
-        alert_id: str = "",
-        timeout_s: float = 30.0,
-    ) -> notifications.Delivery:
-        """Wait until such a delivery has ended, well or not. Raises TimeoutError."""
-
-        async def look() -> notifications.Delivery | None:
-            found = self.list_deliveries(
-                receivers.ENDED, configuration_id=configuration_id, event_id=event_id, alert_id=alert_id
-            )
-            return await anext(found, None)
-
-        return await until(look, "a delivery", timeout_s, _POLL_S)
 
     # Alerting
 

@@ -1,0 +1,97 @@
+"""The calls of the asyncio client about deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Unpack, cast
+
+from tocsin import deliveries
+from tocsin.aio.channel import AsyncStream, pages, until
+from tocsin.v1 import notifications_pb2 as pb
+
+if TYPE_CHECKING:
+    from tocsin.v1.notifications_pb2_grpc import NotificationsAsyncStub
+
+_POLL_S = 0.1
+
+
+class AsyncDeliveryCalls:
+    """Finding, following and repeating deliveries; a part of `tocsin.AsyncClient`."""
+
+    notifications: NotificationsAsyncStub
+
+    def list_deliveries(
+        self,
+        states: Iterable[str] = (),
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        page_size: int = 0,
+        **criteria: Unpack[deliveries.DeliveryCriteria],
+    ) -> AsyncIterator[pb.Delivery]:
+        """Go through the deliveries, newest first, without their attempts; routed in [since, until).
+
+        States are words: "pending", "sending", "retrying", "delivered", "exhausted", "cancelled", "paused",
+        "silenced", "grouped".
+        """
+        request = deliveries.deliveries_request(states, since=since, until=until, page_size=page_size, **criteria)
+        found = pages(self.notifications.ListDeliveries, request)
+        return (delivery async for page in found for delivery in page.deliveries)
+
+    async def get_delivery(self, id: str) -> pb.Delivery:
+        """Answer one delivery with every attempt. Raises NotFound."""
+        return (await self.notifications.GetDelivery(pb.GetDeliveryRequest(id=id))).delivery
+
+    def watch_deliveries(
+        self, states: Iterable[str] = (), **criteria: Unpack[deliveries.DeliveryCriteria]
+    ) -> AsyncStream[pb.WatchDeliveriesResponse]:
+        """Be told of deliveries as they change, without end; to be left through its `async with` block.
+
+        The first message is empty: nothing is missed from then on. It ends with an error when the server stops.
+        """
+        request = deliveries.watch_request(states, **criteria)
+        return cast(AsyncStream[pb.WatchDeliveriesResponse], self.notifications.WatchDeliveries(request))
+
+    async def retry_delivery(self, id: str) -> pb.Delivery:
+        """Have a delivery tried as soon as may be; one that was given up begins anew. Raises DeliveryInState."""
+        return (await self.notifications.RetryDelivery(pb.RetryDeliveryRequest(id=id))).delivery
+
+    async def cancel_delivery(self, id: str) -> pb.Delivery:
+        """Cancel a delivery that waits. Raises NotFound, DeliveryInState."""
+        return (await self.notifications.CancelDelivery(pb.CancelDeliveryRequest(id=id))).delivery
+
+    async def recover_deliveries(
+        self, configuration_id: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> int:
+        """Have what was given up or cancelled in [since, until) begin anew; answers how many do. Raises NotFound."""
+        request = deliveries.recover_request(configuration_id, since, until)
+        count = 0
+        while True:
+            answer = await self.notifications.RecoverDeliveries(request)
+            count += answer.recovered_count
+            if not answer.more:
+                return count
+
+    async def delivery_statistics(self, *, all_accounts: bool = False) -> pb.GetDeliveryStatisticsResponse:
+        """Answer what became of all deliveries that were ever made: `routed` is the sum of the others."""
+        request = pb.GetDeliveryStatisticsRequest(all_accounts=all_accounts)
+        return await self.notifications.GetDeliveryStatistics(request)
+
+    async def wait_for_delivery(
+        self,
+        *,
+        configuration_id: str = "",
+        event_id: str = "",
+        alert_id: str = "",
+        timeout_s: float = 30.0,
+    ) -> pb.Delivery:
+        """Wait until such a delivery has ended, well or not. Raises TimeoutError."""
+
+        async def look() -> pb.Delivery | None:
+            found = self.list_deliveries(
+                deliveries.ENDED, configuration_id=configuration_id, event_id=event_id, alert_id=alert_id
+            )
+            return await anext(found, None)
+
+        return await until(look, "a delivery", timeout_s, _POLL_S)
