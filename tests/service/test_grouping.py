@@ -226,6 +226,7 @@ async def test_a_clock_that_jumps_neither_loses_nor_repeats(tmp_path: Path, hook
         assert unsigned(posted[0])[0] == first
         ahead[0] = 0
         third = (await api.append("a")).id
+        await until(api, lambda rows: any(row.event.id == third for row in rows))
         ahead[0] = 2 * DAY_US
         await api.append("b")
         async with asyncio.timeout(30):
