@@ -256,3 +256,5 @@ class Deliverer:
         for holding in self._holding:
             holding.cancel()  # what is not paused yet is when the server is back
         await asyncio.gather(*self._holding, return_exceptions=True)
+        for kind in self._kinds.values():
+            await kind.close()

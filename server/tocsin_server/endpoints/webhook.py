@@ -155,6 +155,9 @@ class Webhook:
             return of_no_answer(error.error_class, str(error))
         return of_http(answer.status, answer.headers, answer.excerpt, message.sent_at)
 
+    async def close(self) -> None:
+        """Nothing is held: the connections are the door's."""
+
 
 def _is_address(host: str) -> bool:
     try:
