@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
+from tocsin_server.runtime import system_runtime
 
 from tests.service.test_explanations import explained
 from tests.service.test_notifications import created, mail, webhook
 from tests.support.receivers import Mailbox, Posted, WebhookReceiver, plain_of
 from tests.support.servers import Api, refused, serving
 
+DAY_US = 86_400 * 1_000_000
 DIGEST = "system.notifications.digest"
 QUICK = {"wait": Duration(seconds=1), "interval": Duration(seconds=1)}
 
@@ -200,3 +204,34 @@ async def test_rules_are_answered_as_they_hold(api: Api) -> None:
     configuration.options.grouping.SetInParent()
     rules = (await created(api, configuration)).options.grouping
     assert (rules.wait.seconds, rules.interval.seconds, rules.max_items) == (30, 300, 100)
+
+
+def unsigned(posted: Posted) -> list[str]:
+    """Give the events of a digest whose signature is of another time than this."""
+    return [event["id"] for event in json.loads(posted.body)["data"]["events"]]
+
+
+async def test_a_clock_that_jumps_neither_loses_nor_repeats(tmp_path: Path, hook: WebhookReceiver) -> None:
+    """XA19: a day ahead and back again; what was due is told once, though a clock set back makes it late."""
+    ahead = [0]
+    system = system_runtime()
+    runtime = replace(system, now=lambda: system.now() + ahead[0])
+    async with serving(tmp_path, runtime) as api:
+        await created(api, grouped(webhook(hook.url), wait=Duration(seconds=3600)))
+        first = (await api.append("a")).id
+        await until(api, lambda rows: len(rows) == 2)
+        ahead[0] = DAY_US
+        second = (await api.append("a")).id  # wakes what looks at the clock, and is in the digest or in the next
+        posted = await hook.until(1)
+        assert unsigned(posted[0])[0] == first
+        ahead[0] = 0
+        third = (await api.append("a")).id
+        await until(api, lambda rows: any(row.event.id == third for row in rows))
+        ahead[0] = 2 * DAY_US
+        await api.append("b")
+        async with asyncio.timeout(30):
+            while third not in [event for one in hook.posted for event in unsigned(one)]:
+                await asyncio.sleep(0.05)
+        told = [event for one in hook.posted for event in unsigned(one)]
+        assert told[:3] == [first, second, third]
+        assert len(set(told)) == len(told)

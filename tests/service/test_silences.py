@@ -14,7 +14,10 @@ from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 
 from tests.service.test_explanations import explained, routed
+from tests.service.test_firing import fail, firing
 from tests.service.test_notifications import created, settled, webhook
+from tests.support.alerts import create
+from tests.support.alerts import webhook as hook_of_alerts
 from tests.support.receivers import WebhookReceiver
 from tests.support.servers import Api, Subscriber, refused, serving
 
@@ -213,3 +216,18 @@ async def test_silences_come_in_pages_by_state(api: Api) -> None:
     assert not rest.next_page_token
     active = await api.notifications.ListSilences(pb.ListSilencesRequest(states=[pb.SILENCE_STATE_ACTIVE]))
     assert [s.id for s in active.silences] == [now.id]
+
+
+async def test_an_action_of_an_alert_is_judged_by_its_transition(api: Api, hook: WebhookReceiver) -> None:
+    """The alert goes on, its events are in the log, and its recovery, which the silence does not mean, is told."""
+    silence = await silenced(api, filter=log_pb.EventFilter(types=["system.alerting.new_instance"]))
+    await create(api, firing(await hook_of_alerts(api, hook.url)))
+    for _ in range(2):
+        await fail(api, "nginx:latest")
+    (recovered,) = await hook.until(1)
+    assert recovered.body.decode() == "nginx:latest is fine"
+    rows = await settled(api)
+    assert {row.alert.action_group: (row.state, row.silence_id) for row in rows} == {
+        "recovered": (pb.DELIVERY_STATE_DELIVERED, ""),
+        "default": (pb.DELIVERY_STATE_SILENCED, silence.id),
+    }

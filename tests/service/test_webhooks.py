@@ -212,3 +212,26 @@ async def test_a_certificate_of_ones_own_authority(api: Api, tmp_path: Path) -> 
         answer = await api.notifications.TestEndpointConfiguration(test)
         assert (answer.delivered, answer.attempt.error_class) == (False, pb.ERROR_CLASS_TLS_ERROR)
         assert not bodies
+
+
+async def test_a_status_decides_whatever_the_body_says(api: Api, hook: WebhookReceiver) -> None:
+    """XD26: a webhook is taken with 2xx; the body that says otherwise is kept for people."""
+    hook.answer = lambda posted: web.json_response({"ok": False, "error": "channel_not_found"})
+    await created(api, webhook(hook.url))
+    await api.append("a")
+    (delivery,) = await settled(api)
+    assert delivery.state == pb.DELIVERY_STATE_DELIVERED
+    assert "channel_not_found" in delivery.attempts[0].response_excerpt
+
+
+async def test_a_program_gets_every_property(api: Api, hook: WebhookReceiver) -> None:
+    """A08, D26: JSON with whatever the event has, structures as structures."""
+    details: dict[str, Any] = {"scan": {"id": "s1", "failures": 3, "controls": ["a", "b"]}, "at": "2026-01-02T03:04Z"}
+    event = log_pb.Event(type="com.ibm.cloud.compliance.posture", subtype="posture-scan-completed")
+    event.details.struct_value.update(details)
+    await created(api, webhook(hook.url))
+    await api.events.AppendEvent(log_pb.AppendEventRequest(event=event))
+    (posted,) = await hook.until(1)
+    payload = posted.verified()
+    assert (payload["type"], payload["data"]["subtype"]) == (event.type, event.subtype)
+    assert payload["data"]["details"] == details

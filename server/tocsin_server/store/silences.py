@@ -80,6 +80,14 @@ def every(connection: sqlite3.Connection) -> list[Silence]:
     return [_silence(row) for row in connection.execute(f"SELECT {COLUMNS} FROM silences")]
 
 
+def holding(connection: sqlite3.Connection, account: str, at: int) -> list[Silence]:
+    """Read the silences of an account that hold at a time."""
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM silences WHERE account = ? AND starts_at <= ? AND ends_at > ?", (account, at, at)
+    )
+    return [_silence(row) for row in rows]
+
+
 def _create(transaction: Transaction, draft: Silence, request_id: str, digest: bytes) -> Silence:
     known = request_keys.known_answer(transaction, draft.account, CREATE_METHOD, request_id, digest)
     if known:
