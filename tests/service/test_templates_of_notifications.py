@@ -164,6 +164,7 @@ async def test_a_bomb_of_sections_ends_alone(api: Api, hook: WebhookReceiver) ->
 
 
 async def test_a_mail_has_the_whole_payload_on_request(tmp_path: Path, box: Mailbox) -> None:
+    """D25."""
     async with serving(tmp_path) as api:
         configuration = with_template(
             mail(box, "ann@example.com"), add_notification_payload=True, recipients=["bob@example.com"]
