@@ -25,6 +25,7 @@ async def test_a_page_says_what_a_kind_needs(api: Api, kind: str) -> None:
     """A28: every field of its connection is named, those that are required in the table, and its example works."""
     page = (PAGES / f"{kind}.md").read_text(encoding="utf-8")
     connection = pb.EndpointConfiguration.DESCRIPTOR.fields_by_name[kind].message_type
+    assert connection is not None
     assert [f.name for f in connection.fields if f.name not in SET_BY_THE_SERVER and f"`{f.name}`" not in page] == []
     assert [name for name in KINDS[kind].required_fields if f"| `{name}` |" not in page] == []
     (example,) = re.findall(r"-d '(\{.*?\})' \\", page, re.DOTALL)
