@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import warnings
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,10 @@ async def test_a_wrong_password_pauses_the_configuration_until_it_is_mended(
         assert (health.state, health.reason) == ("FAILING", "CREDENTIALS")
         assert not server.mails
         assert set(server.logins) == {"ann"}
+        mended = {**configuration.connection, "password": "pass word"}
+        await house.notifications.update("admin", configuration.id, lambda old: replace(old, connection=mended))
+        await house.deliver_all()
+        assert states(house) == {"DELIVERED": 2}
 
 
 @pytest.mark.parametrize("name", ["expired", "of another host", "of an unknown authority", "too old a protocol"])
