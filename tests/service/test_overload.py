@@ -47,7 +47,7 @@ async def flood(process: ServerProcess, events: EventLogAsyncStub) -> list[str]:
 
 
 async def test_what_has_no_place_waits_with_its_client(process: ServerProcess) -> None:
-    """XF16: 330 MiB come while the store is locked, and again: memory does not grow, and what waits too long is told."""
+    """XF16: 330 MiB come while the store is locked, twice: memory does not grow, and who waits too long is told."""
     async with grpc.aio.insecure_channel(process.address) as channel:
         events: EventLogAsyncStub = EventLogStub(channel)
         await events.AppendEvents(BATCH)
