@@ -190,6 +190,9 @@ class Deliverer:
             message, _ = templated(message, configuration, kind.default_escape)
         except (RenderError, TemplateError) as error:
             return unmade(str(error))
+        except Exception as error:  # a fault of ours in the message would come again with each repeat
+            log.exception("a message could not be made", delivery_id=row.id)
+            return unmade(f"INTERNAL: {type(error).__name__}")
         self._runtime.moment("sending")
         try:
             outcome = await kind.send(message, configuration.connection)

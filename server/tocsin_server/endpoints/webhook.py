@@ -17,7 +17,7 @@ import httpx
 from tocsin_server import __version__
 from tocsin_server.domain.answers import of_http, of_no_answer
 from tocsin_server.domain.errors import Violation
-from tocsin_server.domain.message_templates import Preview
+from tocsin_server.domain.message_templates import Preview, is_json
 from tocsin_server.domain.notifications import Message, Outcome
 from tocsin_server.domain.templates import Escape
 from tocsin_server.domain.verdicts import ErrorClass
@@ -190,14 +190,6 @@ def _credentials(connection: Mapping[str, Any]) -> dict[str, str]:
     return {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
-def _is_json(body: bytes) -> bool:
-    try:
-        json.loads(body)
-    except ValueError:
-        return False
-    return True
-
-
 def _header_problems(headers: Mapping[str, object]) -> list[Violation]:
     return [
         Violation(f"headers.{name}", problem)
@@ -222,7 +214,7 @@ def _written(message: Message, connection: Mapping[str, Any]) -> tuple[bytes, st
     if "body" in message.params:
         body = message.params["body"]
         own = (body if isinstance(body, str) else json.dumps(body)).encode()
-        return own, JSON_TYPE if _is_json(own) else "text/plain; charset=utf-8"
+        return own, JSON_TYPE if is_json(own) else "text/plain; charset=utf-8"
     if connection.get("format") == CLOUD_EVENTS:
         return encoded(cloud_event_of(message)), CLOUD_EVENT_TYPE
     return encoded(payload_of(message)), JSON_TYPE
