@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +176,40 @@ async def test_digests_of_a_group_keep_their_distance(api: Api, hook: WebhookRec
     second, first = (row for row in rows if row.HasField("digest"))
     apart = second.next_attempt_at.ToMicroseconds() - first.create_time.ToMicroseconds()
     assert apart == 601_000_000
+
+
+async def test_digests_of_notices_do_not_tell_of_each_other_without_end(api: Api, hook: WebhookReceiver) -> None:
+    """XD28: what fails to tell of a failure is not told in turn, in a digest neither."""
+    hook.answer = lambda posted: 400
+    system = pb.Selector(scope="account", level="*", type="system.*", resource_type="*")
+    for _ in range(2):
+        await created(api, grouped(webhook(hook.url, system)))
+    await created(api, webhook(hook.url, pb.Selector(scope="account", level="*", type="a", resource_type="*")))
+    await api.append("a")
+
+    def ended(rows: list[pb.Delivery]) -> bool:
+        return sum(row.HasField("digest") and row.HasField("end_time") for row in rows) == 2
+
+    await until(api, ended)
+    told = await api.events.ListEvents(
+        log_pb.ListEventsRequest(filter=log_pb.EventFilter(types=["system.notifications.delivery_exhausted"]))
+    )
+    assert len(told.events) == 1
+
+
+async def test_the_end_of_a_digest_finds_its_events_by_their_index(tmp_path: Path) -> None:
+    """However many deliveries there are: the triggers read those of one digest."""
+    async with serving(tmp_path):
+        connection = sqlite3.connect(tmp_path / "tocsin.db")
+        triggers = connection.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'digests%'"
+        ).fetchall()
+        assert len(triggers) == 2
+        for (sql,) in triggers:
+            (statement,) = re.findall(r"BEGIN(.*?);", sql, re.DOTALL)
+            plan = connection.execute("EXPLAIN QUERY PLAN " + re.sub(r"NEW\.\w+", "'x'", statement)).fetchall()
+            assert "deliveries_grouped (account=? AND digest_id=?)" in str(plan)
+        connection.close()
 
 
 async def test_a_digest_by_mail_has_a_line_for_each_event(api: Api, box: Mailbox) -> None:
