@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
+from tocsin_server.runtime import system_runtime
 
 from tests.service.test_explanations import explained, routed
 from tests.service.test_firing import fail, firing
@@ -176,11 +178,28 @@ async def test_an_ended_silence_does_not_change(api: Api) -> None:
         ({"filter": log_pb.EventFilter(where="event.")}, "silence.filter.where"),
         ({"id": "x"}, "silence.id"),
         ({"end_time": Timestamp(seconds=1)}, "duration"),
-        ({"start_time": Timestamp(seconds=1)}, "silence.end_time"),
+        ({"start_time": Timestamp(seconds=1)}, "duration"),
     ],
 )
 async def test_what_makes_no_sense_is_refused(api: Api, fields: dict[str, Any], field: str) -> None:
     assert field in (await refused(silenced(api, **fields))).fields
+
+
+async def test_a_repeat_after_the_end_answers_the_first(tmp_path: Path) -> None:
+    """Promise P4: a request id answers what it made, whenever it comes again."""
+    ahead = [0]
+    system = system_runtime()
+    async with serving(tmp_path, replace(system, now=lambda: system.now() + ahead[0])) as api:
+        filter = log_pb.EventFilter(types=["quiet.*"])
+        silence = pb.Silence(filter=filter, comment="the registry moves", end_time=at(600))
+        request = pb.CreateSilenceRequest(silence=silence, request_id="once")
+        first = (await api.notifications.CreateSilence(request)).silence
+        ahead[0] = 3600 * 1_000_000
+        again = (await api.notifications.CreateSilence(request)).silence
+        assert (again.id, again.state) == (first.id, pb.SILENCE_STATE_ENDED)
+        request.request_id = "another"
+        refusal = await refused(api.notifications.CreateSilence(request))
+        assert refusal.fields == {"silence.end_time": "has passed"}
 
 
 async def test_everybodys_events_are_silenced_by_the_admin_only(api: Api) -> None:

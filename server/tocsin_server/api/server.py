@@ -60,6 +60,7 @@ Unary = Callable[[Any, Caller], Awaitable[Message | bytes]]
 BULK = frozenset(("tocsin.v1.EventLog.AppendEvents",))  # unary methods whose requests may have megabytes
 BULK_MAX = 16  # of them that are read and handled at a time: some 150 MB at the worst
 BULK_WAIT_S = 10.0  # for a place
+BULK_READ_S = 5.0  # for a request to come whole once it has its place, when all places are taken
 Stream = Callable[[Any, Caller, Send], Awaitable[None]]
 Exchange = Callable[[Receive, Caller, Send], Awaitable[None]]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -119,15 +120,27 @@ class Guard:
             try:
                 caller = _known(context)
                 async with asyncio.timeout(UNARY_MAX_S), self._place():
-                    raw = await context.read()
-                    if raw is grpc.aio.EOF:
-                        raise TocsinError(Reason.UNDECODABLE, "the call has no request")
-                    answer = await handle(read(raw), caller)
+                    answer = await handle(read(await self._request(context)), caller)
                 await _send(context, answer if isinstance(answer, bytes) else answer.SerializeToString())
             except BaseException as error:
                 await self._fail(name, context, error)
 
         return call
+
+    async def _request(self, context: Context) -> bytes:
+        """Read the one request of a call; one that does not come gives its place to others that wait."""
+        reading = asyncio.ensure_future(context.read())
+        try:
+            while not (await asyncio.wait((reading,), timeout=BULK_READ_S))[0]:
+                if self._bulk_places.locked():
+                    text = f"the request did not come whole within {BULK_READ_S:g} s while others wait: try again"
+                    raise TocsinError(Reason.OVERLOADED, text, retry_s=1.0)
+            raw = reading.result()
+        finally:
+            reading.cancel()
+        if raw is grpc.aio.EOF:
+            raise TocsinError(Reason.UNDECODABLE, "the call has no request")
+        return bytes(raw)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

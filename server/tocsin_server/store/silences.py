@@ -44,9 +44,9 @@ class SilenceStore:
         self.changed()
         return result
 
-    async def create(self, draft: Silence, request_id: str, digest: bytes) -> Silence:
+    async def create(self, draft: Silence, judge: Callable[[int], None], request_id: str, digest: bytes) -> Silence:
         """Store a silence, or answer the one that this request id has made."""
-        return await self._write(lambda tx: _create(tx, draft, request_id, digest))
+        return await self._write(lambda tx: _create(tx, draft, judge, request_id, digest))
 
     async def get(self, account: str, silence_id: str) -> Silence:
         """Read one silence."""
@@ -88,10 +88,13 @@ def holding(connection: sqlite3.Connection, account: str, at: int) -> list[Silen
     return [_silence(row) for row in rows]
 
 
-def _create(transaction: Transaction, draft: Silence, request_id: str, digest: bytes) -> Silence:
+def _create(
+    transaction: Transaction, draft: Silence, judge: Callable[[int], None], request_id: str, digest: bytes
+) -> Silence:
     known = request_keys.known_answer(transaction, draft.account, CREATE_METHOD, request_id, digest)
     if known:
         return _get(transaction.connection, draft.account, known)
+    judge(transaction.log.created_at)
     (count,) = transaction.connection.execute(
         "SELECT count(*) FROM silences WHERE account = ? AND NOT deleted", (draft.account,)
     ).fetchone()
