@@ -121,6 +121,11 @@ async def test_a_bad_question_is_refused(api: Api, request_fields: dict[str, obj
     assert field in (await refused(explained(api, **request_fields))).fields
 
 
+async def test_only_what_was_sent_is_complained_of(api: Api) -> None:
+    assert set((await refused(explained(api))).fields) == {"subject"}
+    assert set((await refused(explained(api, position=0))).fields) == {"position"}
+
+
 async def test_a_deleted_event_cannot_be_explained(api: Api, hook: WebhookReceiver) -> None:
     event = await api.append("a.b")
     await api.events.DeleteEvent(log_pb.DeleteEventRequest(id=event.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin_server.runtime import system_runtime
+from tocsin_server.store import silences as store
 
 from tests.service.test_explanations import explained, routed
 from tests.service.test_firing import fail, firing
@@ -105,6 +107,32 @@ async def test_a_silence_that_is_deleted_ends_at_once(api: Api, hook: WebhookRec
     assert watch.events[1].details.struct_value["reason"] == "DELETED"
     await watch.close()
     assert not (await api.notifications.ListSilences(pb.ListSilencesRequest())).silences
+
+
+async def test_a_silence_that_is_deleted_before_its_start_leaves_nothing(tmp_path: Path, hook: WebhookReceiver) -> None:
+    ahead = [0]
+    system = system_runtime()
+    async with serving(tmp_path, replace(system, now=lambda: system.now() + ahead[0])) as api:
+        await created(api, webhook(hook.url))
+        silence = await silenced(api, 600, start_time=at(600))
+        await api.notifications.DeleteSilence(pb.DeleteSilenceRequest(id=silence.id))
+        connection = sqlite3.connect(tmp_path / "tocsin.db")
+        assert connection.execute("SELECT count(*) FROM silences").fetchone() == (0,)
+        connection.close()
+        refusal = await refused(api.notifications.DeleteSilence(pb.DeleteSilenceRequest(id=silence.id)))
+        assert refusal.reason == "NOT_FOUND"
+        ahead[0] = 700 * 1_000_000
+        await api.append("quiet.a")
+        await hook.until(1)
+
+
+async def test_deleted_silences_are_bounded_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "DELETED_MAX", 2)
+    for _ in range(2):
+        silence = await silenced(api)
+        await api.notifications.DeleteSilence(pb.DeleteSilenceRequest(id=silence.id))
+    refusal = await refused(silenced(api))
+    assert (refusal.reason, "at most 2 silences in 30 days" in refusal.text) == ("LIMIT_REACHED", True)
 
 
 async def test_a_silence_to_come_holds_from_its_start(api: Api, hook: WebhookReceiver) -> None:

@@ -9,7 +9,15 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from tocsin_server.domain.errors import Reason, TocsinError, not_found
-from tocsin_server.domain.silences import ENDED, SILENCE_KEPT_US, SILENCES_MAX, STARTED, Silence, SilenceState
+from tocsin_server.domain.silences import (
+    DELETED_MAX,
+    ENDED,
+    SILENCE_KEPT_US,
+    SILENCES_MAX,
+    STARTED,
+    Silence,
+    SilenceState,
+)
 from tocsin_server.store import request_keys
 from tocsin_server.store.database import Readers
 from tocsin_server.store.generation import raise_generation
@@ -60,7 +68,8 @@ class SilenceStore:
 
     async def held(self, account: str) -> list[Silence]:
         """Read all silences by which events of an account are judged, those that were deleted too."""
-        return [silence for silence in await self._read(every) if silence.account == account]
+        query = f"SELECT {COLUMNS} FROM silences WHERE account = ?"
+        return await self._read(lambda c: [_silence(row) for row in c.execute(query, (account,))])
 
     async def update(self, account: str, silence_id: str, change: Callable[[Silence], Silence]) -> Silence:
         """Change a silence in one transaction."""
@@ -95,11 +104,7 @@ def _create(
     if known:
         return _get(transaction.connection, draft.account, known)
     judge(transaction.log.created_at)
-    (count,) = transaction.connection.execute(
-        "SELECT count(*) FROM silences WHERE account = ? AND NOT deleted", (draft.account,)
-    ).fetchone()
-    if count >= SILENCES_MAX:
-        raise TocsinError(Reason.LIMIT_REACHED, f"an account has at most {SILENCES_MAX} silences: delete ended ones")
+    _refuse_too_many(transaction.connection, draft.account)
     now = transaction.log.created_at
     new = replace(
         draft, id=transaction.runtime.new_id(), starts_at=draft.starts_at or now, created_at=now, updated_at=now
@@ -110,6 +115,17 @@ def _create(
     request_keys.remember(transaction, new.account, CREATE_METHOD, request_id, digest, new.id)
     _changed(transaction)
     return new
+
+
+def _refuse_too_many(connection: sqlite3.Connection, account: str) -> None:
+    count, deleted = connection.execute(
+        "SELECT count(*), coalesce(sum(deleted), 0) FROM silences WHERE account = ?", (account,)
+    ).fetchone()
+    if count - deleted >= SILENCES_MAX:
+        raise TocsinError(Reason.LIMIT_REACHED, f"an account has at most {SILENCES_MAX} silences: delete ended ones")
+    if deleted >= DELETED_MAX:
+        text = f"an account deletes at most {DELETED_MAX} silences in 30 days: change one instead of making many"
+        raise TocsinError(Reason.LIMIT_REACHED, text)
 
 
 def _changed(transaction: Transaction) -> None:
@@ -137,6 +153,10 @@ def _delete(transaction: Transaction, account: str, silence_id: str) -> None:
     _tell(transaction)
     silence = _get(transaction.connection, account, silence_id)
     now = transaction.log.created_at
+    if silence.state(now) is SilenceState.PENDING:  # no event was ever judged by it
+        transaction.connection.execute("DELETE FROM silences WHERE account = ? AND id = ?", (account, silence_id))
+        raise_generation(transaction)
+        return
     if silence.state(now) is SilenceState.ACTIVE:
         transaction.append([replace(silence, ends_at=now).notice(ENDED, "DELETED")])
     transaction.connection.execute(
