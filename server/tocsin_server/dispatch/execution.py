@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -96,7 +97,9 @@ class Execution:
             run = await self._runs.load(claim)
             if run is None:
                 return
+            began = self._runtime.monotonic()
             outcome = await self._outcome(run)
+            outcome = replace(outcome, duration_us=int((self._runtime.monotonic() - began) * SECOND_US))
             if not await self._runs.settle(run, outcome):
                 told.info("the alert was changed during its run; the run is dropped")
         except TocsinError as error:
