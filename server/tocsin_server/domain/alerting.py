@@ -310,7 +310,10 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class AlertSearch:
-    """Which alerts of an account are looked for. A word matches a part of a field, in any case."""
+    """Which alerts of an account are looked for. A word matches a part of a field, in any case.
+
+    `configuration_id` is one that an action goes to, `meets` a condition on what all else has left.
+    """
 
     account: str
     words: tuple[str, ...] = ()
@@ -318,6 +321,8 @@ class AlertSearch:
     every_word: bool = False
     sort_field: str = "name"
     descending: bool = False
+    configuration_id: str = ""
+    meets: Callable[[Alert], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

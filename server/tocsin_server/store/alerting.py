@@ -216,6 +216,8 @@ def _end_instances(transaction: Transaction, alert: Alert, reason: str) -> None:
 def _find(
     connection: sqlite3.Connection, search: AlertSearch, after: tuple[str | int, str] | None, size: int
 ) -> AlertPage:
+    if search.meets is not None:
+        return _find_where(connection, search, search.meets, after, size)
     where, values = _searched(search)
     (total,) = connection.execute(f"SELECT count(*) FROM alerts AS a WHERE {where}", values).fetchone()
     column = SORT_COLUMNS[search.sort_field]
@@ -239,13 +241,48 @@ def _find(
     return AlertPage(tuple(found), False, total)
 
 
+def _find_where(
+    connection: sqlite3.Connection,
+    search: AlertSearch,
+    meets: Callable[[Alert], bool],
+    after: tuple[str | int, str] | None,
+    size: int,
+) -> AlertPage:
+    """Find by a condition, which is asked of every alert that all else has left: the total is of those that meet it."""
+    column = SORT_COLUMNS[search.sort_field]
+    order = "DESC" if search.descending else "ASC"
+    where, values = _searched(search)
+    rows = connection.execute(
+        f"SELECT {column}, {ALERT_COLUMNS} FROM {ALERTS} WHERE {where} ORDER BY {column} {order}, a.id {order}", values
+    )
+    total, more = 0, False
+    found: list[FoundAlert] = []
+    for key, *row in rows:
+        alert = alert_of(tuple(row))
+        if not meets(alert):
+            continue
+        total += 1
+        place = (key, alert.id)
+        if after is not None and (place >= after if search.descending else place <= after):
+            continue
+        if len(found) < size:
+            found.append(FoundAlert(alert, place))
+        else:
+            more = True
+    return AlertPage(tuple(found), more, total)
+
+
 def _searched(search: AlertSearch) -> tuple[str, list[Any]]:
     columns = [SEARCH_COLUMNS[name] for name in search.fields]
     one_word = " OR ".join(f"instr({column}, ?) > 0" for column in columns)
     words = [word.casefold() for word in search.words]
     joined = (" AND " if search.every_word else " OR ").join([f"({one_word})"] * len(words))
     values: list[Any] = [search.account, *(word for word in words for _ in columns)]
-    return ("a.account = ?" + (f" AND ({joined})" if words else "")), values
+    where = "a.account = ?" + (f" AND ({joined})" if words else "")
+    if search.configuration_id:
+        where += " AND EXISTS (SELECT 1 FROM json_each(a.spec, '$.actions') WHERE json_extract(value, '$[1]') = ?)"
+        values.append(search.configuration_id)
+    return where, values
 
 
 def _state(connection: sqlite3.Connection, account: str, alert_id: str) -> AlertState:

@@ -723,6 +723,9 @@ class FindAlertsRequest(_message.Message):
     SORT_ORDER_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    HAS_REFERENCE_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     search: _builtins.str
     """Words to look for, in any case; a word matches a part of a field. Empty: every alert."""
     default_search_operator: Global___SearchOperator.ValueType
@@ -735,9 +738,23 @@ class FindAlertsRequest(_message.Message):
     """Most alerts of the page: 0 is 100, more than 1000 is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; bound to the search, the sorting and the account."""
+    filter: _builtins.str
+    """A CEL expression over `alert`, bounded as the `where` of an EventFilter is: id, name, tags, alert_type_id,
+    consumer, enabled, interval, throttle, notify_when, params, configuration_ids, mute_all,
+    muted_instance_ids, status, created_by, updated_by, create_time, update_time. Words of enums are bare:
+    `alert.status == "ERROR" && "infra" in alert.tags`.
+    """
     @_builtins.property
     def search_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where to look: name, tags, alert_type_id, consumer. None is name and tags."""
+
+    @_builtins.property
+    def has_reference(self) -> Global___Reference:
+        """Alerts that refer to an object. Unset: all."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the fields of Alert that are answered; `id`, `alert_type_id` and `consumer` always are. None: all."""
 
     def __init__(
         self,
@@ -749,14 +766,43 @@ class FindAlertsRequest(_message.Message):
         sort_order: Global___SortOrder.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        has_reference: Global___Reference | None = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["has_reference", b"has_reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_search_operator", b"default_search_operator", "page_size", b"page_size", "page_token", b"page_token", "search", b"search", "search_fields", b"search_fields", "sort_field", b"sort_field", "sort_order", b"sort_order"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_search_operator", b"default_search_operator", "fields", b"fields", "filter", b"filter", "has_reference", b"has_reference", "page_size", b"page_size", "page_token", b"page_token", "search", b"search", "search_fields", b"search_fields", "sort_field", b"sort_field", "sort_order", b"sort_order"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindAlertsRequest: _TypeAlias = FindAlertsRequest  # noqa: Y015
+
+@_typing.final
+class Reference(_message.Message):
+    """An object that an alert refers to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """Its kind: "endpoint_configuration", those that actions go to."""
+    id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reference: _TypeAlias = Reference  # noqa: Y015
 
 @_typing.final
 class FindAlertsResponse(_message.Message):
