@@ -26,7 +26,8 @@ from tocsin_server.domain.ports import AlertRuns, Runtime
 
 log = structlog.get_logger("tocsin.alerting")
 
-THREADS = 2  # runs at the same time: they read, and share one interpreter
+THREADS = 2  # that runs work on: they read, and share one interpreter
+RUNS_MAX = 16  # at the same time: most of them wait, for a thread or for the disk
 CLAIMED_MAX = 64  # runs that one transaction claims; those that wait for a thread are leased too
 LEASE_S = 300.0  # longer than claimed runs wait and take; after it the run is repeated
 BACKSTOP_S = 30.0  # of the loop: the clock may have been set, so it looks now and then
@@ -64,7 +65,7 @@ class Execution:
         return False
 
     def _room(self) -> int:
-        return THREADS - len(self._running)
+        return RUNS_MAX - len(self._running)
 
     def _look_again(self, next_due_at: int | None) -> None:
         if next_due_at is not None:
