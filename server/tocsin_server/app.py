@@ -237,7 +237,7 @@ class App:
     def _build_alerting(self, store: Store, parts: StoreParts) -> AlertingParts:
         readers = Readers(store, THREADS, "alerts")
         self._cleanups.append(("alert readers", readers.close))
-        types, runs = discover_alert_types(), Runs(parts.writer, readers)
+        types, runs = AlertTypes(discover_alert_types()), Runs(parts.writer, readers)
         execution = Execution(runs, types, self.runtime) if self.settings["alerting.enabled"] else None
         return AlertingParts(types, Alerts(parts.writer, parts.readers), runs, execution)
 

@@ -12,6 +12,7 @@ interval lets every run notify, however late each one began.
     not          yes             recovered_instance, notify the recovery group with the last context,
                                  whatever the throttle; forgotten with its state
     not          no              nothing
+    forgotten    yes             as above, with the reason "forgotten", and nobody is notified
     the run failed, or reached   nothing recovers; after a failure nothing else changes either
     a limit
 """
@@ -23,12 +24,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tocsin_server.domain.actions import Notification, messages
+from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import (
     ALERT_STATE_BYTES_MAX,
     Alert,
     AlertStatus,
     AlertType,
-    EventReads,
     InstanceReport,
     NotifyWhen,
     Report,
@@ -115,6 +116,7 @@ class Run:
             started_at=self.claim.started_at,
             previous_started_at=self.previous_started_at,
             events=events,
+            previous=self.memory.instances,
         )
 
 
@@ -180,7 +182,9 @@ def advance(alert: Alert, alert_type: AlertType, memory: Memory, report: Report,
     """Apply what a run found; RunFailure when its report cannot be used."""
     found, limited = within_limit(checked_report(report, alert_type), memory, report.limit_reached)
     missing = [i for id, i in sorted(memory.instances.items()) if id not in found]
-    recovered, untouched = ([], missing) if limited else (missing, [])
+    ended, untouched = ([], missing) if limited else (missing, [])
+    recovered = [i for i in ended if i.id not in report.forgotten]
+    forgotten = [i for i in ended if i.id in report.forgotten]
     verdicts = {id: decide(alert, memory.instances.get(id), now, scheduled_at) for id, now in found.items()}
     active = [_next(memory.instances.get(id), now, verdicts[id], scheduled_at) for id, now in sorted(found.items())]
     instances = (*active, *untouched)
@@ -193,6 +197,7 @@ def advance(alert: Alert, alert_type: AlertType, memory: Memory, report: Report,
         instances=instances,
         transitions=(
             *(_recovery(instance, scheduled_at, "recovered") for instance in recovered),
+            *(_recovery(instance, scheduled_at, "forgotten") for instance in forgotten),
             *_activity(alert_type, memory, active),
             *_status_change(memory.status, status, error),
         ),
