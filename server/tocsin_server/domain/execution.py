@@ -19,7 +19,7 @@ interval lets every run notify, however late each one began.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tocsin_server.domain.actions import Notification, messages
@@ -130,6 +130,22 @@ class RunOutcome:
 
 
 # --- transitions -------------------------------------------------------------------------------
+
+
+def perform(
+    run: Run, alert_type: AlertType, events: EventReads, raised: Callable[[Exception], None] = lambda error: None
+) -> RunOutcome:
+    """Execute a type for a run, and say what follows; an executor that raises is a run that failed."""
+    try:
+        report = alert_type.executor(run.context(events))
+    except RunFailure as failure:
+        return fail(run.memory, failure.error)
+    except Exception as error:
+        raised(error)
+        # The text may hold anything that the executor has read: it stays in the server's log.
+        message = f"the executor raised {type(error).__name__}; the server's log says more"
+        return fail(run.memory, RunError(RunErrorReason.EXECUTE, message))
+    return apply(run, alert_type, report)
 
 
 def apply(run: Run, alert_type: AlertType, report: Report) -> RunOutcome:

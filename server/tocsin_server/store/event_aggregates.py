@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from tocsin_server.domain.aggregation import (
     EVENTS_DECODED_MAX,
@@ -35,6 +36,26 @@ from tocsin_server.store.selection import Where
 LABEL = Where(f"coalesce((SELECT value FROM json_each({selection.LABELS}) WHERE key = ?), '')")
 
 
+class Read(NamedTuple):
+    """One event of a question: the values of its group and of the field, and whether it meets the `where`."""
+
+    timestamp: int
+    position: int
+    created_at: int
+    values: tuple[str, ...]
+    value: Json
+    matches: bool
+    id: str
+    type: str
+    body: bytes
+
+
+def too_many() -> RunFailure:
+    """Say that a window has more events than a run may decode."""
+    text = f"more than {EVENTS_DECODED_MAX} events would have to be decoded: narrow the source or the window"
+    return RunFailure(RunErrorReason.LIMIT, text)
+
+
 class EventAggregates:
     """What one alert reads; see the port."""
 
@@ -46,7 +67,7 @@ class EventAggregates:
     def aggregate(self, question: EventQuestion) -> list[Group]:
         """Answer the groups, those with most events first, equal ones by their values."""
         if question.needs_bodies:
-            return aggregate(question, ((values, value) for values, value, *_ in self._decoded(question)))
+            return aggregate(question, ((read.values, read.value) for read in self._decoded(question)))
         fields = [_column(field) for field in question.group_by]
         required = [*(fields if question.drop_missing else []), *([_column(question.field)] if question.field else [])]
         source = self._source(question, [Where(f"{one.sql} <> ''", one.values) for one in required])
@@ -99,40 +120,44 @@ class EventAggregates:
         self, question: EventQuestion, groups: Sequence[tuple[str, ...]], each: int
     ) -> Mapping[tuple[str, ...], Sequence[EventSample]]:
         found: dict[tuple[str, ...], list[EventSample]] = {values: [] for values in groups}
-        for values, _, event_id, event_type, timestamp, body in self._decoded(question):
-            samples = found.get(values)
+        for read in self._decoded(question):
+            samples = found.get(read.values)
             if samples is not None and len(samples) < each:
-                samples.append(EventSample(event_id, event_type, wire.message(body), timestamp))
+                samples.append(EventSample(read.id, read.type, wire.message(read.body), read.timestamp))
         return found
 
-    def _decoded(self, question: EventQuestion) -> Iterator[tuple[tuple[str, ...], Json, str, str, int, bytes]]:
-        """Give the matching events, newest first: the values of group and field, and what samples show."""
+    def _decoded(self, question: EventQuestion) -> Iterator[Read]:
+        """Give the matching events, newest first; RunFailure where they are too many to be decoded."""
         source = self._source(question, [])
         (count,) = self._connection.execute(
             f"SELECT count(*) FROM (SELECT 1 {source.sql} LIMIT ?)", [*source.values, EVENTS_DECODED_MAX + 1]
         ).fetchone()
         if count > EVENTS_DECODED_MAX:
-            message = f"more than {EVENTS_DECODED_MAX} events would have to be decoded: narrow the source or the window"
-            raise RunFailure(RunErrorReason.LIMIT, message)
+            raise too_many()
+        return (read for read in self.rows(question, "ORDER BY timestamp DESC, position DESC") if read.matches)
+
+    def rows(self, question: EventQuestion, order: str = "") -> Iterator[Read]:
+        """Read the events of a question, those too that do not match its `where`; what stands in bodies is decoded."""
+        source = self._source(question, [])
         matches = compiled(question.events.where).matches if question.events.where else None
         fields = [*question.group_by, *([question.field] if question.field else [])]
         columns = [Where("''") if details_path(field) else _column(field) for field in fields]
-        what = selection.joined([Where("id, type, timestamp, level, body"), *columns], ", ")
+        body = "body" if question.needs_bodies else "x''"
+        what = selection.joined([Where(f"timestamp, position, created_at, id, type, level, {body}"), *columns], ", ")
         paths = [(place, path) for place, field in enumerate(fields) if (path := details_path(field))]
-        rows = self._connection.execute(
-            f"SELECT {what.sql} {source.sql} ORDER BY timestamp DESC, position DESC", [*what.values, *source.values]
-        )
+        rows = self._connection.execute(f"SELECT {what.sql} {source.sql} {order}", [*what.values, *source.values])
         grouped = len(question.group_by)
-        for event_id, event_type, timestamp, level, body, *values in rows:
-            if matches is not None and not matches(body, level):
-                continue
-            if paths:
+        for timestamp, position, created_at, event_id, event_type, level, body, *values in rows:
+            is_meant = matches is None or matches(body, level)
+            if paths and is_meant:
                 details = wire.details_of(body)
                 for place, path in paths:
                     found = wire.value_at(details, path)
                     values[place] = group_text(found) if place < grouped else found
             value = values[grouped] if question.field else timestamp
-            yield tuple(values[:grouped]), value, event_id, event_type, timestamp, body
+            yield Read(
+                timestamp, position, created_at, tuple(values[:grouped]), value, is_meant, event_id, event_type, body
+            )
 
     def _source(self, question: EventQuestion, more: Sequence[Where]) -> Where:
         """Say which events are meant."""
