@@ -45,9 +45,6 @@ class Read(NamedTuple):
     values: tuple[str, ...]
     value: Json
     matches: bool
-    id: str
-    type: str
-    body: bytes
 
 
 def too_many() -> RunFailure:
@@ -120,34 +117,40 @@ class EventAggregates:
         self, question: EventQuestion, groups: Sequence[tuple[str, ...]], each: int
     ) -> Mapping[tuple[str, ...], Sequence[EventSample]]:
         found: dict[tuple[str, ...], list[EventSample]] = {values: [] for values in groups}
-        for read in self._decoded(question):
+        for read in sorted(self._decoded(question), reverse=True):
             samples = found.get(read.values)
             if samples is not None and len(samples) < each:
-                samples.append(EventSample(read.id, read.type, wire.message(read.body), read.timestamp))
+                samples.append(self._sample(read.position))
         return found
 
+    def _sample(self, position: int) -> EventSample:
+        event_id, event_type, timestamp, body = self._connection.execute(
+            "SELECT id, type, timestamp, body FROM events WHERE position = ?", (position,)
+        ).fetchone()
+        return EventSample(event_id, event_type, wire.message(body), timestamp)
+
     def _decoded(self, question: EventQuestion) -> Iterator[Read]:
-        """Give the matching events, newest first; RunFailure where they are too many to be decoded."""
+        """Give the matching events, in no order; RunFailure where they are too many to be decoded."""
         source = self._source(question, [])
         (count,) = self._connection.execute(
             f"SELECT count(*) FROM (SELECT 1 {source.sql} LIMIT ?)", [*source.values, EVENTS_DECODED_MAX + 1]
         ).fetchone()
         if count > EVENTS_DECODED_MAX:
             raise too_many()
-        return (read for read in self.rows(question, "ORDER BY timestamp DESC, position DESC") if read.matches)
+        return (read for read in self.rows(question) if read.matches)
 
-    def rows(self, question: EventQuestion, order: str = "") -> Iterator[Read]:
+    def rows(self, question: EventQuestion) -> Iterator[Read]:
         """Read the events of a question, those too that do not match its `where`; what stands in bodies is decoded."""
         source = self._source(question, [])
         matches = compiled(question.events.where).matches if question.events.where else None
         fields = [*question.group_by, *([question.field] if question.field else [])]
         columns = [Where("''") if details_path(field) else _column(field) for field in fields]
         body = "body" if question.needs_bodies else "x''"
-        what = selection.joined([Where(f"timestamp, position, created_at, id, type, level, {body}"), *columns], ", ")
+        what = selection.joined([Where(f"timestamp, position, created_at, level, {body}"), *columns], ", ")
         paths = [(place, path) for place, field in enumerate(fields) if (path := details_path(field))]
-        rows = self._connection.execute(f"SELECT {what.sql} {source.sql} {order}", [*what.values, *source.values])
+        rows = self._connection.execute(f"SELECT {what.sql} {source.sql}", [*what.values, *source.values])
         grouped = len(question.group_by)
-        for timestamp, position, created_at, event_id, event_type, level, body, *values in rows:
+        for timestamp, position, created_at, level, body, *values in rows:
             is_meant = matches is None or matches(body, level)
             if paths and is_meant:
                 details = wire.details_of(body)
@@ -155,9 +158,7 @@ class EventAggregates:
                     found = wire.value_at(details, path)
                     values[place] = group_text(found) if place < grouped else found
             value = values[grouped] if question.field else timestamp
-            yield Read(
-                timestamp, position, created_at, tuple(values[:grouped]), value, is_meant, event_id, event_type, body
-            )
+            yield Read(timestamp, position, created_at, tuple(values[:grouped]), value, is_meant)
 
     def _source(self, question: EventQuestion, more: Sequence[Where]) -> Where:
         """Say which events are meant."""

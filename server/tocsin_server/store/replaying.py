@@ -101,11 +101,6 @@ class ReplayReads:
 Rows = Callable[[EventQuestion], Iterator[Read]]
 
 
-def _bare(read: Read) -> Read:
-    """Let go of what only samples need."""
-    return read._replace(id="", type="", body=b"")
-
-
 def _is_counted(question: EventQuestion, read: Read) -> bool:
     """Tell whether an event that the columns describe is one of a group's."""
     return not (question.drop_missing and "" in read.values) and (not question.field or read.value != "")
@@ -160,7 +155,7 @@ class Slide:
         self._step = 1  # microseconds that the window moved on last
         self._ahead: deque[Read] = deque()
         self._late: list[tuple[int, int, Read]] = []  # stored after the run that would have seen it
-        self._window: list[tuple[int, int, Read]] = []  # by time
+        self._window: list[Read] = []  # a heap, by time
         self._parts: dict[tuple[str, ...], Part] = {}
         self._whole = question.needs_bodies
 
@@ -172,15 +167,18 @@ class Slide:
         """Answer for a window that begins where the last one did, or later."""
         self._step, self._since = max(since - self._since, self._step if since == self._since else 1), since
         self._read(question, before)
-        while self._ahead and self._ahead[0].timestamp < before:
-            read = self._ahead.popleft()
-            heapq.heappush(self._late, (read.created_at, read.position, read))
         while self._late and self._late[0][0] < question.created_before:
             read = heapq.heappop(self._late)[2]
             if read.timestamp >= since:
                 self._take(question, read)
-        while self._window and self._window[0][0] < since:
-            self._lose(question, heapq.heappop(self._window)[2])
+        while self._ahead and self._ahead[0].timestamp < before:
+            read = self._ahead.popleft()
+            if read.created_at >= question.created_before:
+                heapq.heappush(self._late, (read.created_at, read.position, read))
+            elif read.timestamp >= since:
+                self._take(question, read)
+        while self._window and self._window[0].timestamp < since:
+            self._lose(question, heapq.heappop(self._window))
         return self._aggregated(question) if self._whole else self._counted(question)
 
     def _read(self, question: EventQuestion, before: int) -> None:
@@ -190,13 +188,13 @@ class Slide:
         to = before + self._step * AHEAD
         events = replace(question.events, since=self._read_to, before=to)
         asked = replace(question, events=events, created_before=EVER)
-        found = sorted((_bare(read) for read in self._rows(asked)), key=lambda read: (read.timestamp, read.position))
+        found = sorted(self._rows(asked))  # by time, then by position: no two are compared further
         self._count(len(found))
         self._ahead.extend(found)
         self._read_to = to
 
     def _take(self, question: EventQuestion, read: Read) -> None:
-        heapq.heappush(self._window, (read.timestamp, read.position, read))
+        heapq.heappush(self._window, read)
         if not self._whole and _is_counted(question, read):
             self._parts.setdefault(read.values, Part()).take(read, question.aggregation)
 
@@ -210,8 +208,7 @@ class Slide:
     def _aggregated(self, question: EventQuestion) -> list[Group]:
         if len(self._window) > EVENTS_DECODED_MAX:
             raise too_many()
-        reads = (read for _, _, read in self._window)
-        return aggregate(question, ((read.values, read.value) for read in reads if read.matches))
+        return aggregate(question, ((read.values, read.value) for read in self._window if read.matches))
 
     def _counted(self, question: EventQuestion) -> list[Group]:
         kind = question.aggregation
