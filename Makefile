@@ -102,7 +102,7 @@ faults: setup ## kill -9 under load, at 500 moments; 1,500 power losses (about 1
 	@$(BIN)/python -m pytest -q -m faults
 
 faults-short: setup ## the same, fewer times
-	@TOCSIN_KILL_CYCLES=15 TOCSIN_CONSUMER_KILL_CYCLES=8 TOCSIN_CRASH_CYCLES=60 TOCSIN_POWER_IMAGES=300 TOCSIN_DELIVERY_KILLS=6 TOCSIN_DELIVERIES=2000 $(BIN)/python -m pytest -q -m faults
+	@TOCSIN_KILL_CYCLES=15 TOCSIN_DIGEST_KILLS=4 TOCSIN_CONSUMER_KILL_CYCLES=8 TOCSIN_CRASH_CYCLES=60 TOCSIN_POWER_IMAGES=300 TOCSIN_DELIVERY_KILLS=6 TOCSIN_DELIVERIES=2000 $(BIN)/python -m pytest -q -m faults
 
 demo: setup ## the main job, end to end, visibly
 	@$(BIN)/python -m examples.demo

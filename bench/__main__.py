@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import append, delivery, fanout, lists, peers, restart, subscribers
+from bench import append, delivery, fanout, lists, peers, restart, routing, subscribers
 from bench.results import Figure, publish
 
 LISTED = {False: 200_000, True: 10_000_000}  # events, by whether the bench is full
@@ -37,6 +37,8 @@ def parts(full: bool) -> dict[str, Part]:
         "idle": Part("idle subscribers", subscribers.measure(subscribers.WHOLE if full else subscribers.SHORT)),
         "lists": Part("pages of a long log", lists.measure(LISTED[full])),
         "restart": Part("serving again after a crash", restart.measure(RESTARTED[full])),
+        "routing": Part("routing at many selectors", routing.routing),
+        "templates": Part("rendering of templates", routing.templates),
         "webhooks": Part("webhooks against bare POSTs", delivery.throughput),
         "delivery": Part("append to webhook", delivery.latency),
         "backlog": Part("a long line of a dead receiver", delivery.backlog),

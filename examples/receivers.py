@@ -109,7 +109,8 @@ class Mailbox:
         assert isinstance(mail, EmailMessage)
         id = str(mail["Message-ID"]).strip("<>").rpartition("@")[0]
         recipients = tuple(str(name) for name in envelope.rcpt_tos)
-        body = str(mail.get_content()).replace("\r\n", "\n")
+        text = mail.get_body(("plain",))
+        body = str(text.get_content()).replace("\r\n", "\n") if text is not None else ""
         # A folded header keeps the blank at which it was folded.
         self._on_mail(Mail(id, recipients, str(mail["Subject"]).strip(), body))
         return "250 taken"

@@ -264,6 +264,7 @@ class App:
             alert_parts.execution,
             event_loop_factory(),
             (Loop("retention", retention.step, RETAIN_EVERY_S), announcing),
+            self.settings["server.docs_url"],
         )
 
         def silences_changed() -> None:

@@ -6,6 +6,7 @@ import itertools
 import random
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 
@@ -120,6 +121,11 @@ async def test_a_bad_question_is_refused(api: Api, request_fields: dict[str, obj
     assert field in (await refused(explained(api, **request_fields))).fields
 
 
+async def test_only_what_was_sent_is_complained_of(api: Api) -> None:
+    assert set((await refused(explained(api))).fields) == {"subject"}
+    assert set((await refused(explained(api, position=0))).fields) == {"position"}
+
+
 async def test_a_deleted_event_cannot_be_explained(api: Api, hook: WebhookReceiver) -> None:
     event = await api.append("a.b")
     await api.events.DeleteEvent(log_pb.DeleteEventRequest(id=event.id))
@@ -142,7 +148,13 @@ async def test_an_explanation_equals_what_happens(api: Api, hook: WebhookReceive
         ]  # fmt: skip
         configuration = webhook(hook.url, *chosen, name=str(number))
         configuration.enabled = number % 4 != 0
+        if number % 5 == 0:
+            configuration.options.grouping.by.append("type")
         await created(api, configuration)
+    silence = pb.Silence(filter=log_pb.EventFilter(types=["system.x"], subtypes=["s"]), comment="c")
+    request = pb.CreateSilenceRequest(silence=silence, duration=Duration(seconds=600))
+    silence_id = (await api.notifications.CreateSilence(request)).silence.id
+    seen: set[int] = set()
     for _ in range(30):
         event = log_pb.Event(
             type=chance.choice(types), level=chance.choice([log_pb.LEVEL_INFO, log_pb.LEVEL_ERROR]),
@@ -157,12 +169,19 @@ async def test_an_explanation_equals_what_happens(api: Api, hook: WebhookReceive
         for explanation in after.explanations:
             assert not explanation.changed_since
             happened = [d.state for d in explanation.deliveries]
+            seen.add(explanation.fate)
             if explanation.fate == pb.EVENT_FATE_NOT_SELECTED:
                 assert not happened
             elif explanation.fate == pb.EVENT_FATE_PAUSED:
                 assert happened == [pb.DELIVERY_STATE_PAUSED]
+            elif explanation.fate == pb.EVENT_FATE_SILENCED:
+                assert happened == [pb.DELIVERY_STATE_SILENCED]
+                assert explanation.reason == explanation.deliveries[0].silence_id == silence_id
+            elif explanation.fate == pb.EVENT_FATE_GROUPED:
+                assert happened == [pb.DELIVERY_STATE_GROUPED]
             else:
                 assert explanation.fate == pb.EVENT_FATE_SENT
                 assert len(happened) == 1
                 assert happened[0] != pb.DELIVERY_STATE_PAUSED
     assert hook.posted
+    assert seen == set(pb.EventFate.values()) - {pb.EVENT_FATE_UNSPECIFIED, pb.EVENT_FATE_HELD}

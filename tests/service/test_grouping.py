@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
+from tocsin_server.runtime import system_runtime
 
 from tests.service.test_explanations import explained
 from tests.service.test_notifications import created, mail, webhook
-from tests.support.receivers import Mailbox, Posted, WebhookReceiver
+from tests.support.receivers import Mailbox, Posted, WebhookReceiver, plain_of
 from tests.support.servers import Api, refused, serving
 
+DAY_US = 86_400 * 1_000_000
 DIGEST = "system.notifications.digest"
 QUICK = {"wait": Duration(seconds=1), "interval": Duration(seconds=1)}
 
@@ -172,6 +178,40 @@ async def test_digests_of_a_group_keep_their_distance(api: Api, hook: WebhookRec
     assert apart == 601_000_000
 
 
+async def test_digests_of_notices_do_not_tell_of_each_other_without_end(api: Api, hook: WebhookReceiver) -> None:
+    """XD28: what fails to tell of a failure is not told in turn, in a digest neither."""
+    hook.answer = lambda posted: 400
+    system = pb.Selector(scope="account", level="*", type="system.*", resource_type="*")
+    for _ in range(2):
+        await created(api, grouped(webhook(hook.url, system)))
+    await created(api, webhook(hook.url, pb.Selector(scope="account", level="*", type="a", resource_type="*")))
+    await api.append("a")
+
+    def ended(rows: list[pb.Delivery]) -> bool:
+        return sum(row.HasField("digest") and row.HasField("end_time") for row in rows) == 2
+
+    await until(api, ended)
+    told = await api.events.ListEvents(
+        log_pb.ListEventsRequest(filter=log_pb.EventFilter(types=["system.notifications.delivery_exhausted"]))
+    )
+    assert len(told.events) == 1
+
+
+async def test_the_end_of_a_digest_finds_its_events_by_their_index(tmp_path: Path) -> None:
+    """However many deliveries there are: the triggers read those of one digest."""
+    async with serving(tmp_path):
+        connection = sqlite3.connect(tmp_path / "tocsin.db")
+        triggers = connection.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'digests%'"
+        ).fetchall()
+        assert len(triggers) == 2
+        for (sql,) in triggers:
+            (statement,) = re.findall(r"BEGIN(.*?);", sql, re.DOTALL)
+            plan = connection.execute("EXPLAIN QUERY PLAN " + re.sub(r"NEW\.\w+", "'x'", statement)).fetchall()
+            assert "deliveries_grouped (account=? AND digest_id=?)" in str(plan)
+        connection.close()
+
+
 async def test_a_digest_by_mail_has_a_line_for_each_event(api: Api, box: Mailbox) -> None:
     await created(api, grouped(mail(box, "ann@example.com"), "resource.id"))
     about = log_pb.EventResource(type="image_tag", id="nginx:latest")
@@ -180,7 +220,7 @@ async def test_a_digest_by_mail_has_a_line_for_each_event(api: Api, box: Mailbox
     ((recipients, message),) = await box.until(1)
     assert recipients == ["ann@example.com"]
     assert message["Subject"] == "[ERROR] 2 events: resource.id nginx:latest"
-    text = message.get_content()
+    text = plain_of(message)
     assert "disk full" in text
     assert "all is well" in text
     assert "2 events, 1 of them errors" in text
@@ -200,3 +240,34 @@ async def test_rules_are_answered_as_they_hold(api: Api) -> None:
     configuration.options.grouping.SetInParent()
     rules = (await created(api, configuration)).options.grouping
     assert (rules.wait.seconds, rules.interval.seconds, rules.max_items) == (30, 300, 100)
+
+
+def unsigned(posted: Posted) -> list[str]:
+    """Give the events of a digest whose signature is of another time than this."""
+    return [event["id"] for event in json.loads(posted.body)["data"]["events"]]
+
+
+async def test_a_clock_that_jumps_neither_loses_nor_repeats(tmp_path: Path, hook: WebhookReceiver) -> None:
+    """XA19: a day ahead and back again; what was due is told once, though a clock set back makes it late."""
+    ahead = [0]
+    system = system_runtime()
+    runtime = replace(system, now=lambda: system.now() + ahead[0])
+    async with serving(tmp_path, runtime) as api:
+        await created(api, grouped(webhook(hook.url), wait=Duration(seconds=3600)))
+        first = (await api.append("a")).id
+        await until(api, lambda rows: len(rows) == 2)
+        ahead[0] = DAY_US
+        second = (await api.append("a")).id  # wakes what looks at the clock, and is in the digest or in the next
+        posted = await hook.until(1)
+        assert unsigned(posted[0])[0] == first
+        ahead[0] = 0
+        third = (await api.append("a")).id
+        await until(api, lambda rows: any(row.event.id == third for row in rows))
+        ahead[0] = 2 * DAY_US
+        await api.append("b")
+        async with asyncio.timeout(30):
+            while third not in [event for one in hook.posted for event in unsigned(one)]:
+                await asyncio.sleep(0.05)
+        told = [event for one in hook.posted for event in unsigned(one)]
+        assert told[:3] == [first, second, third]
+        assert len(set(told)) == len(told)

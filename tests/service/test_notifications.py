@@ -11,7 +11,7 @@ from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin_server.domain.built_in_types import BUILT_IN
 
-from tests.support.receivers import SECRET, Mailbox, WebhookReceiver
+from tests.support.receivers import SECRET, Mailbox, WebhookReceiver, plain_of
 from tests.support.servers import Api, refused, serving
 
 EVERYTHING = pb.Selector(scope="account", level="*", type="*", resource_type="*")
@@ -85,7 +85,7 @@ async def test_an_event_reaches_a_mailbox_readably(api: Api, box: Mailbox) -> No
     ((recipients, message),) = await box.until(1)
     assert recipients == ["ops@example.com", "dev@example.com"]
     assert message["Subject"] == "[ERROR] disk full"
-    assert event.id in message.get_content()
+    assert event.id in plain_of(message)
     (delivery,) = await settled(api)
     assert message["Message-ID"] == f"<{delivery.id}@example.com>"
     assert [r.verdict for r in delivery.recipients] == [pb.VERDICT_DELIVERED] * 2

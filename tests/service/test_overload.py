@@ -10,61 +10,94 @@ import sys
 from typing import TYPE_CHECKING
 
 import grpc
+import pytest
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 
 if TYPE_CHECKING:
+    from grpc.aio import StreamStreamCall
     from tocsin.v1.event_log_pb2_grpc import EventLogAsyncStub
 
-from tocsin_server.store.writer import QUEUE_BYTES_MAX
+from tocsin_server.api import server as api_server
 
 from tests.support.processes import ServerProcess
-from tests.support.servers import Refusal
+from tests.support.servers import Api, Refusal
 
-CALLS = 60
+CALLS = 120
 BATCH = pb.AppendEventsRequest(events=[pb.Event(type="big", message="m" * 4000) for _ in range(700)])
-MAY_WAIT = QUEUE_BYTES_MAX // BATCH.ByteSize() + 2  # in the queue, and in the writer's hands
 SPIN = "import sys; print('on', flush=True)\nwhile True: pass"
 
 
+async def append(events: EventLogAsyncStub) -> str:
+    """Append a batch; give what became of it."""
+    try:
+        await events.AppendEvents(BATCH)
+    except grpc.aio.AioRpcError as error:
+        refusal = Refusal(error)
+        assert refusal.retry_s
+        return refusal.reason
+    return "stored"
+
+
 async def flood(process: ServerProcess, events: EventLogAsyncStub) -> list[str]:
-    """Append far more than may wait while the store is locked by somebody else; give what became of each call."""
-    outcomes: list[str] = []
+    """Append far more than may wait while the store is locked by somebody else for a second."""
     blocker = sqlite3.connect(process.data / "tocsin.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-
-    async def append() -> None:
-        try:
-            await events.AppendEvents(BATCH)
-            outcomes.append("stored")
-        except grpc.aio.AioRpcError as error:
-            refusal = Refusal(error)
-            assert refusal.retry_s
-            assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
-            outcomes.append(refusal.reason)
-
-    calls = [asyncio.create_task(append()) for _ in range(CALLS)]
-    async with asyncio.timeout(30):
-        while len(outcomes) < CALLS - MAY_WAIT:
-            await asyncio.sleep(0.01)
+    calls = [asyncio.create_task(append(events)) for _ in range(CALLS)]
+    await asyncio.wait(calls, timeout=1.0)
     blocker.execute("ROLLBACK")
     blocker.close()
-    await asyncio.gather(*calls)
-    return outcomes
+    return list(await asyncio.gather(*calls))
 
 
-async def test_what_the_disk_cannot_take_is_refused(process: ServerProcess) -> None:
-    """XF16: 160 MiB come while the store is locked: what may wait in memory is bounded, the rest is refused at once."""
+async def test_what_has_no_place_waits_with_its_client(process: ServerProcess) -> None:
+    """XF16: 330 MiB come while the store is locked, twice: memory does not grow, and who waits too long is told."""
     async with grpc.aio.insecure_channel(process.address) as channel:
         events: EventLogAsyncStub = EventLogStub(channel)
         await events.AppendEvents(BATCH)
         outcomes = await flood(process, events)
-        assert 0 < outcomes.count("stored") < CALLS
-        assert outcomes.count("OVERLOADED") >= CALLS - MAY_WAIT
-        # What was refused was not stored, what was stored is there, and the server goes on.
-        stored = 1 + outcomes.count("stored")
+        once = process.memory_kb("VmHWM")
+        outcomes += await flood(process, events)
+        assert set(outcomes) <= {"stored", "OVERLOADED"}
+        stored = outcomes.count("stored")
+        assert stored > CALLS
+        assert process.memory_kb("VmHWM") < 1.2 * once
+        assert process.memory_kb("VmHWM") * 1024 < 2 * CALLS * BATCH.ByteSize()
         after = await events.AppendEvents(BATCH)
-        assert after.results[-1].position == (stored + 1) * len(BATCH.events)
+        assert after.results[-1].position == (stored + 2) * len(BATCH.events)
+
+
+async def test_who_sends_nothing_holds_up_nobody_for_long(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XF16: with an idle call in every place one of them is told, and a true call goes on."""
+    monkeypatch.setattr(api_server, "BULK_READ_S", 0.2)
+    idle = [await begun(api) for _ in range(api_server.BULK_MAX)]
+    stored = await api.events.AppendEvents(BATCH)
+    assert len(stored.results) == len(BATCH.events)
+    codes = [call.code() for call in idle]
+    done, _ = await asyncio.wait([asyncio.ensure_future(code) for code in codes], return_when=asyncio.FIRST_COMPLETED)
+    assert {code.result() for code in done} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    for call in idle:
+        call.cancel()
+
+
+async def test_a_slow_sender_that_holds_up_nobody_is_waited_for(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_server, "BULK_READ_S", 0.001)
+    call = await begun(api)
+    for _ in range(20):
+        await api.append("meanwhile")
+    await call.write(BATCH.SerializeToString())
+    await call.done_writing()
+    raw = await call.read()
+    assert isinstance(raw, bytes)
+    answer = pb.AppendEventsResponse.FromString(raw)
+    assert len(answer.results) == len(BATCH.events)
+
+
+async def begun(api: Api) -> StreamStreamCall[bytes, bytes]:
+    """Begin to append a batch, and send nothing yet."""
+    call: StreamStreamCall[bytes, bytes] = api.channel.stream_stream("/tocsin.v1.EventLog/AppendEvents")()
+    await api.events.GetLogStatus(pb.GetLogStatusRequest())  # its answer comes after the call before it has begun
+    return call
 
 
 async def test_a_server_without_a_processor_loses_nothing(process: ServerProcess) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,14 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
+from tocsin_server.runtime import system_runtime
+from tocsin_server.store import silences as store
 
 from tests.service.test_explanations import explained, routed
+from tests.service.test_firing import fail, firing
 from tests.service.test_notifications import created, settled, webhook
+from tests.support.alerts import create
+from tests.support.alerts import webhook as hook_of_alerts
 from tests.support.receivers import WebhookReceiver
 from tests.support.servers import Api, Subscriber, refused, serving
 
@@ -102,6 +109,32 @@ async def test_a_silence_that_is_deleted_ends_at_once(api: Api, hook: WebhookRec
     assert not (await api.notifications.ListSilences(pb.ListSilencesRequest())).silences
 
 
+async def test_a_silence_that_is_deleted_before_its_start_leaves_nothing(tmp_path: Path, hook: WebhookReceiver) -> None:
+    ahead = [0]
+    system = system_runtime()
+    async with serving(tmp_path, replace(system, now=lambda: system.now() + ahead[0])) as api:
+        await created(api, webhook(hook.url))
+        silence = await silenced(api, 600, start_time=at(600))
+        await api.notifications.DeleteSilence(pb.DeleteSilenceRequest(id=silence.id))
+        connection = sqlite3.connect(tmp_path / "tocsin.db")
+        assert connection.execute("SELECT count(*) FROM silences").fetchone() == (0,)
+        connection.close()
+        refusal = await refused(api.notifications.DeleteSilence(pb.DeleteSilenceRequest(id=silence.id)))
+        assert refusal.reason == "NOT_FOUND"
+        ahead[0] = 700 * 1_000_000
+        await api.append("quiet.a")
+        await hook.until(1)
+
+
+async def test_deleted_silences_are_bounded_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "DELETED_MAX", 2)
+    for _ in range(2):
+        silence = await silenced(api)
+        await api.notifications.DeleteSilence(pb.DeleteSilenceRequest(id=silence.id))
+    refusal = await refused(silenced(api))
+    assert (refusal.reason, "at most 2 silences in 30 days" in refusal.text) == ("LIMIT_REACHED", True)
+
+
 async def test_a_silence_to_come_holds_from_its_start(api: Api, hook: WebhookReceiver) -> None:
     await created(api, webhook(hook.url))
     silence = await silenced(api, 600, start_time=at(1.0))
@@ -173,11 +206,28 @@ async def test_an_ended_silence_does_not_change(api: Api) -> None:
         ({"filter": log_pb.EventFilter(where="event.")}, "silence.filter.where"),
         ({"id": "x"}, "silence.id"),
         ({"end_time": Timestamp(seconds=1)}, "duration"),
-        ({"start_time": Timestamp(seconds=1)}, "silence.end_time"),
+        ({"start_time": Timestamp(seconds=1)}, "duration"),
     ],
 )
 async def test_what_makes_no_sense_is_refused(api: Api, fields: dict[str, Any], field: str) -> None:
     assert field in (await refused(silenced(api, **fields))).fields
+
+
+async def test_a_repeat_after_the_end_answers_the_first(tmp_path: Path) -> None:
+    """Promise P4: a request id answers what it made, whenever it comes again."""
+    ahead = [0]
+    system = system_runtime()
+    async with serving(tmp_path, replace(system, now=lambda: system.now() + ahead[0])) as api:
+        filter = log_pb.EventFilter(types=["quiet.*"])
+        silence = pb.Silence(filter=filter, comment="the registry moves", end_time=at(600))
+        request = pb.CreateSilenceRequest(silence=silence, request_id="once")
+        first = (await api.notifications.CreateSilence(request)).silence
+        ahead[0] = 3600 * 1_000_000
+        again = (await api.notifications.CreateSilence(request)).silence
+        assert (again.id, again.state) == (first.id, pb.SILENCE_STATE_ENDED)
+        request.request_id = "another"
+        refusal = await refused(api.notifications.CreateSilence(request))
+        assert refusal.fields == {"silence.end_time": "has passed"}
 
 
 async def test_everybodys_events_are_silenced_by_the_admin_only(api: Api) -> None:
@@ -213,3 +263,18 @@ async def test_silences_come_in_pages_by_state(api: Api) -> None:
     assert not rest.next_page_token
     active = await api.notifications.ListSilences(pb.ListSilencesRequest(states=[pb.SILENCE_STATE_ACTIVE]))
     assert [s.id for s in active.silences] == [now.id]
+
+
+async def test_an_action_of_an_alert_is_judged_by_its_transition(api: Api, hook: WebhookReceiver) -> None:
+    """The alert goes on, its events are in the log, and its recovery, which the silence does not mean, is told."""
+    silence = await silenced(api, filter=log_pb.EventFilter(types=["system.alerting.new_instance"]))
+    await create(api, firing(await hook_of_alerts(api, hook.url)))
+    for _ in range(2):
+        await fail(api, "nginx:latest")
+    (recovered,) = await hook.until(1)
+    assert recovered.body.decode() == "nginx:latest is fine"
+    rows = await settled(api)
+    assert {row.alert.action_group: (row.state, row.silence_id) for row in rows} == {
+        "recovered": (pb.DELIVERY_STATE_DELIVERED, ""),
+        "default": (pb.DELIVERY_STATE_SILENCED, silence.id),
+    }

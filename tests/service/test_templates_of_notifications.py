@@ -154,6 +154,24 @@ async def test_a_message_that_cannot_be_made_ends_alone(api: Api, hook: WebhookR
     assert refusal.reason == "RENDER_FAILED"
 
 
+@pytest.mark.parametrize("escape", [pb.ESCAPE_JSON, pb.ESCAPE_NONE])
+async def test_a_message_nested_too_deep_to_be_read_ends(
+    api: Api, hook: WebhookReceiver, escape: pb.Escape.ValueType
+) -> None:
+    """XE11: it is no JSON where JSON is due, and plain text where it is not."""
+    configuration = with_template(webhook(hook.url), body="{{{message}}}", escape=escape)
+    await created(api, configuration)
+    event = await api.append("a", message="[" * 2000)
+    (delivery,) = await settled(api, event_id=event.id)
+    if escape == pb.ESCAPE_JSON:
+        assert (delivery.state, delivery.reason) == (pb.DELIVERY_STATE_EXHAUSTED, "RENDER")
+        refusal = await refused(preview(api, configuration, message="[" * 2000))
+        assert refusal.reason == "RENDER_FAILED"
+    else:
+        (posted,) = await hook.until(1)
+        assert posted.headers["content-type"] == "text/plain; charset=utf-8"
+
+
 async def test_a_bomb_of_sections_ends_alone(api: Api, hook: WebhookReceiver) -> None:
     """XE11: the budget of a rendering is counted."""
     body = '"' + "{{#details.l}}" * 8 + "x" + "{{/details.l}}" * 8 + '"'
@@ -164,6 +182,7 @@ async def test_a_bomb_of_sections_ends_alone(api: Api, hook: WebhookReceiver) ->
 
 
 async def test_a_mail_has_the_whole_payload_on_request(tmp_path: Path, box: Mailbox) -> None:
+    """D25."""
     async with serving(tmp_path) as api:
         configuration = with_template(
             mail(box, "ann@example.com"), add_notification_payload=True, recipients=["bob@example.com"]

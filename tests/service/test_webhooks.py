@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,11 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.x509.oid import NameOID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -26,6 +20,7 @@ from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 
 from tests.service.test_notifications import EVERYTHING, created, settled
+from tests.support.authority import Authority
 from tests.support.receivers import SECRET, Posted, WebhookReceiver
 from tests.support.servers import Api, refused
 
@@ -180,45 +175,11 @@ async def test_what_cannot_be_sent_is_refused(api: Api, connection: dict[str, An
     assert f"configuration.webhook.{field}" in refusal.fields
 
 
-def authority() -> tuple[Any, x509.Certificate]:
-    """Make an authority of one's own."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority of tests")])
-    return key, _signed(key, name, name, key, x509.BasicConstraints(ca=True, path_length=None))
-
-
-def _signed(key: Any, name: x509.Name, issuer: x509.Name, by: Any, *extensions: x509.ExtensionType) -> x509.Certificate:
-    now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-    )
-    for extension in extensions:
-        builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
-    return builder.sign(by, hashes.SHA256())
-
-
 @asynccontextmanager
 async def protected(folder: Path, host: str) -> AsyncIterator[tuple[str, str, list[bytes]]]:
     """Run an HTTPS receiver with a certificate for a host; give its URL, its authority in PEM, and its bodies."""
-    by, ca = authority()
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
-    certificate = _signed(key, name, ca.subject, by, alternative)
-    pem = serialization.Encoding.PEM
-    file = folder / "receiver.pem"
-    file.write_bytes(
-        certificate.public_bytes(pem)
-        + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
+    authority = Authority(folder)
+    context = authority.context(host)
     bodies: list[bytes] = []
 
     async def handle(request: web.Request) -> web.Response:
@@ -230,7 +191,7 @@ async def protected(folder: Path, host: str) -> AsyncIterator[tuple[str, str, li
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    yield f"https://127.0.0.1:{runner.addresses[0][1]}/", ca.public_bytes(pem).decode(), bodies
+    yield f"https://127.0.0.1:{runner.addresses[0][1]}/", authority.pem, bodies
     await runner.cleanup()
 
 
@@ -251,3 +212,26 @@ async def test_a_certificate_of_ones_own_authority(api: Api, tmp_path: Path) -> 
         answer = await api.notifications.TestEndpointConfiguration(test)
         assert (answer.delivered, answer.attempt.error_class) == (False, pb.ERROR_CLASS_TLS_ERROR)
         assert not bodies
+
+
+async def test_a_status_decides_whatever_the_body_says(api: Api, hook: WebhookReceiver) -> None:
+    """XD26: a webhook is taken with 2xx; the body that says otherwise is kept for people."""
+    hook.answer = lambda posted: web.json_response({"ok": False, "error": "channel_not_found"})
+    await created(api, webhook(hook.url))
+    await api.append("a")
+    (delivery,) = await settled(api)
+    assert delivery.state == pb.DELIVERY_STATE_DELIVERED
+    assert "channel_not_found" in delivery.attempts[0].response_excerpt
+
+
+async def test_a_program_gets_every_property(api: Api, hook: WebhookReceiver) -> None:
+    """A08, D26: JSON with whatever the event has, structures as structures."""
+    details: dict[str, Any] = {"scan": {"id": "s1", "failures": 3, "controls": ["a", "b"]}, "at": "2026-01-02T03:04Z"}
+    event = log_pb.Event(type="com.ibm.cloud.compliance.posture", subtype="posture-scan-completed")
+    event.details.struct_value.update(details)
+    await created(api, webhook(hook.url))
+    await api.events.AppendEvent(log_pb.AppendEventRequest(event=event))
+    (posted,) = await hook.until(1)
+    payload = posted.verified()
+    assert (payload["type"], payload["data"]["subtype"]) == (event.type, event.subtype)
+    assert payload["data"]["details"] == details

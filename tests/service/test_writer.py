@@ -14,7 +14,7 @@ from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Append, Draft, EventHead, OwnEvent, Stored
 from tocsin_server.runtime import system_runtime
 from tocsin_server.store.database import Store, open_store
-from tocsin_server.store.writer import QUEUE_UNITS_MAX, Transaction, Writer
+from tocsin_server.store.writer import QUEUE_BYTES_MAX, QUEUE_UNITS_MAX, Transaction, Writer
 
 RUNTIME = system_runtime()
 
@@ -154,3 +154,29 @@ async def test_a_queue_without_end_is_refused(house: House) -> None:
     go.set()
     await blocker
     await asyncio.gather(*waiting)
+
+
+async def test_too_many_bytes_in_the_queue_are_refused(house: House) -> None:
+    """XF16: OVERLOADED, and taken again when the queue is shorter."""
+    busy, go = threading.Event(), threading.Event()
+
+    def block(transaction: Transaction) -> None:
+        busy.set()
+        go.wait(10)
+
+    blocker = asyncio.create_task(house.writer.run(block))
+    await asyncio.to_thread(busy.wait, 10)
+    large = one("large")
+    (draft,) = large.drafts
+    large = large._replace(drafts=(draft._replace(body=draft.body + bytes(QUEUE_BYTES_MAX // 4)),))
+    waiting = []
+    with pytest.raises(TocsinError, match="does not keep up") as refusal:
+        for number in range(10):
+            (draft,) = large.drafts
+            waiting.append(house.writer.append(large._replace(drafts=(draft._replace(id=f"large-{number}"),))))
+    assert refusal.value.reason is Reason.OVERLOADED
+    assert len(waiting) == 3
+    go.set()
+    await blocker
+    await asyncio.gather(*waiting)
+    await house.writer.append(one("small"))

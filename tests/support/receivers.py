@@ -112,6 +112,13 @@ class Mailbox:
         return self.mails
 
 
+def plain_of(mail: EmailMessage) -> str:
+    """Give the text of a mail that has HTML beside it."""
+    found = mail.get_body(("plain",))
+    assert isinstance(found, EmailMessage)
+    return str(found.get_content()).replace("\r\n", "\n")
+
+
 class _FreePort(Controller):
     """aiosmtpd's controller asks the configured port whether it is up: tell it the real one."""
 

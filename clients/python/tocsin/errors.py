@@ -34,6 +34,7 @@ back to the class of its gRPC code, so catching the inner nodes of the tree keep
     ├── ResourceExhausted         RESOURCE_EXHAUSTED
     │   ├── TooManyStreams          TOO_MANY_STREAMS
     │   ├── StorageFull             STORAGE_FULL
+    │   ├── Overloaded              OVERLOADED
     │   ├── LimitReached            LIMIT_REACHED
     │   └── TooManyTests            TOO_MANY_TESTS
     ├── Aborted                   ABORTED
@@ -286,6 +287,12 @@ class StorageFull(ResourceExhausted):
     """The store's disk is full; reads and deletes go on."""
 
     reasons = ("STORAGE_FULL",)
+
+
+class Overloaded(ResourceExhausted):
+    """More waits for the disk than the server holds in memory; nothing was stored, the call may be repeated."""
+
+    reasons = ("OVERLOADED",)
 
 
 class LimitReached(ResourceExhausted):

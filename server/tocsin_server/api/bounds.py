@@ -95,6 +95,10 @@ def _field_check(field: FieldDescriptor, bound: annotations_pb2.Bound) -> Check 
         return _message_check(name, get, bound.required, single)
     if field.type == FieldDescriptor.TYPE_STRING:
         return _string_field_check(name, get, bound.required, single)
+    if field.has_presence:
+        return lambda message, path, report: (
+            single(get(message), path + name, report) if message.HasField(name) else None
+        )
     return lambda message, path, report: single(get(message), path + name, report)
 
 

@@ -57,6 +57,10 @@ Send = Callable[[bytes], Awaitable[None]]
 # Gives the next request of a stream, decoded and inside its bounds, or None when the client has ended its side.
 Receive = Callable[[], Awaitable[Any]]
 Unary = Callable[[Any, Caller], Awaitable[Message | bytes]]
+BULK = frozenset(("tocsin.v1.EventLog.AppendEvents",))  # unary methods whose requests may have megabytes
+BULK_MAX = 16  # of them that are read and handled at a time: some 150 MB at the worst
+BULK_WAIT_S = 10.0  # for a place
+BULK_READ_S = 5.0  # for a request to come whole once it has its place, when all places are taken
 Stream = Callable[[Any, Caller, Send], Awaitable[None]]
 Exchange = Callable[[Receive, Caller, Send], Awaitable[None]]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -74,12 +78,15 @@ class Guard:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._streams = 0
+        self._bulk_places = asyncio.Semaphore(BULK_MAX)
 
     def handler(self, method: MethodDescriptor, implementation: Any) -> Any:
         """Make the gRPC handler of one method."""
         action_of(method)  # the permission is known to exist; a key's permissions come with accounts
         request_class = GetMessageClass(method.input_type)
         read = _reader(request_class.FromString, method.input_type)
+        if method.full_name in BULK:
+            return grpc.stream_stream_rpc_method_handler(self._bulk(method.full_name, read, implementation))
         if method.client_streaming:
             return grpc.stream_stream_rpc_method_handler(self._exchange(method.full_name, read, implementation))
         if method.server_streaming:
@@ -99,6 +106,55 @@ class Guard:
                 await self._fail(name, context, error)
 
         return call
+
+    def _bulk(
+        self, name: str, read: Callable[[bytes], Message], handle: Unary
+    ) -> Callable[[object, Context], Awaitable[None]]:
+        """Wrap a unary method with large requests: one is read only when there is a place for it.
+
+        On the wire a unary call is a stream of one message. Handled as such, what has no place waits with its
+        client, held by flow control, and not in the memory of the server.
+        """
+
+        async def call(_: object, context: Context) -> None:
+            try:
+                caller = _known(context)
+                async with asyncio.timeout(UNARY_MAX_S), self._place():
+                    answer = await handle(read(await self._request(context)), caller)
+                await _send(context, answer if isinstance(answer, bytes) else answer.SerializeToString())
+            except BaseException as error:
+                await self._fail(name, context, error)
+
+        return call
+
+    async def _request(self, context: Context) -> bytes:
+        """Read the one request of a call; one that does not come gives its place to others that wait."""
+        reading = asyncio.ensure_future(context.read())
+        try:
+            while not (await asyncio.wait((reading,), timeout=BULK_READ_S))[0]:
+                if self._bulk_places.locked():
+                    text = f"the request did not come whole within {BULK_READ_S:g} s while others wait: try again"
+                    raise TocsinError(Reason.OVERLOADED, text, retry_s=1.0)
+            raw = reading.result()
+        finally:
+            reading.cancel()
+        if raw is grpc.aio.EOF:
+            raise TocsinError(Reason.UNDECODABLE, "the call has no request")
+        return bytes(raw)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Hold one of the places for large requests; OVERLOADED when none gets free for too long."""
+        try:
+            async with asyncio.timeout(BULK_WAIT_S):
+                await self._bulk_places.acquire()
+        except TimeoutError:
+            text = f"{BULK_MAX} large requests are under way and none got done; nothing was stored, try again"
+            raise TocsinError(Reason.OVERLOADED, text, retry_s=1.0) from None
+        try:
+            yield
+        finally:
+            self._bulk_places.release()
 
     def _stream(
         self, name: str, read: Callable[[bytes], Message], handle: Stream

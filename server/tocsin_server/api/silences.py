@@ -37,7 +37,9 @@ class SilenceService(Service):
         """Create a silence; the same request id again answers the first."""
         as_sent = request.SerializeToString(deterministic=True)
         digest = hashlib.blake2b(as_sent, key=self._digest_key, digest_size=16).digest()
-        created = await self._store.create(draft(request, caller, self._now()), request.request_id, digest)
+        wanted = draft(request, caller, self._now())
+        end = "duration" if request.HasField("duration") else "silence.end_time"
+        created = await self._store.create(wanted, lambda now: _judge(wanted, now, end), request.request_id, digest)
         return pb.CreateSilenceResponse(silence=self._message(created))
 
     async def get_silence(self, request: pb.GetSilenceRequest, caller: Caller) -> pb.GetSilenceResponse:
@@ -91,7 +93,7 @@ class SilenceService(Service):
 
 
 def draft(request: pb.CreateSilenceRequest, caller: Caller, now: int) -> Silence:
-    """Make a whole silence of what a client sent."""
+    """Make a whole silence of what a client sent; its times are yet to be judged."""
     sent, lasts = request.silence, request.HasField("duration")
     if sent.id:
         raise invalid_field("silence.id", "is made by the server: leave it empty")
@@ -109,7 +111,7 @@ def draft(request: pb.CreateSilenceRequest, caller: Caller, now: int) -> Silence
     if lasts and sent.HasField("end_time"):
         raise invalid_field("duration", "cannot be joined with silence.end_time: leave one of them out")
     starts_at = micros(sent.start_time) if sent.HasField("start_time") else 0
-    silence = Silence(
+    return Silence(
         account=caller.account,
         id="",
         filter=_filter(sent, caller),
@@ -118,8 +120,6 @@ def draft(request: pb.CreateSilenceRequest, caller: Caller, now: int) -> Silence
         author=sent.author or caller.user,
         comment=sent.comment,
     )
-    _judge(silence, now)
-    return silence
 
 
 def changed(old: Silence, sent: pb.Silence, paths: list[str], caller: Caller, now: int) -> Silence:
@@ -142,7 +142,7 @@ def changed(old: Silence, sent: pb.Silence, paths: list[str], caller: Caller, no
         if old.state(now) is not SilenceState.PENDING and changes["starts_at"] != old.starts_at:
             raise invalid_field("silence.start_time", "cannot change: the silence has started")
     new = replace(old, **changes)
-    _judge(new, now)
+    _judge(new, now, "silence.end_time", "; to end a silence at once, delete it")
     return new
 
 
@@ -158,11 +158,12 @@ def _filter(sent: pb.Silence, caller: Caller) -> EventFilter:
     return wanted
 
 
-def _judge(silence: Silence, now: int) -> None:
+def _judge(silence: Silence, now: int, end: str, advice: str = "") -> None:
+    """Refuse times that make no sense; `end` is the field that says when the silence ends."""
     start = silence.starts_at or now
-    if silence.ends_at <= start:
-        raise invalid_field("silence.end_time", "is not after the start")
     if silence.ends_at <= now:
-        raise invalid_field("silence.end_time", "has passed; to end a silence at once, delete it")
+        raise invalid_field(end, f"has passed{advice}" if end == "silence.end_time" else "puts the end into the past")
+    if silence.ends_at <= start:
+        raise invalid_field(end, "is not after the start")
     if silence.ends_at - start > SILENCE_LENGTH_MAX_US:
-        raise invalid_field("silence.end_time", "is more than 366 days after the start")
+        raise invalid_field(end, "is more than 366 days after the start")

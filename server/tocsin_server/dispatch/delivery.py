@@ -52,6 +52,7 @@ class Deliverer:
         self._kinds = kinds
         self._book = book
         self._ui_url = ui_url
+        self.docs_url = ""
         self._sending: dict[asyncio.Task[None], Delivery] = {}
         self._testing: Counter[str] = Counter()
         self._holding: set[asyncio.Task[None]] = set()
@@ -181,6 +182,7 @@ class Deliverer:
             subject=row.subject,
             done_recipients=row.recipients,
             ui_url=self._ui_url,
+            docs_url=self.docs_url,
             options=configuration.options,
         )
         kind = self._kinds[configuration.kind]
@@ -188,6 +190,9 @@ class Deliverer:
             message, _ = templated(message, configuration, kind.default_escape)
         except (RenderError, TemplateError) as error:
             return unmade(str(error))
+        except Exception as error:  # a fault of ours in the message would come again with each repeat
+            log.exception("a message could not be made", delivery_id=row.id)
+            return unmade(f"INTERNAL: {type(error).__name__}")
         self._runtime.moment("sending")
         try:
             outcome = await kind.send(message, configuration.connection)
@@ -256,3 +261,5 @@ class Deliverer:
         for holding in self._holding:
             holding.cancel()  # what is not paused yet is when the server is back
         await asyncio.gather(*self._holding, return_exceptions=True)
+        for kind in self._kinds.values():
+            await kind.close()

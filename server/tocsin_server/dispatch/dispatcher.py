@@ -31,11 +31,13 @@ class Dispatcher:
         execution: Execution | None = None,
         new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
         also: Sequence[Loop] = (),
+        docs_url: str = "",
     ) -> None:
         self.thread = DispatchThread(new_event_loop)
         self._outbox = outbox
         self._close_ways_out = close_ways_out
         self._deliverer = Deliverer(outbox, runtime, kinds, lambda: self._router.book, ui_url, enabled)
+        self._deliverer.docs_url = docs_url
         self._router = Router(outbox, runtime, self._deliverer.lanes, self._deliverer.start, self._deliverer.booked)
         self._routing = Loop("routing", self._router.step, backstop_s)
         self._delivering = Loop("delivering", self._deliverer.step, backstop_s)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tocsin_server.domain.notifications import Outcome
-from tocsin_server.domain.verdicts import ErrorClass, Verdict, rule_of_http, verdict_of_fault, wait_asked
+from tocsin_server.domain.notifications import EXCERPT_BYTES_MAX, Outcome
+from tocsin_server.domain.verdicts import (
+    ErrorClass,
+    MailStage,
+    Verdict,
+    rule_of_http,
+    rule_of_smtp,
+    verdict_of_fault,
+    wait_asked,
+)
 
 LOCATION_SHOWN = 256
 
@@ -26,6 +34,15 @@ def of_http(status: int, headers: Mapping[str, str], excerpt: str, now: int) -> 
         wait_asked(headers, now) if rule.heeds_wait else None,
         error_class=rule.error_class,
     )
+
+
+def of_smtp(stage: MailStage, code: int, text: str) -> Outcome:
+    """Judge a mail server's answer."""
+    rule = rule_of_smtp(stage, code)
+    answered = code > 0
+    error = f"{rule.text}: {f'it answered {code}' if answered else text}" if rule.text else ""
+    excerpt = text[:EXCERPT_BYTES_MAX] if answered else ""
+    return Outcome(rule.verdict, max(code, 0), excerpt, error, error_class=rule.error_class)
 
 
 def of_no_answer(error_class: ErrorClass, text: str) -> Outcome:

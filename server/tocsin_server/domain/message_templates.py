@@ -65,7 +65,7 @@ def templated(
         # A subject is one line of text: nothing in it is markup.
         params[name], missed = render_noting(source, variables, Escape.NONE if name == "subject" else escape)
         missing |= dict.fromkeys(missed)
-    if escape is Escape.JSON and not _is_json(params.get("body", "{}")):
+    if escape is Escape.JSON and not is_json(params.get("body", "{}")):
         raise RenderError("the body is not JSON when rendered; with escape NONE it may be any text")
     return replace(message, params={**message.params, **params}), tuple(missing)
 
@@ -88,9 +88,10 @@ def _values(message: Message, configuration: EndpointConfiguration) -> Mapping[s
     }
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str | bytes) -> bool:
+    """Tell whether a rendered body is JSON; one nested too deep to be read is none."""
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True

@@ -163,6 +163,7 @@ class Message:
     subject: Mapping[str, Any] = field(default_factory=dict)
     done_recipients: tuple[RecipientVerdict, ...] = ()
     ui_url: str = ""
+    docs_url: str = ""
     options: DeliveryOptions = DEFAULT
 
 

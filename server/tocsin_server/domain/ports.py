@@ -185,6 +185,10 @@ class EndpointKind(Protocol):
         """Send one message once and judge the answer; never raises but on cancellation."""
         ...
 
+    async def close(self) -> None:
+        """Close what is kept open from one message to the next."""
+        ...
+
 
 class NotificationStore(Protocol):
     """Endpoints, configurations and deliveries, as the network's way in needs them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from tocsin_server.domain import where
 from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level
@@ -188,14 +189,28 @@ def sees_own_events(type_pattern: str) -> bool:
     return type_pattern.startswith("system.")
 
 
-Entry = tuple[str, str, Selector]  # account and id of a configuration, and one of its selectors
+class _Entry(NamedTuple):
+    """A selector of a configuration, and what of it the place in the index does not say yet."""
+
+    account: str
+    configuration_id: str
+    selector: Selector
+    matches_type: Callable[[str], bool]
+    sees_own: bool
+    is_plain: bool  # neither subtype nor service is asked for
+
+    @classmethod
+    def of(cls, account: str, configuration_id: str, selector: Selector) -> _Entry:
+        """Look once at what every event would ask."""
+        plain = not (selector.subtype or selector.service)
+        return cls(account, configuration_id, selector, glob(selector.type), sees_own_events(selector.type), plain)
 
 
 @dataclass(slots=True)
 class _Node:
     """One segment of the trie: the selectors whose literal prefix ends here, and what follows."""
 
-    here: list[Entry] = field(default_factory=list)
+    here: list[_Entry] = field(default_factory=list)
     below: dict[str, _Node] = field(default_factory=dict)
 
 
@@ -209,7 +224,7 @@ class SelectorIndex:
 
     def __init__(self) -> None:
         self._roots: dict[tuple[str, str, str], _Node] = {}
-        self._met: dict[tuple[object, ...], tuple[Entry, ...]] = {}
+        self._met: dict[tuple[object, ...], tuple[_Entry, ...]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._roots)
@@ -220,7 +235,7 @@ class SelectorIndex:
         node = self._roots.setdefault((root, selector.level, selector.resource_type), _Node())
         for segment in _literal_segments(selector.type):
             node = node.below.setdefault(segment, _Node())
-        node.here.append((account, configuration_id, selector))
+        node.here.append(_Entry.of(account, configuration_id, selector))
         self._met.clear()
 
     def matching(self, position: int, head: EventHead, frame: bytes = b"") -> list[tuple[str, str]]:
@@ -233,12 +248,12 @@ class SelectorIndex:
                 self._met.clear()
             self._met[key] = met
         found: dict[tuple[str, str], None] = {}
-        for account, configuration_id, selector in met:
-            if position > selector.after_position and selector.asks(frame, head.level):
+        for account, configuration_id, selector, *_ in met:
+            if position > selector.after_position and (not selector.where or selector.asks(frame, head.level)):
                 found[account, configuration_id] = None
         return list(found)
 
-    def _meeting(self, head: EventHead) -> Iterator[Entry]:
+    def _meeting(self, head: EventHead) -> Iterator[_Entry]:
         level = "error" if head.level == Level.ERROR else "info"
         segments = head.type.split(".")
         for root in dict.fromkeys((head.account, "")):
@@ -247,11 +262,19 @@ class SelectorIndex:
                     yield from self._below(self._roots.get((root, wanted, resource_type)), segments, head)
 
     @staticmethod
-    def _below(node: _Node | None, segments: list[str], head: EventHead) -> Iterator[Entry]:
-        depth = 0
+    def _below(node: _Node | None, segments: list[str], head: EventHead) -> Iterator[_Entry]:
+        depth, event_type, own = 0, head.type, head.service == OWN_SERVICE
         while node is not None:
             for entry in node.here:
-                if entry[2].meets(entry[0], head):
+                selector = entry.selector
+                if (
+                    (not own or entry.sees_own)
+                    and entry.matches_type(event_type)
+                    and (
+                        entry.is_plain
+                        or (selector.subtype in ("", head.subtype) and selector.service in ("", head.service))
+                    )
+                ):
                     yield entry
             node = node.below.get(segments[depth]) if depth < len(segments) else None
             depth += 1

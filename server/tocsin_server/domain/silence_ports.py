@@ -11,8 +11,11 @@ from tocsin_server.domain.silences import Silence, SilenceState
 class SilenceStore(Protocol):
     """Silences; every call is within one account."""
 
-    async def create(self, draft: Silence, request_id: str, digest: bytes) -> Silence:
-        """Store a silence (from now on where it has no start), or answer the one that this request id has made."""
+    async def create(self, draft: Silence, judge: Callable[[int], None], request_id: str, digest: bytes) -> Silence:
+        """Store a silence (from now on where it has no start), or answer the one that this request id has made.
+
+        `judge` is given the time and raises when the silence makes no sense at it; a repeat is not judged again.
+        """
         ...
 
     async def get(self, account: str, silence_id: str) -> Silence:

@@ -17,6 +17,7 @@ from tocsin_server.domain.selection import EventFilter, Matcher
 from tocsin_server.domain.variables import time_text
 
 SILENCES_MAX = 1000  # per account, ended ones included
+DELETED_MAX = 9000  # per account, of the last 30 days: older events are still judged by them
 SILENCE_KEPT_US = 30 * 24 * 3600 * 1_000_000  # after its end: the router may be behind, and people look back
 SILENCE_LENGTH_MAX_US = 366 * 24 * 3600 * 1_000_000
 STARTED, ENDED = "system.notifications.silence_started", "system.notifications.silence_ended"

@@ -102,6 +102,42 @@ HTTP_STATUS: Mapping[int, Rule] = {
 }
 HTTP_CLASS: Mapping[int, Rule] = {2: DELIVERED, 3: REDIRECTED, 4: CLIENT_ERROR, 5: SERVER_ERROR}
 
+
+class MailStage(StrEnum):
+    """Where in a conversation with a mail server an answer comes; 0 instead of a code: it cannot be asked at all."""
+
+    GREETING = "GREETING"
+    LOGIN = "LOGIN"
+    SENDER = "SENDER"
+    RECIPIENT = "RECIPIENT"
+    CONTENT = "CONTENT"
+
+
+MAIL_LATER = Rule(Verdict.RETRY, ErrorClass.SERVER_ERROR, "the mail server does not take it now")
+SENDER = Rule(Verdict.CONFIGURATION, ErrorClass.CREDENTIALS, "the mail server does not accept the sender")
+NO_SERVICE = Rule(Verdict.RETRY, ErrorClass.SERVER_ERROR, "the mail server does not serve us")
+NO_SMTP = Rule(Verdict.RETRY, ErrorClass.PROTOCOL_ERROR, "the answer is no SMTP")
+
+SMTP_CODE: Mapping[int, Rule] = {
+    421: OVERLOADED,
+    530: CREDENTIALS,
+    534: CREDENTIALS,
+    535: CREDENTIALS,
+    538: CREDENTIALS,
+}
+SMTP_AT: Mapping[tuple[MailStage, int], Rule] = {
+    (MailStage.LOGIN, 0): CREDENTIALS,
+    (MailStage.SENDER, 552): REFUSED,  # the mail is too large
+    (MailStage.RECIPIENT, 552): MAIL_LATER,  # too many recipients, or a full mailbox: RFC 5321, 4.5.3.1.10
+}
+SMTP_FINAL: Mapping[MailStage, Rule] = {
+    MailStage.GREETING: NO_SERVICE,
+    MailStage.LOGIN: CREDENTIALS,
+    MailStage.SENDER: SENDER,
+    MailStage.RECIPIENT: REFUSED,
+    MailStage.CONTENT: REFUSED,
+}
+
 # Faults of this server and of its network: nobody else's, so they use up nothing and blame nobody.
 OWN_FAULTS = frozenset((ErrorClass.DNS_UNAVAILABLE, ErrorClass.NETWORK_UNREACHABLE, ErrorClass.INTERNAL))
 
@@ -111,6 +147,15 @@ def rule_of_http(status: int, headers: Mapping[str, str]) -> Rule:
     if status == 403 and _limits(headers):
         return THROTTLED
     return HTTP_STATUS.get(status) or HTTP_CLASS.get(status // 100, NO_HTTP)
+
+
+def rule_of_smtp(stage: MailStage, code: int) -> Rule:
+    """Find the row of a mail server's answer."""
+    found = SMTP_AT.get((stage, code)) or SMTP_CODE.get(code)
+    if found is not None:
+        return found
+    by_class = {2: DELIVERED, 4: MAIL_LATER, 5: SMTP_FINAL[stage]}
+    return by_class.get(code // 100, NO_SMTP)
 
 
 def verdict_of_fault(error_class: ErrorClass) -> Verdict:

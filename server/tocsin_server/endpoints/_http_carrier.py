@@ -19,6 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport
 
 from tocsin_server.domain.notifications import EXCERPT_BYTES_MAX
+from tocsin_server.domain.verdicts import ErrorClass
 from tocsin_server.endpoints.addresses import BlockedAddress, Egress
 from tocsin_server.endpoints.faults import class_of
 from tocsin_server.endpoints.http import Answer, NoAnswer, trust
@@ -81,6 +82,7 @@ class Carrier:
             limit_per_host=CONNECTIONS_PER_HOST,
             ttl_dns_cache=10,
             ssl=trust(ca) if ca else True,
+            socket_factory=self._socket,
         )
         session = aiohttp.ClientSession(
             connector=connector,
@@ -89,6 +91,12 @@ class Carrier:
             auto_decompress=False,
         )
         return AiohttpTransport(client=session, trust_env=False)
+
+    def _socket(self, found: aiohttp.AddrInfoType) -> socket.socket:
+        """Make a socket for an address, vetted once more at the last moment: whatever came before, it is this one."""
+        family, kind, protocol, _, address = found
+        self._egress.vet_dialled(str(address[0]))
+        return socket.socket(family, kind, protocol)
 
     async def _close_oldest(self) -> None:
         """Keep few: one that was not used for long opens its connections anew."""
@@ -122,8 +130,12 @@ class Carrier:
         """Parse a URL and vet its host if that is an address; the same few come again and again."""
         found = self._urls.get(url)
         if found is None:
-            found = httpx.URL(url)
-            self._egress.vet_literal(found.host)
+            try:
+                found = httpx.URL(url)
+                host = found.host
+            except (httpx.InvalidURL, ValueError) as error:
+                raise NoAnswer(ErrorClass.PROTOCOL_ERROR, f"it is no URL: {error}") from error
+            self._egress.vet_literal(host)
             if len(self._urls) >= URLS_MAX:
                 self._urls.clear()
             self._urls[url] = found

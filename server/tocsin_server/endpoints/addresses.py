@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
+import unicodedata
 from collections.abc import Sequence
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -33,6 +35,11 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 LOOKUP_DEADLINE_S = 5.0  # a resolver that hangs is no fault of the receiver
 
 
+# What some resolvers read as an address: 2130706433, 0x7f.1, 127.1.
+NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*")
+DOTS = {ord(dot): "." for dot in "\u3002\uff0e\uff61"}
+
+
 class BlockedAddress(OSError):
     """The address may not be reached; it is never tried."""
 
@@ -51,12 +58,28 @@ class Egress:
             raise BlockedAddress(f"{address} is not a public address; egress.allow does not name its network")
 
     def vet_literal(self, host: str) -> None:
-        """Refuse a host that is written as an address and may not be reached; names are vetted later."""
+        """Refuse a host that is written as an address and may not be reached; names are vetted later.
+
+        What some resolver reads as an address is judged as one: `127.1`, `0x7f.1`, other digits and other dots.
+        """
+        plain = _plain(host).strip("[]").partition("%")[0].rstrip(".")
+        if plain == "localhost" or plain.endswith(".localhost"):
+            plain = "127.0.0.1"
         try:
-            address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+            address = ipaddress.ip_address(plain)
         except ValueError:
+            if NUMERIC_HOST.fullmatch(plain):
+                text = f"the host {host!r} is neither a name nor an address in its usual form"
+                raise BlockedAddress(text) from None
             return
         self.vet(address)
+
+    def vet_dialled(self, address: str) -> None:
+        """Refuse what is about to be dialled unless it is an address that may be reached."""
+        try:
+            self.vet(ipaddress.ip_address(address.partition("%")[0]))
+        except ValueError:
+            raise BlockedAddress(f"{address!r} is no address") from None
 
     async def resolve(self, host: str, port: int) -> list[str]:
         """Look a name up and vet every address that it has: one that is refused refuses the name."""
@@ -69,8 +92,14 @@ class Egress:
         if not addresses:
             raise OSError(f"{host} has no address")
         for address in addresses:
-            self.vet(ipaddress.ip_address(address.partition("%")[0]))
+            self.vet_dialled(address)
         return addresses
+
+
+def _plain(host: str) -> str:
+    """Write a host in small letters, with the usual digits and dots."""
+    text = unicodedata.normalize("NFKC", host).translate(DOTS).lower()
+    return "".join(str(unicodedata.decimal(c, c)) for c in text)
 
 
 def is_public(address: Address) -> bool:

@@ -51,6 +51,6 @@ def _class_of_one(error: BaseException) -> ErrorClass | None:
         return ErrorClass.TIMEOUT
     if isinstance(error, OSError) and error.errno in OWN_ERRNOS:
         return ErrorClass.NETWORK_UNREACHABLE
-    if type(error).__name__ == "ServerDisconnectedError":
+    if type(error).__name__ in ("ServerDisconnectedError", "SMTPServerDisconnected"):
         return ErrorClass.CONNECTION_RESET
     return None

@@ -6,7 +6,6 @@ What is posted is in `payloads.py`, how it is signed in `signatures.py`.
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ import httpx
 from tocsin_server import __version__
 from tocsin_server.domain.answers import of_http, of_no_answer
 from tocsin_server.domain.errors import Violation
-from tocsin_server.domain.message_templates import Preview
+from tocsin_server.domain.message_templates import Preview, is_json
 from tocsin_server.domain.notifications import Message, Outcome
 from tocsin_server.domain.templates import Escape
 from tocsin_server.domain.verdicts import ErrorClass
@@ -42,8 +41,6 @@ CHECKED: Mapping[str, Callable[[str], object]] = {
     "ca_certificate": trust,
 }
 USER_AGENT = f"tocsin/{__version__}"
-# What some resolvers read as an address: 2130706433, 0x7f.1, 127.1.
-NUMERIC_HOST = re.compile(r"(0[xX][0-9a-fA-F]*|[0-9]+)(\.(0[xX][0-9a-fA-F]*|[0-9]+))*\.?")
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e]{0,1024}")
 # Headers that frame or sign the request, or that belong to the connection: never the user's.
@@ -111,7 +108,7 @@ class Webhook:
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
-            httpx.URL(url)
+            as_sent = httpx.URL(url).host
             (host or "").encode("idna")
         except (ValueError, httpx.InvalidURL) as error:
             return f"is not a URL: {error}"
@@ -119,12 +116,13 @@ class Webhook:
             return "is neither http nor https"
         if not host:
             return "has no host"
-        if NUMERIC_HOST.fullmatch(host) and not _is_address(host):
-            return f"the host {host!r} is neither a name nor an address in its usual form"
+        if "\\" in url or "%" in parts.netloc:
+            return "has characters in its host that are read in more than one way"
         if parts.username is not None or parts.password is not None:
             return "holds a user name or password: these would be logged by others"
         try:
             self._door.egress.vet_literal(host)
+            self._door.egress.vet_literal(as_sent)
         except BlockedAddress as error:
             return str(error)
         return ""
@@ -155,13 +153,8 @@ class Webhook:
             return of_no_answer(error.error_class, str(error))
         return of_http(answer.status, answer.headers, answer.excerpt, message.sent_at)
 
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    async def close(self) -> None:
+        """Nothing is held: the connections are the door's."""
 
 
 def _headers(message: Message, connection: Mapping[str, Any], body: bytes, content_type: str) -> dict[str, str]:
@@ -197,14 +190,6 @@ def _credentials(connection: Mapping[str, Any]) -> dict[str, str]:
     return {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
-def _is_json(body: bytes) -> bool:
-    try:
-        json.loads(body)
-    except ValueError:
-        return False
-    return True
-
-
 def _header_problems(headers: Mapping[str, object]) -> list[Violation]:
     return [
         Violation(f"headers.{name}", problem)
@@ -229,7 +214,7 @@ def _written(message: Message, connection: Mapping[str, Any]) -> tuple[bytes, st
     if "body" in message.params:
         body = message.params["body"]
         own = (body if isinstance(body, str) else json.dumps(body)).encode()
-        return own, JSON_TYPE if _is_json(own) else "text/plain; charset=utf-8"
+        return own, JSON_TYPE if is_json(own) else "text/plain; charset=utf-8"
     if connection.get("format") == CLOUD_EVENTS:
         return encoded(cloud_event_of(message)), CLOUD_EVENT_TYPE
     return encoded(payload_of(message)), JSON_TYPE

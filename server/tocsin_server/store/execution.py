@@ -20,7 +20,8 @@ from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, own_e
 from tocsin_server.domain.instances import Instance
 from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.schedule import Ticks, duration_us
-from tocsin_server.store import delivery_rows
+from tocsin_server.domain.silences import Silence
+from tocsin_server.store import delivery_rows, silenced_actions
 from tocsin_server.store.alert_rows import INSTANCE_COLUMNS, instance_row, read_alert, read_memory
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_counts import EventCounts
@@ -138,7 +139,8 @@ def _settle(transaction: Transaction, run: Run, outcome: RunOutcome) -> bool:
     _write_instances(transaction.connection, run, outcome.instances)
     events = [own_event(alert, transition, claim.scheduled_at) for transition in outcome.transitions]
     transaction.append(events)
-    delivery_rows.insert(transaction, list(_deliveries(transaction, run, outcome.notifications)))
+    silencing = silenced_actions.silencing(transaction, run, outcome)
+    delivery_rows.insert(transaction, list(_deliveries(transaction, run, outcome.notifications, silencing)))
     return True
 
 
@@ -177,13 +179,20 @@ def _write_instances(connection: sqlite3.Connection, run: Run, instances: Iterab
     connection.executemany(INSERT_INSTANCE, [instance_row(account, alert_id, i) for i in changed])
 
 
-def _deliveries(transaction: Transaction, run: Run, notifications: Iterable[Notification]) -> Iterable[Delivery]:
+def _deliveries(
+    transaction: Transaction,
+    run: Run,
+    notifications: Iterable[Notification],
+    silencing: Callable[[Notification], Silence | None],
+) -> Iterable[Delivery]:
     waiting = _waiting(transaction.connection, run.alert)
     for notification in notifications:
         kind, state, reason = waiting.get(notification.configuration_id, ("", State.CANCELLED, "DELETED"))
         if notification.error:
             state, reason = State.EXHAUSTED, "RENDER"
-        yield _delivery(transaction, run, notification, (kind, state, reason))
+        row = _delivery(transaction, run, notification, (kind, state, reason))
+        silence = silencing(notification) if state is not State.CANCELLED else None
+        yield row if silence is None else silenced_actions.silenced(row, silence)
 
 
 def _waiting(connection: sqlite3.Connection, alert: Alert) -> dict[str, tuple[str, State, str]]:

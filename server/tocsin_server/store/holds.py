@@ -48,6 +48,7 @@ def hold(transaction: Transaction, key: Key, health: Health) -> bool:
 def _step(
     transaction: Transaction, change: str, where: str, changed: tuple[object, ...], which: tuple[object, ...]
 ) -> int:
+    """Change some rows; give how many."""
     rows = f"SELECT rowid FROM deliveries WHERE {where} LIMIT {STEP}"
     cursor = transaction.connection.execute(
         f"UPDATE deliveries SET {change} WHERE rowid IN ({rows})", (*changed, *which)
@@ -55,48 +56,49 @@ def _step(
     return int(cursor.rowcount)
 
 
-def pause(transaction: Transaction, kind: str = "", configuration: Key | None = None) -> None:
-    """Hold what waits for a kind of endpoint or for one configuration, because it is switched off."""
+def pause(transaction: Transaction, kind: str = "", configuration: Key | None = None) -> bool:
+    """Hold some of what waits for a kind of endpoint or for one configuration that is switched off; tell if all."""
     where, values = _whose(kind, configuration)
-    transaction.connection.execute(
-        f"UPDATE deliveries SET state = 'PAUSED', reason = 'DISABLED' WHERE {WAITING} AND {where}", values
-    )
+    return _step(transaction, "state = 'PAUSED', reason = 'DISABLED'", f"{WAITING} AND {where}", (), values) < STEP
 
 
-def resume(transaction: Transaction, paused_max_age_us: int, kind: str = "", configuration: Key | None = None) -> None:
-    """Let what a switch has held go on, or end it when it is too old; what another switch holds stays held."""
+def resume(transaction: Transaction, paused_max_age_us: int, kind: str = "", configuration: Key | None = None) -> bool:
+    """Let some of what a switch has held go on, or end it when it is too old; what another switch holds stays held.
+
+    Tells if that was all.
+    """
     where, values = _whose(kind, configuration)
     held = "reason = 'DISABLED' AND (account, configuration_id) IN"
     held += f" (SELECT account, id FROM endpoint_configurations WHERE enabled) AND {where}"
-    let_go(transaction, paused_max_age_us, held, values)
+    return let_go(transaction, paused_max_age_us, held, values)
 
 
-def resume_disabled(transaction: Transaction, paused_max_age_us: int, key: Key) -> None:
-    """Let what was held while its receiver was given up go on, or end it when it is too old."""
-    let_go(transaction, paused_max_age_us, f"reason IN ('GONE', 'FAILURES') AND {LINE}", key)
+def resume_disabled(transaction: Transaction, paused_max_age_us: int, key: Key) -> bool:
+    """Let some of what was held while its receiver was given up go on, or end it when too old; tell if that was all."""
+    return let_go(transaction, paused_max_age_us, f"reason IN ('GONE', 'FAILURES') AND {LINE}", key)
 
 
-def let_go(transaction: Transaction, paused_max_age_us: int, held: str, values: tuple[str, ...]) -> None:
-    """Let paused deliveries go on that are young enough, and cancel the others."""
+def let_go(transaction: Transaction, paused_max_age_us: int, held: str, values: tuple[str, ...]) -> bool:
+    """Let some paused deliveries go on that are young enough, and cancel the others; tell if that was all."""
     now = transaction.log.created_at
-    oldest = now - paused_max_age_us
-    transaction.connection.execute(
-        "UPDATE deliveries SET state = 'CANCELLED', reason = 'EXPIRED', due_at = ?, ended_at = ?"
-        f" WHERE {PAUSED} AND created_at < ? AND {held}",
-        (now, now, oldest, *values),
+    ended = _step(
+        transaction,
+        "state = 'CANCELLED', reason = 'EXPIRED', due_at = ?, ended_at = ?",
+        f"{PAUSED} AND created_at < ? AND {held}",
+        (now, now),
+        (now - paused_max_age_us, *values),
     )
-    transaction.connection.execute(
-        f"UPDATE deliveries SET state = 'PENDING', reason = '', due_at = ? WHERE {PAUSED} AND {held}", (now, *values)
-    )
+    if ended == STEP:
+        return False
+    go_on = "state = 'PENDING', reason = '', due_at = ?"
+    return _step(transaction, go_on, f"{PAUSED} AND {held}", (now,), values) < STEP
 
 
-def cancel(transaction: Transaction, account: str, configuration_id: str, reason: str) -> None:
-    """End what waits for a configuration; an attempt under way may still deliver."""
-    for line in (WAITING, PAUSED):
-        transaction.connection.execute(
-            f"UPDATE deliveries SET state = 'CANCELLED', reason = ?, ended_at = ? WHERE {line} AND {LINE}",
-            (reason, transaction.log.created_at, account, configuration_id),
-        )
+def cancel(transaction: Transaction, account: str, configuration_id: str, reason: str) -> bool:
+    """End some of what waits for a configuration, not what is under way; tell if that was all."""
+    end, now = "state = 'CANCELLED', reason = ?, ended_at = ?", transaction.log.created_at
+    whose = (account, configuration_id)
+    return all(_step(transaction, end, f"{line} AND {LINE}", (reason, now), whose) < STEP for line in (WAITING, PAUSED))
 
 
 def expire(transaction: Transaction) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
-from tocsin_server.domain.config_webhooks import OWNER, PREFIX
+from tocsin_server.domain.config_webhooks import NAMES, OWNER, PREFIX
 from tocsin_server.domain.errors import Reason, TocsinError, not_found
 from tocsin_server.domain.health import HealthState
 from tocsin_server.domain.notifications import CONFIGURATIONS_MAX, EndpointConfiguration, renewed
@@ -120,8 +121,14 @@ class Notifications:
         """Read the switches that were ever set, by kind."""
         return await self._read(_switches)
 
+    async def _write_in_steps(self, step: Callable[[Transaction], bool]) -> None:
+        """Take short transactions until one says that it was the last."""
+        while not await self._writer.run(step):
+            pass
+        self.changed()
+
     async def set_switch(self, kind: str, enabled: bool) -> None:
-        """Set a kind's switch; pause or resume what waits."""
+        """Set a kind's switch; then pause or resume what waits, in steps."""
 
         def unit(transaction: Transaction) -> None:
             transaction.connection.execute(
@@ -129,13 +136,18 @@ class Notifications:
                 " ON CONFLICT (kind) DO UPDATE SET enabled = excluded.enabled",
                 (kind, enabled),
             )
-            if enabled:
-                holds.resume(transaction, self.paused_max_age_us, kind=kind)
-            else:
-                holds.pause(transaction, kind=kind)
             raise_generation(transaction)
 
         await self._write(unit)
+
+        def step(transaction: Transaction) -> bool:
+            if _switches(transaction.connection).get(kind, True) != enabled:
+                return True  # somebody has switched it back, and sees to it
+            if enabled:
+                return holds.resume(transaction, self.paused_max_age_us, kind=kind)
+            return holds.pause(transaction, kind=kind)
+
+        await self._write_in_steps(step)
 
     async def create(self, draft: EndpointConfiguration, request_id: str, digest: bytes) -> EndpointConfiguration:
         """Store a new configuration, or answer the one that this request id has made."""
@@ -208,13 +220,15 @@ class Notifications:
         configuration_id: str,
         change: Callable[[EndpointConfiguration], EndpointConfiguration],
     ) -> EndpointConfiguration:
-        """Change a configuration in one transaction; pause or resume what waits for it."""
+        """Change a configuration in one transaction; then pause or resume what waits for it, in steps."""
 
         def unit(transaction: Transaction) -> EndpointConfiguration:
             old = self._get(transaction.connection, account, configuration_id)
             return self._change(transaction, old, change(old))
 
-        return await self._write(unit)
+        new = await self._write(unit)
+        await self._write_in_steps(lambda tx: self._follow_switch(tx, (account, configuration_id)))
+        return new
 
     def _change(
         self, transaction: Transaction, old: EndpointConfiguration, wanted: EndpointConfiguration
@@ -235,16 +249,27 @@ class Notifications:
         if new.connection != old.connection and old.health.state is HealthState.FAILING:
             # Perhaps it is repaired: the next delivery finds out.
             endpoint_health.put(transaction.connection, *place, replace(old.health, until=new.updated_at))
-        if old.enabled and not new.enabled:
-            holds.pause(transaction, configuration=place)
-        elif new.enabled and not old.enabled and _switches(transaction.connection).get(new.kind, True):
-            holds.resume(transaction, self.paused_max_age_us, configuration=place)
         raise_generation(transaction)
         return new
 
+    def _follow_switch(self, transaction: Transaction, place: tuple[str, str]) -> bool:
+        """Pause or resume some of what waits for a configuration as its switches are now; tell if that was all."""
+        row = transaction.connection.execute(
+            "SELECT enabled, kind FROM endpoint_configurations WHERE account = ? AND id = ?", place
+        ).fetchone()
+        if row is None:
+            return True
+        enabled, kind = row
+        if not enabled:
+            return holds.pause(transaction, configuration=place)
+        if _switches(transaction.connection).get(kind, True):
+            return holds.resume(transaction, self.paused_max_age_us, configuration=place)
+        return True
+
     async def delete(self, account: str, configuration_id: str) -> None:
-        """Delete a configuration and cancel what waits for it."""
+        """Delete a configuration; then cancel what waits for it, in steps."""
         await self._write(lambda tx: self._delete(tx, account, configuration_id))
+        await self._write_in_steps(lambda tx: holds.cancel(tx, account, configuration_id, "DELETED"))
 
     def _delete(self, transaction: Transaction, account: str, configuration_id: str) -> None:
         self._get(transaction.connection, account, configuration_id)
@@ -253,7 +278,6 @@ class Notifications:
             (account, configuration_id),
         )
         endpoint_health.forget(transaction.connection, account, configuration_id)
-        holds.cancel(transaction, account, configuration_id, "DELETED")
         raise_generation(transaction)
 
     async def configure(self, wanted: Sequence[EndpointConfiguration]) -> None:
@@ -274,6 +298,15 @@ class Notifications:
                     self._change(transaction, old, replace(new, created_at=old.created_at))
 
         await self._write(unit)
+        known = {one.id for one in wanted}
+        for name in NAMES:
+            await self._write_in_steps(partial(self._follow_settings, place=(OWNER, PREFIX + name), known=known))
+
+    def _follow_settings(self, transaction: Transaction, place: tuple[str, str], known: Collection[str]) -> bool:
+        """Hold, let go or end some of what waits for a webhook of the settings; tell if that was all."""
+        if place[1] in known:
+            return self._follow_switch(transaction, place)
+        return holds.cancel(transaction, *place, "DELETED")
 
     def _readable(self, row: tuple[Any, ...]) -> EndpointConfiguration | None:
         """Read a configuration; one whose secret cannot be decrypted is left out and holds up nobody else."""

@@ -20,7 +20,7 @@ from tocsin_server.domain.notifications import FINAL, Delivery, Outcome, State
 from tocsin_server.domain.settlement import Plan, Settlement
 from tocsin_server.domain.settlement import settle as settlement_of
 from tocsin_server.domain.verdicts import Verdict
-from tocsin_server.store import endpoint_health, holds
+from tocsin_server.store import digests, endpoint_health, holds
 from tocsin_server.store.delivery_rows import recipients_json
 from tocsin_server.store.writer import Transaction
 
@@ -152,6 +152,9 @@ def _note(transaction: Transaction, row: Delivery, outcome: Outcome, before: Hea
 
 
 def _is_notice(connection: sqlite3.Connection, row: Delivery) -> bool:
-    """Tell whether a delivery carries a notice about deliveries: that of its own end would never end."""
-    found = connection.execute("SELECT service, type FROM events WHERE position = ?", (row.event_position,)).fetchone()
-    return found is not None and found[0] == OWN_SERVICE and found[1].startswith(notices.PREFIX)
+    """Tell whether a delivery carries nothing but notices about deliveries: that of its own end would never end."""
+    told = digests.positions(connection, row.account, row.id) or [row.event_position]
+    found = connection.execute(
+        f"SELECT service, type FROM events WHERE position IN ({','.join('?' * len(told))})", told
+    ).fetchall()
+    return bool(found) and all(service == OWN_SERVICE and kind.startswith(notices.PREFIX) for service, kind in found)

@@ -9,7 +9,15 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from tocsin_server.domain.errors import Reason, TocsinError, not_found
-from tocsin_server.domain.silences import ENDED, SILENCE_KEPT_US, SILENCES_MAX, STARTED, Silence, SilenceState
+from tocsin_server.domain.silences import (
+    DELETED_MAX,
+    ENDED,
+    SILENCE_KEPT_US,
+    SILENCES_MAX,
+    STARTED,
+    Silence,
+    SilenceState,
+)
 from tocsin_server.store import request_keys
 from tocsin_server.store.database import Readers
 from tocsin_server.store.generation import raise_generation
@@ -44,9 +52,9 @@ class SilenceStore:
         self.changed()
         return result
 
-    async def create(self, draft: Silence, request_id: str, digest: bytes) -> Silence:
+    async def create(self, draft: Silence, judge: Callable[[int], None], request_id: str, digest: bytes) -> Silence:
         """Store a silence, or answer the one that this request id has made."""
-        return await self._write(lambda tx: _create(tx, draft, request_id, digest))
+        return await self._write(lambda tx: _create(tx, draft, judge, request_id, digest))
 
     async def get(self, account: str, silence_id: str) -> Silence:
         """Read one silence."""
@@ -60,7 +68,8 @@ class SilenceStore:
 
     async def held(self, account: str) -> list[Silence]:
         """Read all silences by which events of an account are judged, those that were deleted too."""
-        return [silence for silence in await self._read(every) if silence.account == account]
+        query = f"SELECT {COLUMNS} FROM silences WHERE account = ?"
+        return await self._read(lambda c: [_silence(row) for row in c.execute(query, (account,))])
 
     async def update(self, account: str, silence_id: str, change: Callable[[Silence], Silence]) -> Silence:
         """Change a silence in one transaction."""
@@ -80,15 +89,22 @@ def every(connection: sqlite3.Connection) -> list[Silence]:
     return [_silence(row) for row in connection.execute(f"SELECT {COLUMNS} FROM silences")]
 
 
-def _create(transaction: Transaction, draft: Silence, request_id: str, digest: bytes) -> Silence:
+def holding(connection: sqlite3.Connection, account: str, at: int) -> list[Silence]:
+    """Read the silences of an account that hold at a time."""
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM silences WHERE account = ? AND starts_at <= ? AND ends_at > ?", (account, at, at)
+    )
+    return [_silence(row) for row in rows]
+
+
+def _create(
+    transaction: Transaction, draft: Silence, judge: Callable[[int], None], request_id: str, digest: bytes
+) -> Silence:
     known = request_keys.known_answer(transaction, draft.account, CREATE_METHOD, request_id, digest)
     if known:
         return _get(transaction.connection, draft.account, known)
-    (count,) = transaction.connection.execute(
-        "SELECT count(*) FROM silences WHERE account = ? AND NOT deleted", (draft.account,)
-    ).fetchone()
-    if count >= SILENCES_MAX:
-        raise TocsinError(Reason.LIMIT_REACHED, f"an account has at most {SILENCES_MAX} silences: delete ended ones")
+    judge(transaction.log.created_at)
+    _refuse_too_many(transaction.connection, draft.account)
     now = transaction.log.created_at
     new = replace(
         draft, id=transaction.runtime.new_id(), starts_at=draft.starts_at or now, created_at=now, updated_at=now
@@ -99,6 +115,17 @@ def _create(transaction: Transaction, draft: Silence, request_id: str, digest: b
     request_keys.remember(transaction, new.account, CREATE_METHOD, request_id, digest, new.id)
     _changed(transaction)
     return new
+
+
+def _refuse_too_many(connection: sqlite3.Connection, account: str) -> None:
+    count, deleted = connection.execute(
+        "SELECT count(*), coalesce(sum(deleted), 0) FROM silences WHERE account = ?", (account,)
+    ).fetchone()
+    if count - deleted >= SILENCES_MAX:
+        raise TocsinError(Reason.LIMIT_REACHED, f"an account has at most {SILENCES_MAX} silences: delete ended ones")
+    if deleted >= DELETED_MAX:
+        text = f"an account deletes at most {DELETED_MAX} silences in 30 days: change one instead of making many"
+        raise TocsinError(Reason.LIMIT_REACHED, text)
 
 
 def _changed(transaction: Transaction) -> None:
@@ -126,6 +153,10 @@ def _delete(transaction: Transaction, account: str, silence_id: str) -> None:
     _tell(transaction)
     silence = _get(transaction.connection, account, silence_id)
     now = transaction.log.created_at
+    if silence.state(now) is SilenceState.PENDING:  # no event was ever judged by it
+        transaction.connection.execute("DELETE FROM silences WHERE account = ? AND id = ?", (account, silence_id))
+        raise_generation(transaction)
+        return
     if silence.state(now) is SilenceState.ACTIVE:
         transaction.append([replace(silence, ends_at=now).notice(ENDED, "DELETED")])
     transaction.connection.execute(

@@ -290,9 +290,9 @@ class _ErrorClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorClass
     ERROR_CLASS_REDIRECT: _ErrorClass.ValueType  # 11
     """The receiver sends elsewhere, which is not followed; `error` has the place."""
     ERROR_CLASS_REFUSED: _ErrorClass.ValueType  # 12
-    """The receiver refuses this message (400, 413, 415, 422)."""
+    """The receiver refuses this message (400, 413, 415, 422; SMTP: 5xx for a recipient or the content)."""
     ERROR_CLASS_CREDENTIALS: _ErrorClass.ValueType  # 13
-    """The receiver does not accept the credentials (401, 403)."""
+    """The receiver does not accept the credentials (401, 403; SMTP: 530, 534, 535, 538, or the sender)."""
     ERROR_CLASS_NOT_FOUND: _ErrorClass.ValueType  # 14
     """The receiver does not know the address (404)."""
     ERROR_CLASS_GONE: _ErrorClass.ValueType  # 15
@@ -302,9 +302,9 @@ class _ErrorClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorClass
     ERROR_CLASS_CLIENT_ERROR: _ErrorClass.ValueType  # 17
     """Another answer that blames the sender (4xx)."""
     ERROR_CLASS_SERVER_ERROR: _ErrorClass.ValueType  # 18
-    """The receiver failed (5xx)."""
+    """The receiver failed (5xx; SMTP: 4xx)."""
     ERROR_CLASS_OVERLOADED: _ErrorClass.ValueType  # 19
-    """The receiver is overloaded (502, 504)."""
+    """The receiver is overloaded (502, 504; SMTP: 421)."""
     ERROR_CLASS_RENDER: _ErrorClass.ValueType  # 20
     """The message could not be made."""
     ERROR_CLASS_INTERRUPTED: _ErrorClass.ValueType  # 21
@@ -340,9 +340,9 @@ ERROR_CLASS_BLOCKED_ADDRESS: ErrorClass.ValueType  # 10
 ERROR_CLASS_REDIRECT: ErrorClass.ValueType  # 11
 """The receiver sends elsewhere, which is not followed; `error` has the place."""
 ERROR_CLASS_REFUSED: ErrorClass.ValueType  # 12
-"""The receiver refuses this message (400, 413, 415, 422)."""
+"""The receiver refuses this message (400, 413, 415, 422; SMTP: 5xx for a recipient or the content)."""
 ERROR_CLASS_CREDENTIALS: ErrorClass.ValueType  # 13
-"""The receiver does not accept the credentials (401, 403)."""
+"""The receiver does not accept the credentials (401, 403; SMTP: 530, 534, 535, 538, or the sender)."""
 ERROR_CLASS_NOT_FOUND: ErrorClass.ValueType  # 14
 """The receiver does not know the address (404)."""
 ERROR_CLASS_GONE: ErrorClass.ValueType  # 15
@@ -352,9 +352,9 @@ ERROR_CLASS_THROTTLED: ErrorClass.ValueType  # 16
 ERROR_CLASS_CLIENT_ERROR: ErrorClass.ValueType  # 17
 """Another answer that blames the sender (4xx)."""
 ERROR_CLASS_SERVER_ERROR: ErrorClass.ValueType  # 18
-"""The receiver failed (5xx)."""
+"""The receiver failed (5xx; SMTP: 4xx)."""
 ERROR_CLASS_OVERLOADED: ErrorClass.ValueType  # 19
-"""The receiver is overloaded (502, 504)."""
+"""The receiver is overloaded (502, 504; SMTP: 421)."""
 ERROR_CLASS_RENDER: ErrorClass.ValueType  # 20
 """The message could not be made."""
 ERROR_CLASS_INTERRUPTED: ErrorClass.ValueType  # 21
@@ -578,6 +578,7 @@ class EmailConnection(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     FROM_ADDRESS_FIELD_NUMBER: _builtins.int
     RECIPIENTS_FIELD_NUMBER: _builtins.int
+    CA_CERTIFICATE_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Name or address of the mail server."""
     port: _builtins.int
@@ -590,6 +591,8 @@ class EmailConnection(_message.Message):
     """Password for authentication. Write-only."""
     from_address: _builtins.str
     """Sender, one plain address such as "tocsin@example.com"."""
+    ca_certificate: _builtins.str
+    """Certificates (PEM) of the authorities that the server's certificate may be from, instead of the system's."""
     @_builtins.property
     def recipients(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Receivers, plain addresses. Each has its own verdict."""
@@ -604,10 +607,11 @@ class EmailConnection(_message.Message):
         password: _builtins.str = ...,
         from_address: _builtins.str = ...,
         recipients: _abc.Iterable[_builtins.str] | None = ...,
+        ca_certificate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_address", b"from_address", "host", b"host", "password", b"password", "port", b"port", "recipients", b"recipients", "security", b"security", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificate", b"ca_certificate", "from_address", b"from_address", "host", b"host", "password", b"password", "port", b"port", "recipients", b"recipients", "security", b"security", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

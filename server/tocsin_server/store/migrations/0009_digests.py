@@ -6,15 +6,16 @@ FINAL = "'DELIVERED', 'EXHAUSTED', 'CANCELLED', 'SILENCED'"
 STATEMENTS = (
     "ALTER TABLE deliveries ADD COLUMN digest_id TEXT NOT NULL DEFAULT ''",
     "CREATE INDEX deliveries_grouped ON deliveries (account, digest_id, event_position) WHERE digest_id <> ''",
+    # The second condition on digest_id is what lets the partial index be used.
     # What a digest tells ends with it, and begins anew with it, whatever statement does that to the digest.
     f"""CREATE TRIGGER digests_ended AFTER UPDATE OF state ON deliveries
     WHEN OLD.route_key GLOB 'digest/*' AND NEW.state IN ({FINAL}) AND OLD.state NOT IN ({FINAL}) BEGIN
     UPDATE deliveries SET state = NEW.state, reason = NEW.reason, ended_at = NEW.ended_at
-    WHERE account = NEW.account AND digest_id = NEW.id AND state = 'GROUPED'; END""",
+    WHERE account = NEW.account AND digest_id = NEW.id AND digest_id <> '' AND state = 'GROUPED'; END""",
     f"""CREATE TRIGGER digests_begun_anew AFTER UPDATE OF state ON deliveries
     WHEN OLD.route_key GLOB 'digest/*' AND OLD.state IN ({FINAL}) AND NEW.state NOT IN ({FINAL}) BEGIN
     UPDATE deliveries SET state = 'GROUPED', reason = '', ended_at = 0
-    WHERE account = NEW.account AND digest_id = NEW.id AND state IN ({FINAL}); END""",
+    WHERE account = NEW.account AND digest_id = NEW.id AND digest_id <> '' AND state IN ({FINAL}); END""",
 )
 
 
