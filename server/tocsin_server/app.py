@@ -155,7 +155,7 @@ class App:
         door = HttpDoor(egress)
         kinds = discover(door)
         notify = self._build_notifications(parts, kinds, key_file)
-        await notify.configurations.configure(log_webhooks(self.settings, kinds["webhook"]))
+        await notify.configurations.configure(log_webhooks(self.settings, kinds["webhook"]), kinds["webhook"].succeed)
         alert_parts = self._build_alerting(store, parts)
         dispatcher = await self._start_dispatcher(parts, notify, kinds, door, alert_parts)
         services = self._services(parts, notify, alert_parts, dispatcher, kinds, key_file)

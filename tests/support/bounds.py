@@ -164,7 +164,8 @@ def stated(message: Descriptor, prefix: str = "") -> Iterator[tuple[str, str]]:
         if bound.output_only:
             continue
         for attribute, _ in bound.ListFields():
-            yield prefix + field.name, attribute.name
+            if attribute.name != "expected":  # the pattern in words
+                yield prefix + field.name, attribute.name
         if (below := own_message(field)) is not None:
             yield from stated(below, f"{prefix}{field.name}{'[0]' if field.is_repeated else ''}.")
 

@@ -29,9 +29,9 @@ class Posted:
     def id(self) -> str:
         return self.headers["webhook-id"]
 
-    def verified(self) -> Any:
+    def verified(self, secret: str = SECRET) -> Any:
         """Check the signature with the public library and give the payload."""
-        return Webhook(SECRET).verify(self.body, self.headers)
+        return Webhook(secret).verify(self.body, self.headers)
 
 
 @dataclass

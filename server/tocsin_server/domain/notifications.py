@@ -153,12 +153,16 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What an endpoint is given to send: an event, an alert's action with its rendered params, or a test."""
+    """What an endpoint is given to send: an event, an alert's action with its rendered params, or a test.
+
+    A digest has `events`; of those that it gathered, `missing` cannot be read any more.
+    """
 
     delivery_id: str
     sent_at: int
     event: Event | None = None
     events: tuple[Event, ...] = ()
+    missing: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
     subject: Mapping[str, Any] = field(default_factory=dict)
     done_recipients: tuple[RecipientVerdict, ...] = ()

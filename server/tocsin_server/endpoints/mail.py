@@ -171,6 +171,8 @@ def _of_digest(message: Message) -> Writing:
         f"{time_text(e.timestamp)}  {e.level.name:<5}  {e.message or e.type}  {_about(e)}".rstrip()
         for e in reversed(events)
     ]
+    if message.missing:
+        lines.append(f"{message.missing} more cannot be read any more")
     return Writing(subject, heading, sections=(("", "\n".join(lines)),))
 
 

@@ -79,4 +79,5 @@ def _digest(message: Message) -> dict[str, object]:
         size += len(json.dumps(whole, ensure_ascii=False))
         brief = {name: whole[name] for name in ("id", "position", "type", "level", "message", "timestamp")}
         events.append(whole if size <= DIGEST_BYTES_MAX else {**brief, "truncated": True})
-    return {**message.subject["digest"], "count": len(events), "events": events}
+    lost = {"missing": message.missing} if message.missing else {}
+    return {**message.subject["digest"], "count": len(events), **lost, "events": events}
