@@ -16,7 +16,11 @@ from tocsin.cli.session import Session
 from tocsin.v1 import notifications_pb2 as pb
 
 KINDS = Columns(
-    ("KIND", "ENABLED", "NEEDS", "DESCRIPTION"), (((0, 1, 2, 3),), ((0, 1), (2,), (3,))), {2: 12, 3: 24}, 1, {"no": "red"}
+    ("KIND", "ENABLED", "NEEDS", "DESCRIPTION"),
+    (((0, 1, 2, 3),), ((0, 1), (2,), (3,))),
+    {2: 12, 3: 24},
+    1,
+    {"no": "red"},
 )
 PRESETS = Columns(
     ("ID", "SELECTOR", "TITLE", "FOR"), (((0, 1, 2, 3),), ((0, 1), (2, 3)), ((0,), (1,), (2,), (3,))), {1: 20, 2: 20}
