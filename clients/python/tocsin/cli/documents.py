@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
@@ -57,7 +57,7 @@ def message(where: str, kind: type[_Made], data: dict[str, Any]) -> _Made:
         raise Misuse(where, " ".join(str(error).split())) from None
 
 
-def _contract(kind: Descriptor, data: Any) -> Any:
+def _contract(kind: Any, data: Any) -> Any:
     """Answer data as the JSON of the contract has it: names of enums in full, times as text."""
     if not isinstance(data, dict) or kind.full_name.startswith("google.protobuf."):
         return _plain(data)

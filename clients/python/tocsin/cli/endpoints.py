@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from tocsin import receivers
-from tocsin.cli import configurations, printing
+from tocsin.cli import configurations, printing, testing
+from tocsin.cli.confirmation import confirm, yes_flag
+from tocsin.cli.connections import Receiver
 from tocsin.cli.events import EPILOG
-from tocsin.cli.flags import FORMATS, Output, takes
+from tocsin.cli.flags import FORMATS, CountOutput, Output, takes
 from tocsin.cli.printing import Columns
-from tocsin.cli.selection import selector_text
+from tocsin.cli.selection import Selection, selector_text
 from tocsin.cli.session import Session
 from tocsin.v1 import notifications_pb2 as pb
 
@@ -66,8 +68,15 @@ def enable(session: Session, kind: Kind, output: Output) -> None:
 
 @group.command("disable", epilog=EPILOG)
 @takes
-def disable(session: Session, kind: Kind, output: Output) -> None:
-    """Switch a kind of endpoint off, for all accounts (admin only). What waits for it is held."""
+def disable(
+    session: Session,
+    kind: Kind,
+    output: Output,
+    yes: Annotated[bool, yes_flag("TOCSIN_ENDPOINT_DISABLE_YES")] = False,
+) -> None:
+    """Switch a kind of endpoint off, for all accounts (admin only). What waits for it is held. It asks before."""
+    question = f"Are you sure that nothing is to be sent by {kind}, for any account?"
+    confirm(session.screen, yes, question, "nothing was switched off")
     _switch(session, kind, False, output.one_of(session, *FORMATS))
 
 
@@ -77,6 +86,20 @@ def _switch(session: Session, kind: str, enabled: bool, format: str) -> None:
         response = session.client.notifications.UpdateEndpoint(receivers.switch_request(kind, enabled))
     if not printing.shown(session.screen, format, response, response.endpoint, kind):
         session.screen.line(f"{response.endpoint.kind} is {'on' if response.endpoint.enabled else 'off'}")
+
+
+@group.command("test", epilog=EPILOG)
+@takes
+def test(session: Session, receiver: Receiver, output: CountOutput) -> None:
+    """Send a test message through a receiver that is not stored, and show the real attempt.
+
+    It ends with 1 unless the message was taken. (`tocsin endpoint configuration test` tests a stored one.)
+    """
+    format = output.one_of(session, "text", "json", "json-raw")
+    made = receiver.configuration(session, "test", Selection())
+    if made.HasField("webhook") and not made.webhook.secret:
+        made.webhook.secret = receivers.new_webhook_secret()
+    testing.run(session, made, format)
 
 
 @group.command("presets", epilog=EPILOG)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+from tocsin.cli import choices
 from tocsin.cli.rendering import short_time_text
 from tocsin.v1 import notifications_pb2 as pb
 
-COLOURS = {"FAILING": "red", "DISABLED": "red", "THROTTLED": "yellow", "off": "yellow", "healthy": "green"}
+COLOURS = {"FAILING": "red", "DISABLED": "red", "THROTTLED": "yellow", "OFF": "yellow", "HEALTHY": "green"}
 """The colour of each word of `word`."""
 
-_WORDS = {
-    pb.HEALTH_STATE_HEALTHY: "healthy",
-    pb.HEALTH_STATE_THROTTLED: "THROTTLED",
-    pb.HEALTH_STATE_FAILING: "FAILING",
-    pb.HEALTH_STATE_DISABLED: "DISABLED",
-}
 _REASONS = {
     "CREDENTIALS": "it does not accept the credentials; deliveries are paused",
     "NOT_FOUND": "it does not know the address (404); deliveries are paused",
@@ -25,11 +20,17 @@ _REASONS = {
 }
 
 
-def word(enabled: bool, health: pb.Health) -> str:
-    """Answer the state in a word: in capitals what somebody should look at."""
-    if not enabled or health.reason == "SWITCHED_OFF":
-        return "off"
-    return _WORDS.get(health.state, "healthy")
+def word(configuration: pb.EndpointConfiguration) -> str:
+    """Answer the state in a word; OFF for what somebody has switched off."""
+    health = configuration.health
+    if not configuration.enabled or health.reason == "SWITCHED_OFF":
+        return "OFF"
+    return state(health)
+
+
+def state(health: pb.Health) -> str:
+    """Answer the state of a receiver in a word. One of which nothing is known yet is healthy."""
+    return choices.word(pb.HealthState, health.state or pb.HEALTH_STATE_HEALTHY)
 
 
 def why(health: pb.Health) -> str:
