@@ -148,7 +148,7 @@ def update(
         raise Misuse("update", f"give what is to change: flags, or -f FILE with any of {', '.join(FIELDS)}")
     made.id = id
     with session.screen.step("Updating configuration", "Updated configuration"):
-        request = receivers.update_request(made, dict.fromkeys(paths))
+        request = receivers.update_request(made, list(dict.fromkeys(paths)))
         response = session.client.notifications.UpdateEndpointConfiguration(request)
     _show(session, format, response, response.configuration)
 

@@ -18,6 +18,8 @@ from tocsin.cli.session import Session
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2 import Event
 
+_MAKING = {"type", "subtype", "level", "message", "details", "resource", "resource_type", "service", "host", "label"}
+
 
 def _own(name: str, help: str, metavar: str = "string", **more: Any) -> Any:
     variable = "TOCSIN_EXPLAIN_" + name.strip("-").upper().replace("-", "_")
@@ -77,7 +79,7 @@ def explain(
         for page in pages(session.client.notifications.ExplainEvent, request):
             response.event.CopyFrom(page.event)
             response.explanations.extend(page.explanations)
-    _print(session, response, format)
+    _print(session, response, format, is_stored=bool(id))
 
 
 def _given(**values: str) -> dict[str, str]:
@@ -86,13 +88,14 @@ def _given(**values: str) -> dict[str, str]:
 
 def _event(session: Session, id: str, file: str, made: dict[str, Any]) -> str | Event:
     """Settle what is asked about. Raises Misuse unless it is one of a stored event, a file and flags."""
-    if id and "file" not in session.typed:
-        if session.typed & {"type", *made}:
-            raise Misuse("EVENT", "a stored event does not go with the flags of a made-up one")
+    making = session.typed & _MAKING
+    if id:
+        if making or "file" in session.typed:
+            raise Misuse("EVENT", "a stored event does not go with -f, or with the flags of a made-up one")
         return id
-    if id or (file and made and session.typed & set(made)):
-        raise Misuse("--file", "does not go with an ID, or with the flags of a made-up event")
-    if file:
+    if making and "file" in session.typed:
+        raise Misuse("--file", "does not go with the flags of a made-up event")
+    if file and not making:
         return documents.event("--file", file)
     if "type" not in made:
         raise Misuse("EVENT", "give the ID of a stored event, or --type or -f FILE to make one up")
@@ -102,7 +105,7 @@ def _event(session: Session, id: str, file: str, made: dict[str, Any]) -> str | 
         raise Misuse("event", str(error)) from None
 
 
-def _print(session: Session, response: pb.ExplainEventResponse, format: str) -> None:
+def _print(session: Session, response: pb.ExplainEventResponse, format: str, is_stored: bool) -> None:
     screen = session.screen
     if format == "json-raw":
         screen.line(rendering.raw_text(response))
@@ -115,5 +118,5 @@ def _print(session: Session, response: pb.ExplainEventResponse, format: str) -> 
                 screen.line(one.configuration_id)
     else:
         guides = outline.DRAWN if screen.draws else outline.PLAIN
-        for line in outline.lines(outline_of(response), screen.width, guides):
+        for line in outline.lines(outline_of(response, is_stored), screen.width, guides):
             screen.line(line.text, *line.spans)

@@ -32,17 +32,17 @@ _REASONS = {
 }
 
 
-def outline_of(response: pb.ExplainEventResponse) -> Node:
+def outline_of(response: pb.ExplainEventResponse, is_stored: bool) -> Node:
     """Answer the whole tree."""
     below = [_receiver(one) for one in response.explanations]
-    return Node(_event_text(response.event), below or [Node("nobody is told: there are no receivers")])
+    return Node(_event_text(response.event, is_stored), below or [Node("nobody is told: there are no receivers")])
 
 
-def _event_text(event: Event) -> str:
+def _event_text(event: Event, is_stored: bool) -> str:
     parts = [event.type, event.subtype, level_text(event).upper()]
     parts += [f"{event.resource.type or 'resource'} {event.resource.id}" if event.resource.id else event.resource.type]
     parts += [f"of {event.source.service}" if event.source.service else ""]
-    parts += [f"{event.id} at position {event.position}" if event.position else "made up"]
+    parts += [f"{event.id} at position {event.position}" if is_stored else "made up"]
     return "  ".join(part for part in parts if part)
 
 

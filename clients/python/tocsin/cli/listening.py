@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from tocsin import receivers
 from tocsin.cli import rendering
-from tocsin.cli.escaping import escaped
+from tocsin.cli.escaping import escaped, json_escaped
 from tocsin.cli.flags import FORMATS, Output, flag, takes
 from tocsin.cli.misuse import Misuse
 from tocsin.cli.receiving import Received, Receiver, Target
@@ -54,7 +54,7 @@ def listen(
         str, _own("--url", "with --create: where the server reaches this machine (else http://HOST:PORT/)", "URL")
     ] = "",
     count: Annotated[
-        int | None, _own("-n", "end after so many verified webhooks", "int32", also=("--count",), min=1)
+        int | None, flag("-n", "TOCSIN_COUNT", "end after so many verified ones", "int32", also=("--count",), min=1)
     ] = None,
 ) -> None:
     """Receive webhooks here: prints those whose signature is right, and says what cannot be trusted.
@@ -67,9 +67,7 @@ def listen(
     """
     format = output.one_of(session, *FORMATS)
     secrets = _secrets(secret or [], create)
-    if not create and (
-        (selection.given and {"preset", "selector"} & session.typed) or (url and "url" in session.typed)
-    ):
+    if not create and session.typed & {"preset", "selector", "url"}:
         raise Misuse("--create", "is missing: --preset, --selector and --url are for a receiver that is created")
     target = _target(forward)
     queue: SimpleQueue[Received] = SimpleQueue()
@@ -158,7 +156,7 @@ def _show(screen: Screen, one: Received, format: str) -> None:
     if format == "id":
         screen.line(escaped(one.id))
     elif format == "json-raw":
-        screen.line(rendering.json_escaped(_text(one.body).replace("\r", "").replace("\n", " ")))
+        screen.line(json_escaped(_text(one.body).replace("\r", "").replace("\n", " ")))
     elif format == "json":
         found = {"id": one.id, "time": one.time.isoformat(), "path": one.path, "status": one.status, "body": data}
         screen.line(rendering.json_text(found, indent=None))

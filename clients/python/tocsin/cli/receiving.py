@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tocsin.signatures import WebhookRefused, verify_webhook
@@ -82,11 +84,34 @@ class Target:
             connection.close()
 
 
-class Receiver:
-    """Listens for webhooks until it is closed. `secrets` may be given later, before the first message.
+class _Server(ThreadingTCPServer):
+    """Like HTTPServer, which would look the host's name up first."""
 
-    `told` is called with each request, in the thread that has answered it.
-    """
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, handler: type[BaseRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A sender that goes away is no fault of ours."""
+
+
+def _send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
+    has_body = answer.status not in (204, 304)
+    handler.send_response(answer.status)
+    for name, value in answer.headers:
+        handler.send_header(name, value)
+    if has_body:
+        handler.send_header("content-length", str(len(answer.body)))
+    handler.end_headers()
+    if has_body:
+        handler.wfile.write(answer.body)
+
+
+class Receiver:
+    """Listens for webhooks until it is closed. `told` is called with each request, in the thread that answered it."""
 
     def __init__(
         self,
@@ -97,11 +122,10 @@ class Receiver:
         target: Target | None = None,
     ) -> None:
         """Listen. Raises OSError where that cannot be."""
-        self.secrets = list(secrets)
+        self._secrets = list(secrets)
         self._told = told
         self._target = target
-        self._server = ThreadingHTTPServer((host, port), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(host, port, self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
@@ -122,10 +146,11 @@ class Receiver:
         """Verify one request, and hand it on."""
         found = Received(path, headers, body)
         try:
-            id = verify_webhook(self.secrets, dict(headers), body)
+            id = verify_webhook(self._secrets, dict(headers), body)
         except WebhookRefused as error:
-            refused = Received(path, headers, body, 401, refused=str(error), time=found.time)
-            return refused, Answer(401, [("content-type", "text/plain")], f"not verified: {error}\n".encode())
+            return replace(found, status=401, refused=str(error)), Answer(
+                401, [("content-type", "text/plain")], f"not verified: {error}\n".encode()
+            )
         answer, unreached = Answer(204), ""
         if self._target is not None:
             try:
@@ -133,7 +158,7 @@ class Receiver:
             except (OSError, HTTPException) as error:
                 unreached = str(error) or type(error).__name__
                 answer = Answer(502, [("content-type", "text/plain")], b"it could not be handed on\n")
-        return Received(path, headers, body, answer.status, id, unreached=unreached, time=found.time), answer
+        return replace(found, status=answer.status, id=id, unreached=unreached), answer
 
     def _take(self, handler: BaseHTTPRequestHandler) -> None:
         """Read, judge and answer one request."""
@@ -145,16 +170,10 @@ class Receiver:
             found, answer = Received(handler.path, headers, b"", status, refused=why), Answer(status)
         else:
             found, answer = self.judge(handler.path, headers, handler.rfile.read(int(length)))
-        handler.send_response(answer.status)
-        for name, value in answer.headers:
-            handler.send_header(name, value)
-        if answer.status not in (204, 304):
-            handler.send_header("content-length", str(len(answer.body)))
-        handler.end_headers()
-        if answer.status not in (204, 304):
-            handler.wfile.write(answer.body)
-        handler.wfile.flush()
-        self._told(found)
+        try:
+            _send(handler, answer)
+        finally:
+            self._told(found)  # also when the sender has gone: it will come again
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         receiver = self

@@ -19,6 +19,7 @@ _RESOURCES = {
     "image_digest": "sha256:89020cd33be2767f3f894484b8dd77bc2e5a1ccc864350b92c53262213257dfc",
     "image_reference": "docker.io/library/alpine:3.4",
     "repository": "docker.io/library/nginx",
+    "feeds": "vulnerabilities",
     "feed": "vulnerabilities",
     "feed_group": "debian:12",
 }
