@@ -26,14 +26,16 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def commands() -> list[list[str]]:
-    """Give every command, as words."""
-    root = typer.main.get_command(application)
+def commands(group: object = None, *above: str) -> list[list[str]]:
+    """Give every command, as words, however deep it stands."""
     found: list[list[str]] = []
-    for name, one in getattr(root, "commands", {}).items():
-        inner = getattr(one, "commands", None)
-        found += [[name, part] for part in inner] if inner else [[name]]
+    for name, one in getattr(group or typer.main.get_command(application), "commands", {}).items():
+        found += commands(one, *above, name) if hasattr(one, "commands") else [[*above, name]]
     return found
+
+
+def test_commands_are_found_at_every_level() -> None:
+    assert {("completion",), ("event", "list"), ("endpoint", "configuration", "create")} <= set(map(tuple, commands()))
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -61,7 +63,13 @@ def test_every_flag_shows_its_variable(command: list[str]) -> None:
             assert str(parameter.envvar).startswith("TOCSIN_"), parameter.name
 
 
-COUNTED = (["event", "summary"],)  # has no ids to print
+COUNTED = (  # have no ids to print
+    ["event", "summary"],
+    ["endpoint", "test"],
+    ["endpoint", "configuration", "test"],
+    ["delivery", "recover"],
+    ["delivery", "stats"],
+)
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

@@ -24,6 +24,7 @@ _HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
      "upgrade", "host", "content-length", "expect")
 )  # fmt: skip
+_PLAIN = (("content-type", "text/plain; charset=utf-8"),)
 _ANSWERED = frozenset(("content-type", "retry-after"))
 
 
@@ -148,16 +149,15 @@ class Receiver:
         try:
             id = verify_webhook(self._secrets, dict(headers), body)
         except WebhookRefused as error:
-            return replace(found, status=401, refused=str(error)), Answer(
-                401, [("content-type", "text/plain")], f"not verified: {error}\n".encode()
-            )
+            found = replace(found, status=401, refused=str(error))
+            return found, Answer(401, _PLAIN, f"not verified: {error}\n".encode())
         answer, unreached = Answer(204), ""
         if self._target is not None:
             try:
                 answer = self._target.post(headers, body)
             except (OSError, HTTPException) as error:
                 unreached = str(error) or type(error).__name__
-                answer = Answer(502, [("content-type", "text/plain")], b"it could not be handed on\n")
+                answer = Answer(502, _PLAIN, b"it could not be handed on\n")
         return replace(found, status=answer.status, id=id, unreached=unreached), answer
 
     def _take(self, handler: BaseHTTPRequestHandler) -> None:
