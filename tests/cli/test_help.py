@@ -171,11 +171,14 @@ def test_global_flags_are_found_anywhere() -> None:
 COMPLETE = {
     "bash": """eval "$("$TOCSIN" completion bash)"
         COMP_WORDS=(tocsin event l) COMP_CWORD=2; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
-        COMP_WORDS=(tocsin event list -o json-) COMP_CWORD=4; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}" """,
+        COMP_WORDS=(tocsin event list -o json-) COMP_CWORD=4; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(tocsin delivery list --state ex) COMP_CWORD=4; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(tocsin endpoint configuration e) COMP_CWORD=3; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(tocsin lis) COMP_CWORD=1; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}" """,
     "zsh": """autoload -U compinit; compinit -u -D; eval "$("$TOCSIN" completion zsh)"; whence -w _tocsin_completion""",
     "fish": """"$TOCSIN" completion fish | source; set PATH (dirname "$TOCSIN") $PATH; complete -C "tocsin event l" """,
 }
-SHOWN = {"bash": "list\njson-raw\n", "zsh": "function", "fish": "list"}
+SHOWN = {"bash": "list\njson-raw\nexhausted\nenable\nlisten\n", "zsh": "function", "fish": "list"}
 
 
 @pytest.mark.parametrize("shell", COMPLETE)

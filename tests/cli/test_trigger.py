@@ -120,8 +120,8 @@ def test_the_table_fits_the_terminal(cli: Cli, columns: int) -> None:
         (["nope"], "TYPE: the catalogue has no type 'nope'"),
         (["feed_sync_start", "--subtype", "x"], "TYPE: the catalogue has no subtype 'x' of 'feed_sync_start'"),
         (
-            ["system.image_analysis.restored_from_archive"],
-            "TYPE: 'system.image_analysis.restored_from_archive' is the system's own",
+            ["system.image_analysis"],
+            "TYPE: 'system.image_analysis' is the system's own",
         ),
         (["feed_sync_start", "--level", "warn"], "--level: 'warn' is no level"),
         (["feed_sync_start", "-n", "0"], "--count: give 1 or more"),
