@@ -38,8 +38,6 @@ def waiting(cli: Cli, deaf: str) -> pb.Delivery:
 
 
 def test_deliveries_are_found_by_every_criterion(cli: Cli, waiting: pb.Delivery) -> None:
-    """A34."""
-
     def ids(*words: str) -> list[str]:
         found = cli("delivery", "list", "-o", "id", *words)
         assert found.code == 0, found.err

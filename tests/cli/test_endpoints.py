@@ -12,6 +12,7 @@ import yaml
 from google.protobuf import json_format
 from tocsin.v1 import notifications_pb2 as pb
 
+from examples.demo.server import Server
 from tests.cli.answering import Answering, answering
 from tests.cli.conftest import Cli
 from tests.cli.terminal import Terminal, shown
@@ -85,7 +86,7 @@ def test_the_quick_selections_are_listed_and_used(cli: Cli) -> None:
 
 
 def test_a_webhook_from_its_creation_to_its_end(cli: Cli, hook: Answering) -> None:
-    """A03, A34: the secret that is made for it is shown once, and signs."""
+    """A03: the secret that is made for it is shown once, and signs."""
     made = cli("endpoint", "configuration", "create", "ops", "--url", hook.url, "--preset", "all", "-o", "json")
     found = json.loads(made.out)
     id, secret = found["id"], found["webhook"]["secret"]
@@ -141,7 +142,7 @@ def test_a_file_makes_and_changes_what_flags_cannot_say(cli: Cli, tmp_path: Path
 
 
 def test_the_state_of_a_receiver_is_a_column(cli: Cli, hook: Answering) -> None:
-    """HEALTHY, THROTTLED with when it goes on, and OFF."""
+    """A34: of several of one kind: HEALTHY, THROTTLED with when it goes on, and OFF."""
     healthy = created(cli, "--url", hook.url)
     off = created(cli, "--url", hook.url, "--disabled")
     throttled = created(cli, "--url", hook.url, "--preset", "all")
@@ -191,6 +192,29 @@ def test_a_receiver_is_deleted_only_after_a_yes(cli: Cli) -> None:
     terminal.type("y\n")
     assert terminal.end() == 0
     assert list(cli.client.list_configurations()) == []
+
+
+def test_the_webhook_of_the_settings_is_listed_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hook: Answering
+) -> None:
+    """B35, B37, C16: it is read-only, and gets what the command line appends."""
+    secret = tocsin.new_webhook_secret()
+    monkeypatch.setenv("TOCSIN_EVENT_LOG_NOTIFICATION_ENABLED", "true")
+    monkeypatch.setenv("TOCSIN_WEBHOOKS_GENERAL_URL", hook.url)
+    monkeypatch.setenv("TOCSIN_WEBHOOKS_GENERAL_SECRET", secret)
+    server = Server(tmp_path)
+    server.start()
+    admin = Cli(server.address, "admin", capsys)
+    try:
+        assert admin("endpoint", "configuration", "list", "-o", "id").out == "config:general\n"
+        refused = admin("endpoint", "configuration", "update", "config:general", "--name", "x")
+        assert "READ_ONLY" in refused.err
+        assert admin("event", "append", "a.b", "--id", "e1").code == 0
+        _, headers, body = hook.posts.get(timeout=20)
+        assert (json.loads(body)["data"]["id"], bool(tocsin.verify_webhook(secret, headers, body))) == ("e1", True)
+    finally:
+        admin.client.close()
+        server.stop()
 
 
 @pytest.mark.parametrize("columns", [200, 80, 60])
