@@ -107,6 +107,17 @@ VALID: dict[str, dict[str, Any]] = {
     "EnableAlert": {"id": "x"},
     "DisableAlert": {"id": "x"},
     "GetAlertState": {"id": "x"},
+    "MuteAll": {"id": "x"},
+    "UnmuteAll": {"id": "x"},
+    "MuteInstance": {"id": "x", "instance_id": "i"},
+    "UnmuteInstance": {"id": "x", "instance_id": "i"},
+    "RunAlert": {"id": "x"},
+    "ListExecutions": {"id": "x"},
+    "GetAlertInstanceSummary": {"id": "x"},
+    "RegisterNavigation": {"consumer": "c", "alert_type_id": "t", "path_template": "/x"},
+    "RegisterDefaultNavigation": {"consumer": "c", "path_template": "/x"},
+    "DeleteNavigation": {"consumer": "c"},
+    "GetAlertNavigation": {"id": "x"},
     "GetInfo": {},
 }
 Break = Callable[[Any], None]

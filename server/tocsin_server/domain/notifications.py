@@ -170,6 +170,14 @@ class Message:
     docs_url: str = ""
     options: DeliveryOptions = DEFAULT
 
+    @property
+    def alert_link(self) -> str:
+        """Where the alert is shown that this tells of: its navigation, else `ui_url`; empty when that is not set."""
+        if not self.ui_url or not self.subject.get("alert_id"):
+            return ""
+        path = self.subject.get("navigation")
+        return self.ui_url.rstrip("/") + str(path) if path else self.ui_url
+
 
 def renewed(old: Sequence[Selector], wanted: Sequence[Selector], head: int) -> tuple[Selector, ...]:
     """Stamp selectors at their commit: those that were there keep their position, others begin at the head."""

@@ -151,8 +151,8 @@ def _links(message: Message) -> tuple[tuple[str, str], ...]:
     base = message.ui_url.rstrip("/")
     if base and message.event is not None:
         links.append(("Open the event", f"{base}/events/{quote(message.event.id, safe='')}"))
-    elif base and message.subject.get("alert_id"):
-        links.append(("Open the alert", f"{base}/alerts/{quote(str(message.subject['alert_id']), safe='')}"))
+    elif message.alert_link:
+        links.append(("Open the alert", message.alert_link))
     elif base:
         links.append(("Open the console", message.ui_url))
     if message.docs_url:

@@ -32,7 +32,8 @@ def payload_of(message: Message) -> dict[str, Any]:
     if message.events:
         return {"type": DIGEST_TYPE, "timestamp": sent, "data": _digest(message)}
     kind = ACTION_TYPE if message.subject.get("alert_id") else TEST_TYPE
-    return {"type": kind, "timestamp": sent, "data": dict(message.subject)}
+    link = {"url": message.alert_link} if message.alert_link else {}
+    return {"type": kind, "timestamp": sent, "data": {**message.subject, **link}}
 
 
 def cloud_event_of(message: Message) -> dict[str, Any]:

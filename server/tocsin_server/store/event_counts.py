@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from tocsin_server.domain.alerting import INSTANCES_MAX, GroupCount
 from tocsin_server.domain.event_log import OWN_SERVICE
-from tocsin_server.domain.execution import RESOURCE_TYPE
 from tocsin_server.domain.selection import EventFilter, sees_own_events
+from tocsin_server.domain.transitions import RESOURCE_TYPE
 from tocsin_server.store import selection
 from tocsin_server.store.selection import Where
 

@@ -16,7 +16,18 @@ from tocsin_server.domain.lanes import Key, Want
 from tocsin_server.domain.notifications import Delivery, Outcome, State
 from tocsin_server.domain.settlement import Plan
 from tocsin_server.domain.silences import Silences
-from tocsin_server.store import claims, delivery_rows, digests, event_log, holds, purging, settling, silences, wire
+from tocsin_server.store import (
+    claims,
+    delivery_rows,
+    digests,
+    event_log,
+    executions,
+    holds,
+    purging,
+    settling,
+    silences,
+    wire,
+)
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_log import ROUTER, EventReads, cursor_position
 from tocsin_server.store.generation import GENERATION
@@ -195,6 +206,9 @@ class StoreOutbox:
 
         await self._writer.run(unit)
         await self._purge()
+        for _ in range(PURGE_STEPS):
+            if await self._writer.run(executions.purge):
+                break
 
     async def _purge(self) -> None:
         """Forget deliveries that ended long ago, in steps, a bounded number at a time."""

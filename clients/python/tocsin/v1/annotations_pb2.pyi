@@ -105,6 +105,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: more waits for the disk than the server holds in memory; nothing was stored, and the same
     request may be repeated after `retry_delay`.
     """
+    ERROR_REASON_ALERT_DISABLED: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION: the alert is disabled, or was while its run was waited for."""
+    ERROR_REASON_NAVIGATION_NOT_REGISTERED: _ErrorReason.ValueType  # 38
+    """NOT_FOUND: no navigation is registered for the alert's consumer."""
+    ERROR_REASON_NAVIGATION_REGISTERED: _ErrorReason.ValueType  # 39
+    """ALREADY_EXISTS: a navigation is registered for this consumer and type."""
+    ERROR_REASON_ALERTING_OFF: _ErrorReason.ValueType  # 40
+    """FAILED_PRECONDITION: `alerting.enabled` is off in the settings of this server."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -189,6 +197,14 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 36
 """RESOURCE_EXHAUSTED: more waits for the disk than the server holds in memory; nothing was stored, and the same
 request may be repeated after `retry_delay`.
 """
+ERROR_REASON_ALERT_DISABLED: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION: the alert is disabled, or was while its run was waited for."""
+ERROR_REASON_NAVIGATION_NOT_REGISTERED: ErrorReason.ValueType  # 38
+"""NOT_FOUND: no navigation is registered for the alert's consumer."""
+ERROR_REASON_NAVIGATION_REGISTERED: ErrorReason.ValueType  # 39
+"""ALREADY_EXISTS: a navigation is registered for this consumer and type."""
+ERROR_REASON_ALERTING_OFF: ErrorReason.ValueType  # 40
+"""FAILED_PRECONDITION: `alerting.enabled` is off in the settings of this server."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
