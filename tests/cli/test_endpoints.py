@@ -51,9 +51,9 @@ def test_kinds_are_listed_with_what_they_need(cli: Cli) -> None:
     assert list(raw.endpoints) == cli.client.list_endpoints()
 
 
-def test_a_kind_is_switched_by_the_admin_after_a_yes(cli: Cli) -> None:
+def test_a_kind_is_switched_by_the_admin_after_a_yes(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
     """A32, A33."""
-    admin = Cli(cli.address, "admin", cli._capsys)
+    admin = Cli(cli.address, "admin", capsys)
     try:
         assert admin("endpoint", "disable", "email").err.startswith("tocsin: --yes: nothing was switched off")
         refused = cli("endpoint", "disable", "email", "--yes")
@@ -256,6 +256,7 @@ def test_a_misuse_names_the_flag(cli: Cli, words: list[str], said: str) -> None:
         ("[1]", "- has no fields: give a mapping"),
         ("name: x\nwebhok: {}", 'no field named "webhok"'),
         ("name: x\nwebhook: {url: 7}", "url"),
+        pytest.param("name: " + "x" * 1_048_576, "- is longer than 1048576 characters", id="too long"),
     ],
 )
 def test_a_file_that_means_nothing_is_told_by_its_place(cli: Cli, text: str, said: str) -> None:

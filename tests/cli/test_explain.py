@@ -36,7 +36,7 @@ def test_a_stored_event_is_explained_to_the_end(cli: Cli) -> None:
     position = cli.client.get_event("e1").position
     assert found.lines == [
         f"user.image.lost  ERROR  image_tag nginx  e1 at position {position}",
-        f"└─ SENT  ops (webhook {id}): sent",
+        f"└─ SENT  ops (webhook {id}): told at once",
         "   ├─ selector level=error,type=user.*: matches",
         "   ├─ selector type=feed*,resource_type=feeds: does not match",
         "   │  ├─ type: wanted feed*, found user.image.lost",

@@ -95,7 +95,7 @@ def create(
     receiver: Receiver,
     selection: Selection,
     output: Output,
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="its name for people", show_default=False)] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="its name for people", show_default=False)] = "",
     disabled: Annotated[bool, flag("--disabled", "TOCSIN_ENDPOINT_DISABLED", "create it switched off", None)] = False,
     request_id: Annotated[str, flag("--request-id", "TOCSIN_REQUEST_ID", "makes the call safe to repeat", "ID")] = "",
 ) -> None:

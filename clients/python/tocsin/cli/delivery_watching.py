@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from tocsin.cli.screen import Screen
 from tocsin.cli.session import Session
 from tocsin.cli.tables import cut
 from tocsin.client import Client
+from tocsin.errors import DeadlineExceeded, Unavailable
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.values import to_datetime
 
@@ -45,12 +45,16 @@ def watch(
     session.reach()
     known = Connectivity(session.screen)
     memory = Memory()
-    printed = 0
+    printed, owed = 0, False
     with session.client.watch_deliveries(on_disconnect=known.lost, **wanted) as messages:
         for message in messages:
             known.saw(messages.connections)
             begins = not message.deliveries
-            found = _missed(session.client, wanted, memory) if begins else message.deliveries
+            owed = owed or begins
+            if owed and (missed := _missed(session.client, wanted, memory)) is not None:
+                owed, found = False, [*missed, *message.deliveries]
+            else:
+                found = list(message.deliveries)
             news = [delivery for delivery in found if memory.is_news(delivery)]
             if begins and messages.connections == 1:
                 session.screen.note("Watching")  # and what stood before is no change
@@ -83,10 +87,13 @@ class Memory:
         return True
 
 
-def _missed(client: Client, wanted: dict[str, Any], memory: Memory) -> Iterator[pb.Delivery]:
-    """Go through what may have changed before a connection, the oldest first."""
-    found = client.list_deliveries(since=memory.since - _OVERLAP, page_size=1000, **wanted)
-    yield from reversed(list(found))
+def _missed(client: Client, wanted: dict[str, Any], memory: Memory) -> list[pb.Delivery] | None:
+    """Answer what may have changed before a connection, the oldest first; None where the server is away again."""
+    try:
+        found = list(client.list_deliveries(since=memory.since - _OVERLAP, page_size=1000, **wanted))
+    except (Unavailable, DeadlineExceeded):
+        return None
+    return found[::-1]
 
 
 def _show(screen: Screen, delivery: pb.Delivery, format: str) -> None:

@@ -21,14 +21,16 @@ from tocsin.cli.misuse import Misuse
 from tocsin.v1.annotations_pb2 import bound
 from tocsin.v1.event_log_pb2 import Event
 
-_BYTES_MAX = 1_048_576
+_TEXT_MAX = 1_048_576
 _Made = TypeVar("_Made", bound=Message)
 
 
 def read(where: str, path: str) -> dict[str, Any]:
     """Read a file, or standard input where it is -. Raises Misuse."""
     try:
-        text = sys.stdin.read(_BYTES_MAX) if path == "-" else Path(path).read_text(encoding="utf-8")
+        text = _text(path)
+        if len(text) > _TEXT_MAX:
+            raise Misuse(where, f"{path} is longer than {_TEXT_MAX} characters")
         data = yaml.safe_load(text)
     except OSError as error:
         raise Misuse(where, f"{path}: {error.strerror}") from None
@@ -39,6 +41,13 @@ def read(where: str, path: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise Misuse(where, f"{path} has no fields: give a mapping in YAML or JSON")
     return data
+
+
+def _text(path: str) -> str:
+    if path == "-":
+        return sys.stdin.read(_TEXT_MAX + 1)
+    with Path(path).open(encoding="utf-8") as file:
+        return file.read(_TEXT_MAX + 1)
 
 
 def event(where: str, path: str) -> Event:

@@ -31,7 +31,7 @@ def explain(
     session: Session,
     output: Output,
     id: Annotated[
-        str, typer.Argument(metavar="[EVENT]", help="ID of a stored event; else one is made up", show_default=False)
+        str, typer.Argument(metavar="EVENT", help="ID of a stored event; else one is made up", show_default=False)
     ] = "",
     file: Annotated[
         str,

@@ -20,7 +20,7 @@ _COLOURS = {
 }
 _FATES = {
     pb.EVENT_FATE_NOT_SELECTED: "not told: no selector chooses it",
-    pb.EVENT_FATE_SENT: "sent",
+    pb.EVENT_FATE_SENT: "told at once",
     pb.EVENT_FATE_HELD: "sent as soon as the receiver may be sent anything",
     pb.EVENT_FATE_PAUSED: "held until its switch is on, or its fault is repaired",
     pb.EVENT_FATE_SILENCED: "not told: a silence holds",

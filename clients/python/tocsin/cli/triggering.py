@@ -41,7 +41,7 @@ def trigger(
     type: Annotated[
         str,
         typer.Argument(
-            metavar="[TYPE]",
+            metavar="TYPE",
             help="a type of the catalogue, or a glob (user.*); else they are listed",
             show_default=False,
         ),
