@@ -252,7 +252,7 @@ class App:
     def _build_alerting(self, store: Store, parts: StoreParts) -> AlertingParts:
         readers = Readers(store, THREADS, "alerts")
         self._cleanups.append(("alert readers", readers.close))
-        types, runs = discover_alert_types(), Runs(parts.writer, readers)
+        types, runs = AlertTypes(discover_alert_types()), Runs(parts.writer, readers)
         execution = Execution(runs, types, self.runtime) if self.settings["alerting.enabled"] else None
         alerts, executions = Alerts(parts.writer, parts.readers), Executions(parts.writer, parts.readers)
         alerts.written = runs.written = executions.tell

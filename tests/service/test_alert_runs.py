@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tocsin_server.dispatch.execution import Execution
+from tocsin_server.domain.aggregation import EventQuestion
 from tocsin_server.domain.alerting import (
     Action,
     AlertStatus,
@@ -296,7 +297,7 @@ async def test_an_executor_cannot_group_by_anything_else(house: House) -> None:
     """No word of an executor reaches a statement."""
 
     def curious(context: RunContext) -> Report:
-        context.events.count(EventFilter(None), created_before=T0, group_by=["body FROM events --"])
+        context.events.aggregate(EventQuestion(EventFilter(None), T0, ("body FROM events --",)))
         return Report()
 
     house.scripted.report = curious

@@ -2,96 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 import pytest
 from tocsin_server.alert_types import discover
-from tocsin_server.alert_types.event_threshold import ALERT_TYPE, MISSING, instance_id
-from tocsin_server.domain.alert_checks import checked
-from tocsin_server.domain.alerting import AlertSpec, GroupCount, Report, RunContext
+from tocsin_server.alert_types._instances import MISSING, instance_id
+from tocsin_server.alert_types.event_threshold import ALERT_TYPE
+from tocsin_server.domain.aggregation import EventQuestion, Group
+from tocsin_server.domain.alerting import Report
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.event_log import Level
 from tocsin_server.domain.schedule import SECOND_US
 from tocsin_server.domain.selection import EventFilter
 
-T = 1_800_000_000 * SECOND_US
-MINUTE = 60 * SECOND_US
+from tests.support.executors import MINUTE, DecidedLog, Runs, T, saved
 
 
-@dataclass
-class Log:
-    """Counts that were decided beforehand; remembers what it was asked."""
-
-    counts: list[GroupCount]
-    asked: dict[str, Any] = field(default_factory=dict)
-
-    def count(
-        self,
-        events: EventFilter,
-        *,
-        created_before: int,
-        group_by: Sequence[str] = (),
-        at_least: int = 1,
-        at_most: int | None = None,
-        limit: int = 1000,
-    ) -> list[GroupCount]:
-        self.asked = {
-            "filter": events,
-            "created_before": created_before,
-            "group_by": list(group_by),
-            "bounds": (at_least, at_most),
-            "limit": limit,
-        }
-        return self.counts
-
-
-def saved(params: dict[str, Any]) -> Any:
-    spec = AlertSpec(name="a", alert_type_id=ALERT_TYPE.id, consumer="c", params=params)
-    return checked(spec, ALERT_TYPE).params
-
-
-def run(params: dict[str, Any], *counts: tuple[tuple[str, ...], int]) -> tuple[Report, dict[str, Any]]:
-    log = Log([GroupCount(values, count) for values, count in counts])
-    context = RunContext(
-        alert_id="id",
-        name="a",
-        tags=(),
-        space="acme",
-        namespace="acme",
-        created_by="u",
-        updated_by="u",
-        params=saved(params),
-        state={},
-        instances={},
-        scheduled_at=T,
-        started_at=T + 5,
-        previous_started_at=None,
-        events=log,
-    )
-    return ALERT_TYPE.executor(context), log.asked
+def run(params: dict[str, Any], *counts: tuple[tuple[str, ...], int]) -> tuple[Report, EventQuestion]:
+    log = DecidedLog([Group(values, count, count) for values, count in counts])
+    report = Runs(ALERT_TYPE, params, log).run()
+    (asked,) = log.asked
+    return report, asked
 
 
 def test_discovery_finds_it() -> None:
-    assert discover().find(".event-threshold") is ALERT_TYPE
+    assert ALERT_TYPE in discover()
 
 
 def test_the_window_ends_at_the_scheduled_time() -> None:
     """Half-open, by the events' own time; only what was stored before the run's time."""
     _, asked = run({"window": "5m", "threshold": 1}, ((), 0))
-    assert asked["filter"] == EventFilter(account="acme", since=T - 5 * MINUTE, before=T)
-    assert asked["created_before"] == T
+    assert asked.events == EventFilter(account="acme", since=T - 5 * MINUTE, before=T)
+    assert asked.created_before == T
 
 
 def test_a_query_delay_moves_the_window() -> None:
     _, asked = run({"window": "5m", "query_delay": "30s", "threshold": 1}, ((), 0))
-    assert (asked["filter"].since, asked["filter"].before) == (
+    assert (asked.events.since, asked.events.before) == (
         T - 5 * MINUTE - 30 * SECOND_US,
         T - 30 * SECOND_US,
     )
-    assert asked["created_before"] == T
+    assert asked.created_before == T
 
 
 def test_the_source_becomes_a_filter() -> None:
@@ -105,7 +57,7 @@ def test_the_source_becomes_a_filter() -> None:
         "hosts": ["h"],
     }
     _, asked = run({"window": "1h", "threshold": 1, "source": source}, ((), 0))
-    chosen = asked["filter"]
+    chosen = asked.events
     assert (chosen.types, chosen.subtypes, chosen.levels) == (("image.*",), ("s",), (Level.ERROR,))
     assert (chosen.resource_types, chosen.resource_ids) == (("image_tag",), ("r",))
     assert (chosen.services, chosen.hosts) == (("v",), ("h",))
@@ -131,7 +83,7 @@ def test_comparators_are_bounds_of_a_count(comparator: str, threshold: object, b
     low, high = bounds
     for count in range(7):
         report, asked = run(params, ((), count))
-        assert asked["bounds"] == bounds
+        assert (asked.at_least, asked.at_most) == bounds
         assert bool(report.instances) == (low <= count and (high is None or count <= high))
 
 
@@ -142,6 +94,7 @@ def test_one_instance_when_it_is_not_grouped() -> None:
     assert instance.context == {
         "value": 4,
         "count": 4,
+        "sample_events": [],
         "threshold": 3,
         "comparator": ">=",
         "group": {},
@@ -153,7 +106,7 @@ def test_one_instance_when_it_is_not_grouped() -> None:
 def test_one_instance_per_group() -> None:
     params = {"window": "5m", "threshold": 1, "group_by": ["resource_id", "host"]}
     report, asked = run(params, (("nginx:1", "h1"), 1), (("a/b", ""), 2))
-    assert asked["group_by"] == ["resource_id", "host"]
+    assert asked.group_by == ("resource_id", "host")
     assert [i.id for i in report.instances] == ["nginx:1/h1", "a%2Fb/_missing"]
     assert report.instances[0].context["group"] == {"resource_id": "nginx:1", "host": "h1"}
     assert report.instances[0].context["reason"] == "1 event in 5m with resource_id nginx:1, host h1: >= 1"
@@ -196,7 +149,7 @@ def test_more_groups_than_allowed_reach_the_limit() -> None:
     """Trap 8: the report says that it is not whole."""
     params = {"window": "5m", "threshold": 1, "group_by": ["host"], "max_groups": 2}
     report, asked = run(params, (("a",), 9), (("b",), 8), (("c",), 7))
-    assert asked["limit"] == 3
+    assert asked.limit == 3
     assert [i.id for i in report.instances] == ["a", "b"]
     assert report.limit_reached
     assert not run(params, (("a",), 9), (("b",), 8))[0].limit_reached
@@ -206,7 +159,51 @@ def test_more_groups_than_allowed_reach_the_limit() -> None:
     ("params", "path"),
     [
         ({"threshold": 1}, "alert.params"),
-        ({"window": "5m"}, "alert.params"),
+        ({"window": "5m"}, "alert.params.threshold"),
+        (
+            {"window": "5m", "threshold": 1, "severities": [{"group": "critical", "threshold": 2}]},
+            "alert.params.threshold",
+        ),
+        ({"window": "5m", "severities": []}, "alert.params.severities"),
+        ({"window": "5m", "severities": [{"group": "no_data", "threshold": 2}]}, "alert.params.severities[0].group"),
+        ({"window": "5m", "severities": [{"group": "warning"}]}, "alert.params.severities[0]"),
+        (
+            {"window": "5m", "severities": [{"group": "warning", "comparator": "between", "threshold": [2, 1]}]},
+            "alert.params.severities[0].threshold",
+        ),
+        (
+            {"window": "5m", "severities": [{"group": "warning", "threshold": [1, 2]}]},
+            "alert.params.severities[0].threshold",
+        ),
+        (
+            {"window": "5m", "severities": [{"group": "warning", "threshold": -1}]},
+            "alert.params.severities[0].threshold",
+        ),
+        ({"window": "5m", "threshold": 1, "recovery": {"threshold": 1}}, "alert.params.recovery"),
+        (
+            {"window": "5m", "threshold": 1, "recovery": {"comparator": "between", "threshold": 1}},
+            "alert.params.recovery.threshold",
+        ),
+        ({"window": "5m", "threshold": [1, 2], "comparator": ">"}, "alert.params.threshold"),
+        ({"window": "5m", "threshold": [3, 2], "comparator": "not_between"}, "alert.params.threshold"),
+        ({"window": "5m", "threshold": 1, "aggregation": "p49"}, "alert.params.aggregation"),
+        ({"window": "5m", "threshold": 1, "aggregation": "p100"}, "alert.params.aggregation"),
+        ({"window": "5m", "threshold": 1, "aggregation": "avg"}, "alert.params.field"),
+        ({"window": "5m", "threshold": 1, "aggregation": "avg", "field": "host"}, "alert.params.field"),
+        ({"window": "5m", "threshold": 1, "aggregation": "avg", "field": "labels.x"}, "alert.params.field"),
+        ({"window": "5m", "threshold": 1, "aggregation": "distinct", "field": "colour"}, "alert.params.field"),
+        ({"window": "5m", "threshold": 1, "field": "details.ms"}, "alert.params.field"),
+        ({"window": "5m", "threshold": 1, "min_events": 0}, "alert.params.min_events"),
+        ({"window": "5m", "threshold": 1, "no_data": "page"}, "alert.params.no_data"),
+        ({"window": "5m", "threshold": 1, "no_data_max": "32d"}, "alert.params.no_data_max"),
+        ({"window": "5m", "threshold": 1, "sample_events": 21}, "alert.params.sample_events"),
+        ({"window": "5m", "threshold": 1, "missing_group": "keep"}, "alert.params.missing_group"),
+        ({"window": "5m", "threshold": 1, "group_by": ["details."]}, "alert.params.group_by[0]"),
+        ({"window": "5m", "threshold": 1, "group_by": ["details.a..b"]}, "alert.params.group_by[0]"),
+        ({"window": "5m", "threshold": 1, "group_by": ["labels."]}, "alert.params.group_by[0]"),
+        ({"window": "5m", "threshold": 1, "group_by": ["details" + ".a" * 17]}, "alert.params.group_by[0]"),
+        ({"window": "5m", "threshold": 1, "group_by": ["details." + "a" * 300]}, "alert.params.group_by[0]"),
+        ({"window": "5m", "threshold": 1, "source": {"where": "event.message =="}}, "alert.params.source.where"),
         ({"window": "0s", "threshold": 1}, "alert.params.window"),
         ({"window": "32d", "threshold": 1}, "alert.params.window"),
         ({"window": "5m\n", "threshold": 1}, "alert.params.window"),
@@ -242,5 +239,5 @@ def test_more_groups_than_allowed_reach_the_limit() -> None:
 )
 def test_every_bound_of_the_params(params: dict[str, Any], path: str) -> None:
     with pytest.raises(TocsinError) as refused:
-        saved(params)
+        saved(ALERT_TYPE, params)
     assert [v.path for v in refused.value.violations] == [path]

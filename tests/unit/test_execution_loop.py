@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from tocsin_server.dispatch.execution import BACKSTOP_S, CLAIMED_MAX, RUNS_MAX, THREADS, Execution
-from tocsin_server.domain.alerting import AlertStatus, AlertTypes, EventReads
+from tocsin_server.domain.aggregation import EventReads
+from tocsin_server.domain.alerting import AlertStatus, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome
 from tocsin_server.domain.instances import Memory

@@ -1,264 +1,325 @@
-"""`.event-threshold`: how many events of a kind there were lately, in all or per value of fields.
+"""`.event-threshold`: a count or another aggregate of events, in all or per group, against thresholds.
 
-    params     {source: {event_types[], subtypes[], levels[], resource_types[], resource_ids[],
-                services[], hosts[]}, window, query_delay, group_by[], comparator, threshold, max_groups}
-    window     [T - query_delay - window, T - query_delay) by the events' `timestamp`, T the scheduled
-               time of the run; of these, the events that were stored before T
-    instance   one per group whose count meets the comparator: the value of the field in `group_by`, or
-               the values joined by "/", with "/" and "%" in them as %2F and %25; "_missing" stands for
-               an empty value; "*" without `group_by`
+    aggregation  count (of the events), distinct (values of `field`), or one of the numbers in `field`:
+                 sum, avg, min, max, p50 .. p99
+    severities   [{group, comparator, threshold}]: the first that a value meets gives the instance its
+                 group. `comparator` and `threshold` alone are one severity, "default"
+    recovery     {comparator, threshold}: an active instance whose value meets no severity any more stays
+                 in its group until this is met (hysteresis)
+    min_events   fewer events than this are too few to judge: no data
+    no_data      what becomes of an instance without data: recover; keep as it is; alert, in the group
+                 "no_data". After `no_data_max` a group that was kept, or told of, is forgotten
 
-`query_delay` is "0s" unless set: an alert tells at once. An event that is stored later than the end
-of the window it belongs to is missed by that window; where sources stamp events early or send them
-late, a delay as long as that lateness counts them all.
-
-A group that has no events at all is not seen: with `group_by`, "<" finds groups that have become
-rare, not those that have fallen silent. The counting is the store's; this file only interprets.
+A group that has no events at all is not seen, unless it is active: "<" finds groups that have become
+rare, not those that have fallen silent (`.event-absence` does). Without `group_by` a count of 0 is a
+value like any other, as long as `no_data` is "recover" and `min_events` is not set.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
+from tocsin_server.alert_types import _conditions as conditions
+from tocsin_server.alert_types._conditions import Condition
+from tocsin_server.alert_types._instances import (
+    common,
+    events_told,
+    instance_id,
+    limited,
+    named,
+    told,
+    values_of,
+    with_samples,
+)
+from tocsin_server.alert_types._window import (
+    CONTEXT,
+    DURATION,
+    GROUPS_READ_MAX,
+    WINDOW_MAX_US,
+    Window,
+    check_window,
+    duration_violations,
+    params_variables,
+    question,
+    schema,
+    span_us,
+)
+from tocsin_server.domain.aggregation import DETAILS, NUMERIC, EventQuestion, Group, Number, field_fault
 from tocsin_server.domain.alerting import (
-    INSTANCE_ID_MAX,
-    INSTANCES_MAX,
     ActionGroup,
     ActionVariable,
     ActionVariables,
+    ActiveInstance,
     AlertType,
-    GroupCount,
     InstanceReport,
     Params,
     Report,
     RunContext,
 )
 from tocsin_server.domain.errors import Violation
-from tocsin_server.domain.schedule import SECOND_US, DurationError, duration_us
-from tocsin_server.domain.selection import LEVEL_BY_NAME, EventFilter
-from tocsin_server.domain.variables import Json, text_of, time_text
+from tocsin_server.domain.variables import Json, text_of
 
-WINDOW_MAX_US = 31 * 24 * 3600 * SECOND_US  # a longer one is a report, not an alert
-QUERY_DELAY_MAX_US = 15 * 60 * SECOND_US
-GROUP_BY = ("resource_id", "resource_type", "type", "subtype", "service", "host", "user_id")
-GROUP = "default"
-UNGROUPED_ID = "*"
-MISSING = "_missing"  # stands for an empty value in an instance's id
+GROUPS = (
+    ActionGroup("default", "Threshold met"),
+    ActionGroup("warning", "Warning"),
+    ActionGroup("critical", "Critical"),
+    ActionGroup("no_data", "No data"),
+)
+DEFAULT, NO_DATA = "default", "no_data"
+SEVERITIES_MAX = 8
 
-# What a value may not look like on its own: our two words, and what they are escaped to.
-_OWN_WORDS = re.compile(r"\*|_missing|%(25)*(2A|5Fmissing)")
-_DURATION = "^[1-9][0-9]{0,9}[smhd]$"
-
-
-def _strings(pattern: str | None = None, length: int = 256) -> Mapping[str, Any]:
-    item: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": length}
-    if pattern:
-        item["pattern"] = pattern
-    return {"type": "array", "maxItems": 100, "items": item, "default": []}
-
-
-PARAMS_SCHEMA: Mapping[str, Any] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
+_SEVERITY = {
     "type": "object",
     "additionalProperties": False,
-    "required": ["window", "threshold"],
+    "required": ["group", "threshold"],
     "properties": {
-        "source": {
-            "description": "Which events are counted; what is empty means any.",
-            "type": "object",
-            "additionalProperties": False,
-            "default": {},
-            "properties": {
-                "event_types": _strings(r"^[a-z0-9_.-]*(\*[a-z0-9_.-]*){0,8}$"),
-                "subtypes": _strings(),
-                "levels": {
-                    "type": "array",
-                    "maxItems": 2,
-                    "items": {"enum": ["info", "error"]},
-                    "default": [],
-                },
-                "resource_types": _strings(),
-                "resource_ids": _strings(length=1024),
-                "services": _strings(),
-                "hosts": _strings(),
+        "group": {"enum": [group.id for group in GROUPS if group.id != NO_DATA]},
+        "comparator": conditions.COMPARATOR,
+        "threshold": conditions.THRESHOLD,
+    },
+    **conditions.FORM,
+}
+PARAMS_SCHEMA: Mapping[str, Any] = {
+    **schema(
+        {
+            "aggregation": {
+                "description": "count, sum, avg, min, max, distinct, p50 to p99.",
+                "type": "string",
+                "pattern": "^(count|sum|avg|min|max|distinct|p[5-9][0-9])$",
+                "default": "count",
             },
-        },
-        "window": {"description": "1s to 31d.", "type": "string", "pattern": _DURATION},
-        "query_delay": {
-            "description": "0s to 15m: how late events may come.",
-            "type": "string",
-            "pattern": "^(0|[1-9][0-9]{0,9})[smhd]$",
-            "default": "0s",
-        },
-        "group_by": {
-            "type": "array",
-            "maxItems": 4,
-            "uniqueItems": True,
-            "items": {"enum": list(GROUP_BY)},
-            "default": [],
-        },
-        "comparator": {"enum": [">", ">=", "<", "<=", "between"], "default": ">="},
-        "threshold": {"description": "A count; for between, the smallest and the largest count."},
-        "max_groups": {"type": "integer", "minimum": 1, "maximum": INSTANCES_MAX, "default": INSTANCES_MAX},
-    },
-    "if": {"properties": {"comparator": {"const": "between"}}, "required": ["comparator"]},
-    "then": {
-        "properties": {
-            "threshold": {
+            "field": {
+                "description": "What is aggregated: numbers at details.<path>; distinct: any field.",
+                "type": "string",
+            },
+            "comparator": {**conditions.COMPARATOR, "default": ">="},
+            "threshold": conditions.THRESHOLD,
+            "severities": {
+                "description": "Instead of comparator and threshold; the first that is met counts.",
                 "type": "array",
-                "items": {"type": "number", "minimum": 0},
-                "minItems": 2,
-                "maxItems": 2,
-            }
+                "minItems": 1,
+                "maxItems": SEVERITIES_MAX,
+                "items": _SEVERITY,
+            },
+            "recovery": {
+                "description": "What an active instance has to meet to recover.",
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["comparator", "threshold"],
+                "properties": {"comparator": conditions.COMPARATOR, "threshold": conditions.THRESHOLD},
+                **conditions.FORM,
+            },
+            "min_events": {
+                "description": "Fewer are no data; 1 unless set.",
+                "type": "integer",
+                "minimum": 1,
+                "maximum": 1_000_000,
+            },
+            "no_data": {"enum": ["recover", "keep", "alert"], "default": "recover"},
+            "no_data_max": {
+                "description": "How long a group without data is kept, 1s to 31d.",
+                "type": "string",
+                "pattern": DURATION,
+                "default": "1d",
+            },
         }
-    },
-    "else": {"properties": {"threshold": {"type": "number", "minimum": 0}}},
+    ),
+    **conditions.FORM,
 }
 
-_CONTEXT = ActionVariables(
+_VARIABLES = ActionVariables(
     context=(
-        ActionVariable("value", "The count that was compared."),
-        ActionVariable("count", "How many events there were."),
-        ActionVariable("threshold", "The threshold of the params."),
-        ActionVariable("comparator", "The comparator of the params."),
-        ActionVariable("reason", "A sentence that says why the instance is active."),
-        ActionVariable("window.start", "Begin of the window, RFC 3339."),
-        ActionVariable("window.end", "End of the window, RFC 3339; not part of it."),
-        *(ActionVariable(f"group.{field}", f"The {field} of the group, if it is grouped by it.") for field in GROUP_BY),
+        ActionVariable("value", "What was compared: the count or the aggregate; nothing where there are no data."),
+        ActionVariable("threshold", "The threshold that is met, or was met before."),
+        ActionVariable("comparator", "The comparator beside it."),
+        *CONTEXT,
     ),
-    params=tuple(ActionVariable(name, f"The alert's {name}.") for name in PARAMS_SCHEMA["properties"]),
+    state=(ActionVariable("no_data_since", "Since when there are no data, microseconds since 1970."),),
+    params=params_variables(PARAMS_SCHEMA),
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Severity:
+    """A group, and what a value has to meet to be in it."""
+
+    group: str
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the params say of a value."""
+
+    severities: tuple[Severity, ...]
+    recovery: Condition | None
+    min_events: int
+
+    @classmethod
+    def of(cls, params: Params) -> Rules:
+        """Read the rules from params."""
+        given = cast(Sequence[Mapping[str, Json]], params.get("severities") or [{**params, "group": DEFAULT}])
+        recovery = cast("Mapping[str, Json] | None", params.get("recovery"))
+        none_are_data = params["aggregation"] == "count" and not params["group_by"] and params["no_data"] == "recover"
+        return cls(
+            severities=tuple(Severity(str(one["group"]), Condition.of(one)) for one in given),
+            recovery=Condition.of(recovery) if recovery else None,
+            min_events=int(cast(Any, params.get("min_events", 0 if none_are_data else 1))),
+        )
+
+    def judge(self, value: Number, was: str | None) -> Severity | None:
+        """Give the severity of a value, or the one in which its instance is held; `was` is its group so far."""
+        for severity in self.severities:
+            if severity.condition.meets(value):
+                return severity
+        if self.recovery is None or self.recovery.meets(value):
+            return None
+        return next((severity for severity in self.severities if severity.group == was), None)
+
+
 def check(params: Params) -> Iterator[Violation]:
-    """Find what the schema cannot say: the bounds of durations, the order of two thresholds."""
-    threshold = params["threshold"]
-    if isinstance(threshold, list) and cast(Any, threshold[0]) > cast(Any, threshold[1]):
-        yield Violation("threshold", "the first of the two numbers is the smaller one")
-    for name, most in (("window", WINDOW_MAX_US), ("query_delay", QUERY_DELAY_MAX_US)):
-        text = str(params[name])
-        try:
-            if not text.startswith("0") and duration_us(text) > most:
-                yield Violation(name, f"at most {most // SECOND_US} seconds")
-        except DurationError as error:
-            yield Violation(name, str(error))
+    """Find what the schema cannot say."""
+    yield from check_window(params)
+    yield from duration_violations(params, "no_data_max", WINDOW_MAX_US)
+    yield from _field_violations(params)
+    severities = cast(Sequence[Mapping[str, Json]], params.get("severities", ()))
+    if bool(severities) == ("threshold" in params):
+        yield Violation("threshold", "is required, unless there are severities; not both")
+    given = {"threshold": params} if "threshold" in params else {}
+    given |= {f"severities[{place}].threshold": one for place, one in enumerate(severities)}
+    if "recovery" in params:
+        given["recovery.threshold"] = cast(Params, params["recovery"])
+    counts = params["aggregation"] in ("count", "distinct")
+    for path, one in given.items():
+        yield from conditions.order_violations(one, path)
+        if counts and conditions.lowest(one) < 0:
+            yield Violation(path, "is less than 0, which no count is")
+
+
+def _field_violations(params: Params) -> Iterator[Violation]:
+    aggregation, field = str(params["aggregation"]), str(params.get("field", ""))
+    if aggregation == "count":
+        if field:
+            yield Violation("field", "a count has none")
+    elif not field:
+        yield Violation("field", f"is required for {aggregation}")
+    elif field_fault(field):
+        yield Violation("field", str(field_fault(field)))
+    elif aggregation in NUMERIC and not field.startswith(DETAILS):
+        yield Violation("field", "numbers stand at details.<path>")
 
 
 def execute(context: RunContext) -> Report:
-    """Count, and report the groups whose count meets the comparator."""
+    """Aggregate, and report the groups whose value meets a severity or is held in one."""
+    params, rules = context.params, Rules.of(context.params)
+    window, most = Window.of(params, context.scheduled_at), int(cast(Any, params["max_groups"]))
+    asked = _question(context, rules, window, most)
+    groups = context.events.aggregate(asked)
+    reached = len(groups) >= asked.limit
+    judged = [group for group in groups if group.value is not None and group.count >= rules.min_events]
+    found = [(group.values, report) for group in judged if (report := _judged(context, rules, group, window))]
+    forgotten: frozenset[str] = frozenset()
+    if params["no_data"] != "recover":
+        few = [group for group in groups if group.value is None or group.count < rules.min_events]
+        # A group beyond what was read is no group without data.
+        known = few if reached else few + _absent(context, groups)
+        found += [(group.values, report) for group in known if (report := _without_data(context, group, window))]
+        forgotten = frozenset(id for group in known if _expired(context, id := instance_id(group.values)))
+    return limited(Report(with_samples(context, asked, found), forgotten=forgotten), most, reached)
+
+
+def _absent(context: RunContext, groups: Sequence[Group]) -> list[Group]:
+    """Give the active groups that no event was found of."""
+    seen = {instance_id(group.values) for group in groups}
+    gone = (values_of(_fields(context), was) for id, was in context.previous.items() if id not in seen)
+    return [Group(values, 0, None) for values in gone if values is not None]
+
+
+def _question(context: RunContext, rules: Rules, window: Window, most: int) -> EventQuestion:
+    """Ask for all groups, or only for those that can meet a severity, where nothing else is of interest."""
     params = context.params
-    since, before = _window(params, context.scheduled_at)
-    group_by = [str(field) for field in _list(params["group_by"])]
-    lowest, highest = _bounds(str(params["comparator"]), params["threshold"])
-    most = int(cast(Any, params["max_groups"]))
-    counts = context.events.count(
-        _filter(context.space, cast(Mapping[str, Json], params["source"]), since, before),
-        created_before=context.scheduled_at,
-        group_by=group_by,
-        at_least=lowest,
-        at_most=highest,
-        limit=most + 1,
-    )
-    met = [c for c in counts if c.count >= lowest and (highest is None or c.count <= highest)]
-    instances = tuple(_instance(params, group_by, group, since, before) for group in met[:most])
-    return Report(instances, limit_reached=len(met) > most)
-
-
-def _window(params: Params, scheduled_at: int) -> tuple[int, int]:
-    delay = str(params["query_delay"])
-    before = scheduled_at - (0 if delay.startswith("0") else duration_us(delay))
-    return before - duration_us(str(params["window"])), before
-
-
-def _list(value: Json) -> Sequence[Json]:
-    return cast(Sequence[Json], value)
-
-
-def _filter(account: str, source: Mapping[str, Json], since: int, before: int) -> EventFilter:
-    chosen = {name: tuple(str(v) for v in _list(values)) for name, values in source.items()}
-    return EventFilter(
-        account=account,
-        types=chosen["event_types"],
-        subtypes=chosen["subtypes"],
-        levels=tuple(LEVEL_BY_NAME[name] for name in chosen["levels"]),
-        resource_types=chosen["resource_types"],
-        resource_ids=chosen["resource_ids"],
-        services=chosen["services"],
-        hosts=chosen["hosts"],
-        since=since,
-        before=before,
+    aggregation, field = str(params["aggregation"]), str(params.get("field", ""))
+    if aggregation != "count" or rules.recovery or params["no_data"] != "recover":
+        return question(context, window, aggregation=aggregation, field=field, limit=GROUPS_READ_MAX + 1)
+    bounds = [severity.condition.counts() for severity in rules.severities]
+    highest = [high for _, high in bounds if high is not None]
+    return question(
+        context,
+        window,
+        at_least=max(rules.min_events, min(low for low, _ in bounds)),
+        at_most=max(highest) if len(highest) == len(bounds) else None,
+        limit=most + 1 if len(bounds) == 1 else GROUPS_READ_MAX + 1,
     )
 
 
-def _bounds(comparator: str, threshold: Json) -> tuple[int, int | None]:
-    """Give the smallest and the largest count that meet the comparator; None is no largest."""
-    if comparator == "between":
-        low, high = cast(Sequence[float], threshold)
-        return math.ceil(low), math.floor(high)
-    limit = cast(float, threshold)
-    match comparator:
-        case ">":
-            return math.floor(limit) + 1, None
-        case ">=":
-            return math.ceil(limit), None
-        case "<":
-            return 0, math.ceil(limit) - 1
-    return 0, math.floor(limit)
-
-
-def instance_id(values: Sequence[str]) -> str:
-    """Write the values of a group so that people can read it and no two groups of an alert share it.
-
-    A very long id ends in a hash. Only those have the full length, so that no value looks like one.
-    """
-    if not values:
-        return UNGROUPED_ID
-    joined = _single(values[0]) if len(values) == 1 else "/".join(_part(value) for value in values)
-    if len(joined) < INSTANCE_ID_MAX:
-        return joined
-    digest = hashlib.sha256(joined.encode()).hexdigest()
-    return f"{joined[: INSTANCE_ID_MAX - len(digest) - 1]}~{digest}"
-
-
-def _single(value: str) -> str:
-    """Write the only value as it is, unless that reads like a word of ours, escaped or not."""
-    return _escaped(value) if _OWN_WORDS.fullmatch(value) else value or MISSING
-
-
-def _part(value: str) -> str:
-    """Write one of several values: it ends at the next slash."""
-    return _escaped(value) if value == MISSING else value.replace("%", "%25").replace("/", "%2F") or MISSING
-
-
-def _escaped(value: str) -> str:
-    return f"%{ord(value[0]):02X}{value[1:]}"
-
-
-def _instance(params: Params, group_by: Sequence[str], group: GroupCount, since: int, before: int) -> InstanceReport:
-    named = dict(zip(group_by, group.values, strict=True))
-    context: dict[str, Json] = {
-        "value": group.count,
-        "count": group.count,
-        "threshold": params["threshold"],
-        "comparator": params["comparator"],
-        "group": named,
-        "window": {"start": time_text(since), "end": time_text(before)},
-        "reason": _reason(params, named, group.count),
+def _judged(context: RunContext, rules: Rules, group: Group, window: Window) -> InstanceReport | None:
+    """Report a group that was measured, if it is active."""
+    id, value = instance_id(group.values), cast(Number, group.value)
+    was = context.previous.get(id)
+    severity = rules.judge(value, was.group if was else None)
+    if severity is None:
+        return None
+    condition = severity.condition
+    said: dict[str, Json] = {
+        "value": value,
+        "threshold": condition.threshold,
+        "comparator": condition.comparator,
+        **common(named(_fields(context), group.values), window, group.count),
     }
-    return InstanceReport(id=instance_id(group.values), group=GROUP, context=context)
+    verdict = str(condition) if condition.meets(value) else f"not yet {rules.recovery}"
+    said["reason"] = f"{_measured(context.params, said)}: {verdict}"
+    return InstanceReport(id=id, group=severity.group, context=said)
 
 
-def _reason(params: Params, named: Mapping[str, str], count: int) -> str:
-    threshold = params["threshold"]
-    limits = [text_of(limit) for limit in (_list(threshold) if isinstance(threshold, list) else [threshold])]
-    events = "1 event" if count == 1 else f"{count} events"
-    where = ", ".join(f"{field} {value or 'unset'}" for field, value in named.items())
-    told = f" with {where}" if where else ""
-    return f"{events} in {params['window']}{told}: {params['comparator']} {' and '.join(limits)}"
+def _without_data(context: RunContext, group: Group, window: Window) -> InstanceReport | None:
+    """Report a group about which nothing can be said, as the rule wants it."""
+    id, rule = instance_id(group.values), context.params["no_data"]
+    was = context.previous.get(id)
+    if _expired(context, id):
+        return None
+    state: dict[str, Json] = {"no_data_since": _no_data_since(context, was)}
+    if rule == "keep":
+        return InstanceReport(id, was.group, was.context, state, was.subgroup) if was else None
+    group_named = named(_fields(context), group.values)
+    few = events_told(group.count) if group.count else "no events"
+    said: dict[str, Json] = {
+        "value": None,
+        "threshold": None,
+        "comparator": None,
+        **common(group_named, window, group.count),
+        "reason": f"no data: {few} in {context.params['window']}{told(group_named)}",
+    }
+    return InstanceReport(id, NO_DATA, said, state)
+
+
+def _no_data_since(context: RunContext, was: ActiveInstance | None) -> int:
+    since = was.state.get("no_data_since") if was else None
+    return since if isinstance(since, int) else context.scheduled_at
+
+
+def _expired(context: RunContext, id: str) -> bool:
+    """Tell whether an active instance has been without data for so long that it is forgotten.
+
+    One that stands for everything and is told of is not: it would be told of again in the next run.
+    """
+    was = context.previous.get(id)
+    if was is None or (context.params["no_data"] == "alert" and not _fields(context)):
+        return False
+    return context.scheduled_at - _no_data_since(context, was) >= span_us(context.params, "no_data_max")
+
+
+def _fields(context: RunContext) -> Sequence[str]:
+    return cast(Sequence[str], context.params["group_by"])
+
+
+def _measured(params: Params, said: Mapping[str, Json]) -> str:
+    count, where = cast(int, said["count"]), told(cast(Mapping[str, Json], said["group"]))
+    events = f"{events_told(count)} in {params['window']}{where}"
+    if params["aggregation"] == "count":
+        return events
+    return f"{params['aggregation']} of {params['field']} is {text_of(said['value'])} over {events}"
 
 
 ALERT_TYPE = AlertType(
@@ -266,8 +327,8 @@ ALERT_TYPE = AlertType(
     name="Event threshold",
     executor=execute,
     params_schema=PARAMS_SCHEMA,
-    action_groups=(ActionGroup(GROUP, "Threshold met"),),
-    default_action_group_id=GROUP,
-    action_variables=_CONTEXT,
+    action_groups=GROUPS,
+    default_action_group_id=DEFAULT,
+    action_variables=_VARIABLES,
     check=check,
 )

@@ -18,10 +18,12 @@ from dataclasses import replace
 
 import structlog
 
+from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alert_checks import params_violations
-from tocsin_server.domain.alerting import AlertType, AlertTypes, EventReads, RunError, RunErrorReason
+from tocsin_server.domain.alerting import AlertType, AlertTypes, RunError, RunErrorReason
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.execution import Claim, Run, RunOutcome, apply, fail
+from tocsin_server.domain.instances import RunFailure
 from tocsin_server.domain.ports import AlertRuns, Runtime
 
 log = structlog.get_logger("tocsin.alerting")
@@ -147,6 +149,8 @@ def perform(run: Run, alert_type: AlertType, events: EventReads) -> RunOutcome:
     """Execute a type for a run, and say what follows; an executor that raises is a run that failed."""
     try:
         report = alert_type.executor(run.context(events))
+    except RunFailure as failure:
+        return fail(run.memory, failure.error)
     except Exception as error:
         log.exception("an executor raised", account=run.alert.account, alert_id=run.alert.id)
         # The text may hold anything that the executor has read: it stays in the server's log.

@@ -8,16 +8,16 @@ in `execution`. Nothing here runs anything or knows where it is stored.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
 from jsonschema import Draft202012Validator
 
+from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.errors import Reason, TocsinError, Violation
 from tocsin_server.domain.schedule import duration_us
-from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.variables import Json
 
 # Limits, shown by System.GetInfo and quoted in the proto comments.
@@ -95,33 +95,32 @@ class ActionVariables:
     params: tuple[ActionVariable, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class GroupCount:
-    """How many events have these values of the fields that were grouped by."""
+class ActiveInstance(Protocol):
+    """What an executor may know of an instance that the previous run left active."""
 
-    values: tuple[str, ...]
-    count: int
+    @property
+    def group(self) -> str:
+        """The action group that it is in."""
+        ...
 
+    @property
+    def subgroup(self) -> str:
+        """The sub-group that it was last reported with."""
+        ...
 
-class EventReads(Protocol):
-    """What an executor may ask of the log: as the alert's owner, in its account only."""
+    @property
+    def started_at(self) -> int:
+        """The scheduled time since which it is active, in microseconds."""
+        ...
 
-    def count(
-        self,
-        events: EventFilter,
-        *,
-        created_before: int,
-        group_by: Sequence[str] = (),
-        at_least: int = 1,
-        at_most: int | None = None,
-        limit: int = INSTANCES_MAX,
-    ) -> list[GroupCount]:
-        """Count the events that a filter means and that were stored before a time.
+    @property
+    def context(self) -> Mapping[str, Json]:
+        """What was last said of it."""
+        ...
 
-        Groups whose count is outside `at_least` .. `at_most` are left out, and those beyond `limit`;
-        the largest come first, equal ones by their values. Without `group_by` it is one group with
-        no values, and all bounds are ignored.
-        """
+    @property
+    def state(self) -> Mapping[str, Json]:
+        """What its executor left for itself."""
         ...
 
 
@@ -129,8 +128,8 @@ class EventReads(Protocol):
 class RunContext:
     """What one execution gets. `scheduled_at` is the time that it stands for: windows end there.
 
-    `instances` are the states of the active instances by their ids. `namespace` is the space, and
-    None for the account `admin`.
+    `previous` are the active instances by their ids, and `instances` their states. `namespace` is the
+    space, and None for the account `admin`.
     """
 
     alert_id: str
@@ -147,6 +146,7 @@ class RunContext:
     started_at: int
     previous_started_at: int | None
     events: EventReads
+    previous: Mapping[str, ActiveInstance] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +162,15 @@ class InstanceReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one execution found. `limit_reached`: there is more, so that what is not here may be active."""
+    """What one execution found. `limit_reached`: there is more, so that what is not here may be active.
+
+    `forgotten` are ids of instances that end without having recovered: nobody is told that they are well.
+    """
 
     instances: tuple[InstanceReport, ...] = ()
     state: Mapping[str, Json] = field(default_factory=dict)
     limit_reached: bool = False
+    forgotten: frozenset[str] = frozenset()
 
 
 Executor = Callable[[RunContext], Report]

@@ -12,6 +12,7 @@ interval lets every run notify, however late each one began.
     not          yes             recovered_instance, notify the recovery group with the last context,
                                  whatever the throttle; forgotten with its state
     not          no              nothing
+    forgotten    yes             as above, with the reason "forgotten", and nobody is notified
     the run failed, or reached   nothing recovers; after a failure nothing else changes either
     a limit
 """
@@ -22,12 +23,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tocsin_server.domain.actions import Notification, messages
+from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import (
     ALERT_STATE_BYTES_MAX,
     Alert,
     AlertStatus,
     AlertType,
-    EventReads,
     InstanceReport,
     Report,
     RunContext,
@@ -110,6 +111,7 @@ class Run:
             started_at=self.claim.started_at,
             previous_started_at=self.previous_started_at,
             events=events,
+            previous=self.memory.instances,
         )
 
 
@@ -149,7 +151,8 @@ def advance(alert: Alert, alert_type: AlertType, memory: Memory, report: Report,
     error = _limit_error() if limited else None
     status = AlertStatus.ERROR if error else AlertStatus.ACTIVE if instances else AlertStatus.OK
     group = alert_type.recovery_action_group.id
-    ends = [(recovery(alert, one, group), replace(one, group=group, subgroup="")) for one in ended]
+    told = (one for one in ended if one.id not in report.forgotten)
+    ends = [(recovery(alert, one, group), replace(one, group=group, subgroup="")) for one in told]
     actives = [(Decision(one.id, one.group, one.subgroup, verdicts[one.id]), one) for one in active]
     return RunOutcome(
         status=status,
@@ -157,7 +160,7 @@ def advance(alert: Alert, alert_type: AlertType, memory: Memory, report: Report,
         state=json_object(report.state, ALERT_STATE_BYTES_MAX, "the alert's state"),
         instances=instances,
         transitions=(
-            *(recovered(instance, scheduled_at, "recovered") for instance in ended),
+            *(recovered(one, scheduled_at, _reason(one, report)) for one in ended),
             *activity(alert_type, memory, active),
             *status_change(memory.status, status, error),
         ),
@@ -201,6 +204,10 @@ def _next(before: Instance | None, now: InstanceReport, verdict: Verdict, schedu
         state=now.state,
         notified=notified,
     )
+
+
+def _reason(instance: Instance, report: Report) -> str:
+    return "forgotten" if instance.id in report.forgotten else "recovered"
 
 
 def _limit_error() -> RunError:

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tocsin_server.domain.alerting import Alert, AlertPage, AlertSearch, EventReads
+from tocsin_server.domain.aggregation import EventReads
+from tocsin_server.domain.alerting import Alert, AlertPage, AlertSearch
 from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.event_log import (
     Append,

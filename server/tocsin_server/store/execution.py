@@ -15,7 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from tocsin_server.domain.actions import Notification
-from tocsin_server.domain.alerting import Alert, EventReads
+from tocsin_server.domain.aggregation import EventReads
+from tocsin_server.domain.alerting import Alert
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, silence
 from tocsin_server.domain.instances import Instance
@@ -26,7 +27,7 @@ from tocsin_server.domain.transitions import own_event
 from tocsin_server.store import delivery_rows, executions, navigations, silenced_actions
 from tocsin_server.store.alert_rows import INSTANCE_COLUMNS, instance_row, read_alert, read_memory
 from tocsin_server.store.database import Readers
-from tocsin_server.store.event_counts import EventCounts
+from tocsin_server.store.event_aggregates import EventAggregates
 from tocsin_server.store.writer import Transaction, Writer
 
 INSTANCE_MARKS = ",".join("?" * 14)
@@ -62,7 +63,7 @@ class Runs:
 
         def on_thread(connection: sqlite3.Connection) -> RunOutcome:
             used.append(connection)
-            return work(run, EventCounts(connection, run.alert.account, run.alert.id))
+            return work(run, EventAggregates(connection, run.alert.account, run.alert.id))
 
         future = self._readers.submit(on_thread)
         try:

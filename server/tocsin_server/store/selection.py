@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -221,7 +222,6 @@ def _in(column: str, values: tuple[object, ...]) -> Where:
     return Where(f"{column} IN ({','.join('?' * len(values))})", values)
 
 
-def joined(conditions: list[Where]) -> Where:
+def joined(conditions: Sequence[Where], by: str = " AND ") -> Where:
     """Say several conditions at once."""
-    sql = " AND ".join(c.sql for c in conditions)
-    return Where(sql, tuple(value for c in conditions for value in c.values))
+    return Where(by.join(c.sql for c in conditions), tuple(value for c in conditions for value in c.values))

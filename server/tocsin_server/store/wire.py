@@ -8,6 +8,7 @@ frames, without decoding or encoding an event again.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 from google.protobuf import json_format, struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,6 +18,7 @@ from tocsin_server.domain.delivery_ports import Trace
 from tocsin_server.domain.encoding import SECOND_US, varint, wire_timestamp
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import OWN_SERVICE, Draft, Event, EventHead, Level, OwnEvent
+from tocsin_server.domain.variables import Json
 
 EVENTS_TAG = b"\x0a"  # field 1, length-delimited: `event` or `events` of every answer
 POSITION_TAG = b"\x10"  # Event.position: field 2, varint
@@ -80,7 +82,28 @@ def decode(framed: bytes) -> Event:
     )
 
 
-def plain(value: struct_pb2.Value) -> object:
+def message(framed: bytes) -> str:
+    """Read the message of a stored event."""
+    return pb.GetEventResponse.FromString(framed).event.message
+
+
+def details_of(framed: bytes) -> struct_pb2.Value:
+    """Read the details of a stored event, to be asked for a few values: a tenth of decoding it all."""
+    return pb.GetEventResponse.FromString(framed).event.details
+
+
+def value_at(details: struct_pb2.Value, path: Sequence[str]) -> Json:
+    """Give the value that keys lead to, as plain JSON; None where there is none."""
+    value = details
+    for key in path:
+        fields = value.struct_value.fields
+        if key not in fields:
+            return None
+        value = fields[key]
+    return plain(value)
+
+
+def plain(value: struct_pb2.Value) -> Json:
     """Turn a Value into plain JSON data, whole numbers as ints: 80, not 80.0."""
     kind = value.WhichOneof("kind")
     if kind == "struct_value":

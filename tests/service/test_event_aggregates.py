@@ -1,4 +1,4 @@
-"""Counting in SQL means what the filter means as a predicate."""
+"""What SQL answers is what the filter and the aggregation mean as functions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from tocsin_server.domain.aggregation import EventQuestion
 from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level, OwnEvent, Stored
 from tocsin_server.domain.selection import EventFilter, sees_own_events
 from tocsin_server.domain.transitions import RESOURCE_TYPE
-from tocsin_server.store.event_counts import EventCounts
+from tocsin_server.store.event_aggregates import EventAggregates
 from tocsin_server.store.writer import Transaction
 
 from tests.support.alert_house import T0, House
@@ -79,18 +80,16 @@ async def test_counts_are_those_of_the_predicate(house: House) -> None:
     events = await stored(house, chance)
     seen = 0
     with sqlite3.connect(house.path) as connection:
-        counts = EventCounts(connection, "acme", ALERT)
+        reads = EventAggregates(connection, "acme", ALERT)
         for wanted in filters(chance):
             before = T0 + chance.randrange(EVENTS // 4, EVENTS // 2 + 2)
-            fields = chance.sample(["type", "service", "host", "resource_id"], chance.randrange(1, 4))
+            fields = tuple(chance.sample(["type", "service", "host", "resource_id"], chance.randrange(1, 4)))
             at_least, at_most = chance.choice([(1, None), (2, 5), (3, None)])
             matching = [one for one in events if meant(one, wanted, before)]
-            (whole,) = counts.count(wanted, created_before=before)
-            assert (whole.values, whole.count) == ((), len(matching))
+            (whole,) = reads.aggregate(EventQuestion(wanted, before))
+            assert (whole.values, whole.count, whole.value) == ((), len(matching), len(matching))
             expected = Counter(tuple(getattr(one.head, name) for name in fields) for one in matching)
-            found = counts.count(
-                wanted, created_before=before, group_by=fields, at_least=at_least, at_most=at_most, limit=3
-            )
+            found = reads.aggregate(EventQuestion(wanted, before, fields, at_least=at_least, at_most=at_most, limit=3))
             fitting = [(v, n) for v, n in expected.items() if n >= at_least and (at_most is None or n <= at_most)]
             assert [(g.values, g.count) for g in found] == sorted(fitting, key=lambda g: (-g[1], g[0]))[:3]
             seen += len(matching)
