@@ -16,7 +16,7 @@ from tocsin.v1 import notifications_pb2 as pb
 from examples.demo.server import Server
 from tests.cli.answering import answering
 from tests.cli.conftest import Cli
-from tests.cli.terminal import Terminal, shown
+from tests.cli.terminal import CONTROL, Terminal, shown
 
 SECRET = tocsin.new_webhook_secret()
 OPTIONS = tocsin.delivery_options(retry_schedule_s=[86_400])
@@ -278,3 +278,13 @@ def test_what_stood_before_a_watch_is_no_change(cli: Cli, waiting: pb.Delivery) 
     cli.client.cancel_delivery(waiting.id)
     out, _ = process.communicate(timeout=30)
     assert out.startswith(f"{waiting.id}  CANCELLED  BY_HAND")
+
+
+def test_a_line_of_a_watch_fits_the_terminal(cli: Cli, waiting: pb.Delivery) -> None:
+    """The ID stays whole."""
+    terminal = Terminal(cli.environment, "delivery", "watch", "-n", "1", columns=60)
+    terminal.until("Watching")
+    cli.client.cancel_delivery(waiting.id)
+    assert terminal.end() == 0
+    line = CONTROL.sub("", terminal.shown).splitlines()[-1]
+    assert (line[:43], len(line)) == (f"{waiting.id}  CANCELLED", 60)

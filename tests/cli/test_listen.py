@@ -136,6 +136,7 @@ def test_body_and_headers_are_handed_on_and_the_answer_given_back(listen: Any) -
     assert got["host"] == target.url.split("/")[2]
     assert running.process.stdout is not None
     line = json.loads(running.process.stdout.readline())
+    assert datetime.fromisoformat(line["time"]).tzinfo == UTC
     assert (line["id"], line["status"], line["path"], line["body"]["data"]) == ("d1", 429, "/", {"n": 1.0})
 
 

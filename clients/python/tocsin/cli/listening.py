@@ -158,7 +158,8 @@ def _show(screen: Screen, one: Received, format: str) -> None:
     elif format == "json-raw":
         screen.line(json_escaped(_text(one.body).replace("\r", "").replace("\n", " ")))
     elif format == "json":
-        found = {"id": one.id, "time": one.time.isoformat(), "path": one.path, "status": one.status, "body": data}
+        time = one.time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        found = {"id": one.id, "time": time, "path": one.path, "status": one.status, "body": data}
         screen.line(rendering.json_text(found, indent=None))
     else:
         _show_text(screen, one, data)
