@@ -9,7 +9,14 @@
 `tocsin.v1`; the errors are drawn as a tree in `tocsin.errors`.
 """
 
-from tocsin.aio import AsyncClient, AsyncConsumption, AsyncIngestion, AsyncSubscription, connect_async
+from tocsin.aio import (
+    AsyncClient,
+    AsyncConsumption,
+    AsyncDeliveryWatch,
+    AsyncIngestion,
+    AsyncSubscription,
+    connect_async,
+)
 from tocsin.alerts import RECOVERED, action, alert
 from tocsin.catalogue import event_type
 from tocsin.client import Client, connect
@@ -72,9 +79,11 @@ from tocsin.ingestion import Ingestion
 from tocsin.receivers import delivery_options, grouping, mailbox, new_webhook_secret, selector, webhook
 from tocsin.retries import Backoff
 from tocsin.settings import TLS
+from tocsin.signatures import WebhookRefused, verify_webhook
 from tocsin.subscription import Subscription
 from tocsin.v1.event_log_pb2 import Event
 from tocsin.values import to_datetime, to_python
+from tocsin.watching import DeliveryWatch
 
 __all__ = [
     "RECOVERED",
@@ -87,6 +96,7 @@ __all__ = [
     "Appended",
     "AsyncClient",
     "AsyncConsumption",
+    "AsyncDeliveryWatch",
     "AsyncIngestion",
     "AsyncSubscription",
     "Backoff",
@@ -99,6 +109,7 @@ __all__ = [
     "DeadlineExceeded",
     "Delivery",
     "DeliveryInState",
+    "DeliveryWatch",
     "EndpointDisabled",
     "Event",
     "EventCorrupt",
@@ -144,6 +155,7 @@ __all__ = [
     "Undecodable",
     "Unimplemented",
     "Violation",
+    "WebhookRefused",
     "action",
     "alert",
     "connect",
@@ -158,5 +170,6 @@ __all__ = [
     "selector",
     "to_datetime",
     "to_python",
+    "verify_webhook",
     "webhook",
 ]
