@@ -9,8 +9,9 @@ from weakref import WeakSet
 
 import grpc
 
-from tocsin import alerts, catalogue, events, following, ingesting
-from tocsin.channel import Channel, Streaming, dial, pages, until
+from tocsin import catalogue, events, following, ingesting
+from tocsin.alert_calls import AlertCalls
+from tocsin.channel import Channel, Streaming, dial, pages
 from tocsin.consumer_calls import ConsumerCalls
 from tocsin.consumption import Consumption
 from tocsin.delivery_calls import DeliveryCalls
@@ -19,7 +20,6 @@ from tocsin.ingestion import Ingestion, Pour
 from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
 from tocsin.silence_calls import SilenceCalls
 from tocsin.subscription import OnDisconnect, Subscription
-from tocsin.v1 import alerting_pb2 as alerting
 from tocsin.v1 import event_log_pb2 as event_log
 from tocsin.v1 import system_pb2 as system
 from tocsin.v1.alerting_pb2_grpc import AlertingStub
@@ -30,7 +30,6 @@ from tocsin.watching import DeliveryWatch
 
 # Deletions of many events go on for as long as they need; this ends one that hangs.
 _DELETION_TIMEOUT_S = 600.0
-_POLL_S = 0.1
 _Follow = Streaming[event_log.SubscribeRequest, event_log.SubscribeResponse]
 
 
@@ -40,7 +39,7 @@ def connect(address: str = DEFAULT_ADDRESS, **options: Unpack[Options]) -> Clien
     return Client(dial(settings), settings)
 
 
-class Client(ConsumerCalls, DeliveryCalls, EndpointCalls, SilenceCalls):
+class Client(AlertCalls, ConsumerCalls, DeliveryCalls, EndpointCalls, SilenceCalls):
     """A connection to a server, to be used as a context manager. Threads may share it.
 
     `event_log`, `notifications`, `alerting` and `system` are the stubs with every RPC of the protos;
@@ -267,32 +266,3 @@ class Client(ConsumerCalls, DeliveryCalls, EndpointCalls, SilenceCalls):
         """Go through the catalogue, what is built in and what is the account's. `type` may be a glob."""
         found = pages(self.event_log.ListEventTypes, catalogue.list_request(type))
         return (entry for page in found for entry in catalogue.entries(page))
-
-    # Alerting
-
-    def create_alert(self, alert: alerting.Alert, *, request_id: str | None = None) -> alerting.Alert:
-        """Create an alert of `alert(...)`; its first run is at once."""
-        request = alerting.CreateAlertRequest(alert=alert, request_id=request_id or events.fresh_request_id())
-        return self.alerting.CreateAlert(request).alert
-
-    def get_alert(self, id: str) -> alerting.Alert:
-        """Answer one alert with the status of its newest run. Raises NotFound."""
-        return self.alerting.GetAlert(alerting.GetAlertRequest(id=id)).alert
-
-    def get_alert_state(self, id: str) -> alerting.GetAlertStateResponse:
-        """Answer the state of an alert and its active instances. Raises NotFound."""
-        return self.alerting.GetAlertState(alerting.GetAlertStateRequest(id=id))
-
-    def delete_alert(self, id: str) -> None:
-        """Delete an alert with its instances. Raises NotFound."""
-        self.alerting.DeleteAlert(alerting.DeleteAlertRequest(id=id))
-
-    def wait_for_alert(self, id: str, status: str, *, timeout_s: float = 30.0) -> alerting.Alert:
-        """Wait until a run of the alert ends "ok", "active" or "error". Raises TimeoutError."""
-        wanted = alerts.to_status(status)
-
-        def look() -> alerting.Alert | None:
-            found = self.get_alert(id)
-            return found if found.execution_status.status == wanted else None
-
-        return until(look, f"alert {id} being {status}", timeout_s, _POLL_S)

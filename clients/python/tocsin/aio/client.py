@@ -9,8 +9,9 @@ from weakref import WeakSet
 
 import grpc
 
-from tocsin import alerts, catalogue, events, following, ingesting
-from tocsin.aio.channel import AsyncChannel, AsyncStreaming, dial, pages, until
+from tocsin import catalogue, events, following, ingesting
+from tocsin.aio.alert_calls import AsyncAlertCalls
+from tocsin.aio.channel import AsyncChannel, AsyncStreaming, dial, pages
 from tocsin.aio.consumer_calls import AsyncConsumerCalls
 from tocsin.aio.consumption import AsyncConsumption
 from tocsin.aio.delivery_calls import AsyncDeliveryCalls
@@ -21,7 +22,6 @@ from tocsin.aio.subscription import AsyncSubscription
 from tocsin.aio.watching import AsyncDeliveryWatch
 from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
 from tocsin.subscription import OnDisconnect
-from tocsin.v1 import alerting_pb2 as alerting
 from tocsin.v1 import event_log_pb2 as event_log
 from tocsin.v1 import system_pb2 as system
 from tocsin.v1.alerting_pb2_grpc import AlertingStub
@@ -31,7 +31,6 @@ from tocsin.v1.system_pb2_grpc import SystemStub
 
 # Deletions of many events go on for as long as they need; this ends one that hangs.
 _DELETION_TIMEOUT_S = 600.0
-_POLL_S = 0.1
 _Follow = AsyncStreaming[event_log.SubscribeRequest, event_log.SubscribeResponse]
 
 
@@ -41,7 +40,7 @@ def connect_async(address: str = DEFAULT_ADDRESS, **options: Unpack[Options]) ->
     return AsyncClient(dial(settings), settings)
 
 
-class AsyncClient(AsyncConsumerCalls, AsyncDeliveryCalls, AsyncEndpointCalls, AsyncSilenceCalls):
+class AsyncClient(AsyncAlertCalls, AsyncConsumerCalls, AsyncDeliveryCalls, AsyncEndpointCalls, AsyncSilenceCalls):
     """A connection to a server, to be used as an async context manager, in one event loop.
 
     `event_log`, `notifications`, `alerting` and `system` are the stubs with every RPC of the protos;
@@ -270,32 +269,3 @@ class AsyncClient(AsyncConsumerCalls, AsyncDeliveryCalls, AsyncEndpointCalls, As
         """Go through the catalogue, what is built in and what is the account's. `type` may be a glob."""
         found = pages(self.event_log.ListEventTypes, catalogue.list_request(type))
         return (entry async for page in found for entry in catalogue.entries(page))
-
-    # Alerting
-
-    async def create_alert(self, alert: alerting.Alert, *, request_id: str | None = None) -> alerting.Alert:
-        """Create an alert of `alert(...)`; its first run is at once."""
-        request = alerting.CreateAlertRequest(alert=alert, request_id=request_id or events.fresh_request_id())
-        return (await self.alerting.CreateAlert(request)).alert
-
-    async def get_alert(self, id: str) -> alerting.Alert:
-        """Answer one alert with the status of its newest run. Raises NotFound."""
-        return (await self.alerting.GetAlert(alerting.GetAlertRequest(id=id))).alert
-
-    async def get_alert_state(self, id: str) -> alerting.GetAlertStateResponse:
-        """Answer the state of an alert and its active instances. Raises NotFound."""
-        return await self.alerting.GetAlertState(alerting.GetAlertStateRequest(id=id))
-
-    async def delete_alert(self, id: str) -> None:
-        """Delete an alert with its instances. Raises NotFound."""
-        await self.alerting.DeleteAlert(alerting.DeleteAlertRequest(id=id))
-
-    async def wait_for_alert(self, id: str, status: str, *, timeout_s: float = 30.0) -> alerting.Alert:
-        """Wait until a run of the alert ends "ok", "active" or "error". Raises TimeoutError."""
-        wanted = alerts.to_status(status)
-
-        async def look() -> alerting.Alert | None:
-            found = await self.get_alert(id)
-            return found if found.execution_status.status == wanted else None
-
-        return await until(look, f"alert {id} being {status}", timeout_s, _POLL_S)
