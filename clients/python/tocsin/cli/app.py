@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from tocsin.cli import (
+    alert_running,
+    alerts,
     appending,
     complaints,
     completion,
@@ -37,7 +39,7 @@ _EPILOG = f"""{EXIT_CODES}
 
 Global flags may stand before or after the command. A flag wins over its environment variable."""
 
-_COMMANDS = (appending, summary, tailing, delivery_watching)  # commands of groups in files of their own
+_COMMANDS = (appending, summary, tailing, delivery_watching, alert_running)  # commands of groups in files of their own
 
 application = typer.Typer(
     name="tocsin", epilog=_EPILOG, context_settings=_SETTINGS, rich_markup_mode=None, add_completion=False
@@ -47,6 +49,7 @@ application.add_typer(consumers.group, name="consumer")
 application.add_typer(endpoints.group, name="endpoint")
 application.add_typer(deliveries.group, name="delivery")
 application.add_typer(silences.group, name="silence")
+application.add_typer(alerts.group, name="alert")
 application.command("explain", epilog=events.EPILOG)(explaining.explain)
 application.command("listen", epilog=events.EPILOG)(listening.listen)
 application.command("trigger", epilog=events.EPILOG)(triggering.trigger)

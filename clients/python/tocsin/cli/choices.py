@@ -20,13 +20,13 @@ def completing(enum: Any) -> Callable[[], list[str]]:
     return lambda: words(enum)
 
 
-def chosen(where: str, enum: Any, given: Iterable[str] | None) -> list[str]:
-    """Read words in any case. Raises Misuse for one that the enum does not have."""
+def chosen(where: str, enum: Any, given: Iterable[str] | None, *others: str) -> list[str]:
+    """Read words in any case. Raises Misuse for one that the enum does not have; `others` could be given too."""
     known = words(enum)
     found = [word.lower().replace("-", "_") for word in given or ()]
     for word in found:
         if word not in known:
-            raise Misuse(where, f"{word!r} is none of {', '.join(known)}")
+            raise Misuse(where, f"{word!r} is none of {', '.join([*known, *others])}")
     return found
 
 

@@ -11,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tocsin.cli.escaping import escaped, json_escaped
@@ -140,9 +141,13 @@ def plain(message: Message) -> dict[str, Any]:
     """Answer a message as plain data: bare words for enums, numbers as numbers, nothing that is unset."""
     found: dict[str, Any] = {}
     for field, value in message.ListFields():
-        items = list(value) if field.is_repeated and not isinstance(value, Mapping) else [value]
-        made = dict(value) if isinstance(value, Mapping) else [_plain(field, item) for item in items]
-        found[field.name] = made if field.is_repeated else made[0]
+        if isinstance(value, Mapping) and field.message_type is not None:
+            kind = field.message_type.fields_by_name["value"]
+            found[field.name] = {key: _plain(kind, value[key]) for key in sorted(value)}
+        elif field.is_repeated:
+            found[field.name] = [_plain(field, item) for item in value]
+        else:
+            found[field.name] = _plain(field, value)
     return found
 
 
@@ -155,6 +160,8 @@ def _plain(field: FieldDescriptor, value: Any) -> Any:
         return time_text(value)
     if isinstance(value, Duration):
         return f"{value.ToMilliseconds() / 1000:g}s"
+    if isinstance(value, Struct | Value):
+        return _sorted(to_python(value))
     return plain(value) if isinstance(value, Message) else value
 
 

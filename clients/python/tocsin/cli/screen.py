@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from tocsin.cli.escaping import escaped
@@ -93,6 +94,31 @@ class Screen:
                     yield
             else:
                 yield
+        except BaseException:
+            self.failed(doing)
+            raise
+        self.done(done)
+
+    @contextmanager
+    def progress(self, doing: str, done: str, *, prints: bool) -> Iterator[Callable[[int, int], None]]:
+        """Show how far something is (a bar, on a terminal only): yields what takes so many of so many.
+
+        What prints meanwhile to the same terminal goes without the bar.
+        """
+        shown = self.err.is_terminal and not self.quiet and not (prints and self.out.is_terminal)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar = Progress(
+            *columns,
+            console=self.err,
+            transient=True,
+            disable=not shown,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        task = bar.add_task(doing, total=None)
+        try:
+            with bar:
+                yield lambda count, total: bar.update(task, completed=count, total=total)
         except BaseException:
             self.failed(doing)
             raise
