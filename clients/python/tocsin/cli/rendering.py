@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -141,7 +141,7 @@ def plain(message: Message) -> dict[str, Any]:
     """Answer a message as plain data: bare words for enums, numbers as numbers, nothing that is unset."""
     found: dict[str, Any] = {}
     for field, value in message.ListFields():
-        if isinstance(value, Mapping) and field.message_type is not None:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
             kind = field.message_type.fields_by_name["value"]
             found[field.name] = {key: _plain(kind, value[key]) for key in sorted(value)}
         elif field.is_repeated:
