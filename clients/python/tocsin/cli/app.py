@@ -40,14 +40,8 @@ _EPILOG = f"""{EXIT_CODES}
 
 Global flags may stand before or after the command. A flag wins over its environment variable."""
 
-_COMMANDS = (
-    appending,
-    summary,
-    tailing,
-    delivery_watching,
-    alert_running,
-    previewing,
-)  # commands of groups in files of their own
+# Commands of groups in files of their own.
+_COMMANDS = (appending, summary, tailing, delivery_watching, alert_running, previewing)
 
 application = typer.Typer(
     name="tocsin", epilog=_EPILOG, context_settings=_SETTINGS, rich_markup_mode=None, add_completion=False

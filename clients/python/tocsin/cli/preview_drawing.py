@@ -23,16 +23,17 @@ INSTANCES_MAX = 40
 
 _BESIDE_MAX = 24  # an id that is longer stands above its line
 _PREFIX = "system.alerting."
+_FAILED = "failed runs"
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _INDENT = " " * 22  # as long as a time and two blanks
 _COLOURS = {"new_instance": "red", "action_group_changed": "yellow", "recovered_instance": "green"}
 
 
 def drawing(found: Timeline, width: int | None, marks: Marks) -> Iterator[Line]:
     """Draw a line per instance over time, the messages below each, the axis, and what the blocks mean."""
-    tracks = sorted(found.tracks.items(), key=lambda item: (item[1].stretches[0].begin, item[0]))[:INSTANCES_MAX]
-    longest = max((cell_len(escaped(name)) for name, _ in tracks), default=0)
-    longest = max(longest, len("failed runs") if found.failures else 0)
-    margin = longest + 2 if longest <= min(_BESIDE_MAX, (width or WIDTH) // 3) else 2
+    tracks = sorted(found.tracks.items(), key=lambda item: (item[1].begin, item[0]))[:INSTANCES_MAX]
+    margin = _margin([name for name, _ in tracks], found, width or WIDTH)
+    yield Line(f"{found.start:{_TIME}} to {found.end:{_TIME}}")
     scale = Scale(found.start, found.end, max((width or WIDTH) - margin, 10))
     for name, track in tracks:
         yield from _beside(escaped(name), margin, timeline.bar(track, scale, found.groups, marks))
@@ -40,11 +41,19 @@ def drawing(found: Timeline, width: int | None, marks: Marks) -> Iterator[Line]:
             yield Line(" " * margin + timeline.counted(track.messages, scale, marks.message, marks.many))
     if found.failures:
         text = timeline.counted(found.failures, scale, marks.failed, marks.many)
-        yield from _beside("failed runs", margin, Line(text, ((0, len(text), "red"),)))
+        yield from _beside(_FAILED, margin, Line(text, ((0, len(text), "red"),)))
     rule, labels = timeline.axis(scale, marks)
     yield Line(" " * margin + rule)
     yield Line(" " * margin + labels)
     yield from _legend(found, width, marks)
+
+
+def _margin(names: Sequence[str], found: Timeline, width: int) -> int:
+    """Answer how many cells are before each line: as many as the longest id takes that may stand there."""
+    lengths = [cell_len(escaped(name)) for name in names]
+    if found.failures:
+        lengths.append(len(_FAILED))
+    return max((length for length in lengths if length <= min(_BESIDE_MAX, width // 3)), default=0) + 2
 
 
 def _beside(name: str, margin: int, drawn: Line) -> Iterator[Line]:
@@ -107,6 +116,8 @@ def _folded(head: str, text: str, width: int | None, style: str) -> Iterator[Lin
 
 def _wrapped(text: str, width: int | None, indent: str = "") -> Sequence[str]:
     """Fold a text to the terminal; where there is none it stays one line."""
-    room = max(width, len(_INDENT) + 20) if width else len(text) * 6 + len(indent) + 1
-    folded = wrap(escaped(text), room, initial_indent=indent, subsequent_indent=_INDENT + "  ", break_on_hyphens=False)
-    return folded or [""]
+    if width is None:
+        return [indent + escaped(text)]
+    room = max(width, len(_INDENT) + 20)
+    below = _INDENT + "  "
+    return wrap(escaped(text), room, initial_indent=indent, subsequent_indent=below, break_on_hyphens=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -44,7 +44,9 @@ def preview(
     ] = False,
     count: Annotated[
         int,
-        flag("-n", "TOCSIN_ALERT_COUNT", "runs with changes or messages that are told", "int32", also=("--count",)),
+        flag(
+            "-n", "TOCSIN_ALERT_COUNT", "runs with changes or messages that are told", "int32", also=("--count",), min=1
+        ),
     ] = _FIRST,
     every: Annotated[bool, flag("--all", "TOCSIN_ALERT_ALL", "tell all of them (else the first 100)", None)] = False,
 ) -> None:
@@ -66,7 +68,7 @@ def preview(
         due = 0
         for part in parts:
             due = part.started.runs or due
-            progressed(part.progress.runs or part.run.execution.number, due)
+            progressed(part.progress.runs or part.run.execution.number or part.done.runs, due)
             done.MergeFrom(part.done)
             if format != "text":
                 _print(session.screen, part, format)
@@ -87,11 +89,11 @@ def _subject(session: Session, id: str, file: str) -> str | pb.Alert:
 
 def _range(session: Session, since: str, until: str) -> tuple[datetime, datetime]:
     now = session.now()
-    end = criteria.moment("--until", until, now) if until else now
+    end = min(criteria.moment("--until", until, now), now) if until else now
     start = criteria.moment("--since", since, now) if since else end - criteria.span("--since", _SINCE)
     if start >= end:
         raise Misuse("--since", "is not before --until, or not in the past")
-    return start, min(end, now + timedelta(seconds=1))
+    return start, end
 
 
 def _print(screen: Screen, part: pb.PreviewAlertResponse, format: str) -> None:

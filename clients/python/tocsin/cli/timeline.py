@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from tocsin.cli.histogram import GLYPHS, STYLES
 from tocsin.cli.histogram import PLAIN as PLAIN_GLYPHS
@@ -19,6 +19,7 @@ _STEPS = (
     *(timedelta(days=n) for n in (1, 2, 7, 14, 28, 91, 364, 3640)),
 )
 _EPOCH = datetime.fromisoformat("1970-01-05T00:00:00+00:00")  # a Monday: weeks begin with it
+_NEVER = datetime.max.replace(tzinfo=UTC)
 _MANY = 9
 
 
@@ -63,6 +64,12 @@ class Track:
             self.stretches[-1].end = at
         self.stretches.append(Stretch(group, at))
 
+    @property
+    def begin(self) -> datetime:
+        """When there is something of it first."""
+        first = [*(stretch.begin for stretch in self.stretches[:1]), *self.messages[:1]]
+        return min(first, default=_NEVER)
+
     def recovers(self, at: datetime) -> None:
         """Have the instance be active no more."""
         if self.stretches and self.stretches[-1].end is None:
@@ -77,7 +84,7 @@ class Timeline:
     end: datetime
     tracks: dict[str, Track] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
-    """Groups that instances were in, in the order in which they come up."""
+    """The groups that instances are in, numbered as they come up."""
     failures: list[datetime] = field(default_factory=list)
 
     def take(self, run: pb.PreviewAlertResponse.Run) -> None:
@@ -127,7 +134,9 @@ class Scale:
 def _label(at: datetime, step: timedelta) -> str:
     if step >= timedelta(days=1):
         return at.strftime("%Y-%m-%d")
-    return at.strftime("%H:%M" if step >= timedelta(minutes=1) else "%H:%M:%S")
+    if step < timedelta(minutes=1):
+        return at.strftime("%H:%M:%S")
+    return at.strftime("%m-%d" if (at.hour, at.minute) == (0, 0) else "%H:%M")
 
 
 def bar(track: Track, scale: Scale, groups: Mapping[str, int], marks: Marks) -> Line:
