@@ -35,7 +35,9 @@ def commands(group: object = None, *above: str) -> list[list[str]]:
 
 
 def test_commands_are_found_at_every_level() -> None:
-    assert {("completion",), ("event", "list"), ("endpoint", "configuration", "create")} <= set(map(tuple, commands()))
+    assert {("completion",), ("event", "list"), ("alert", "run"), ("endpoint", "configuration", "create")} <= set(
+        map(tuple, commands())
+    )
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -69,6 +71,9 @@ COUNTED = (  # have no ids to print
     ["endpoint", "configuration", "test"],
     ["delivery", "recover"],
     ["delivery", "stats"],
+    ["alert", "run"],
+    ["alert", "executions"],
+    ["alert", "preview"],
 )
 
 
@@ -174,11 +179,13 @@ COMPLETE = {
         COMP_WORDS=(tocsin event list -o json-) COMP_CWORD=4; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
         COMP_WORDS=(tocsin delivery list --state ex) COMP_CWORD=4; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
         COMP_WORDS=(tocsin endpoint configuration e) COMP_CWORD=3; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(tocsin alert unm) COMP_CWORD=2; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(tocsin alert list --status of) COMP_CWORD=4; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
         COMP_WORDS=(tocsin lis) COMP_CWORD=1; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}" """,
     "zsh": """autoload -U compinit; compinit -u -D; eval "$("$TOCSIN" completion zsh)"; whence -w _tocsin_completion""",
     "fish": """"$TOCSIN" completion fish | source; set PATH (dirname "$TOCSIN") $PATH; complete -C "tocsin event l" """,
 }
-SHOWN = {"bash": "list\njson-raw\nexhausted\nenable\nlisten\n", "zsh": "function", "fish": "list"}
+SHOWN = {"bash": "list\njson-raw\nexhausted\nenable\nunmute\noff\nlisten\n", "zsh": "function", "fish": "list"}
 
 
 @pytest.mark.parametrize("shell", COMPLETE)

@@ -134,7 +134,7 @@ def state(session: Session, id: Id, output: Output) -> None:
         for name in sorted(response.alert_instances):
             session.screen.line(escaped(name))
     elif not printing.shown(session.screen, format, response, response, ""):
-        if response == pb.GetAlertStateResponse():
+        if not response.alert_instances and not response.HasField("previous_started_at"):
             session.screen.note("It remembers nothing: it is off, or has not run yet.")
         else:
             session.screen.line(rendering.yaml_text(rendering.plain(response)).rstrip())

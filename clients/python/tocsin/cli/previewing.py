@@ -45,7 +45,12 @@ def preview(
     count: Annotated[
         int,
         flag(
-            "-n", "TOCSIN_ALERT_COUNT", "runs with changes or messages that are told", "int32", also=("--count",), min=1
+            "-n",
+            "TOCSIN_ALERT_COUNT",
+            "tell the first so many runs with a change",
+            "int32",
+            also=("--count",),
+            min=1,
         ),
     ] = _FIRST,
     every: Annotated[bool, flag("--all", "TOCSIN_ALERT_ALL", "tell all of them (else the first 100)", None)] = False,

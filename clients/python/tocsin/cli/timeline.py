@@ -16,7 +16,7 @@ _STEPS = (
     *(timedelta(seconds=n) for n in (1, 2, 5, 10, 15, 30)),
     *(timedelta(minutes=n) for n in (1, 2, 5, 10, 15, 30)),
     *(timedelta(hours=n) for n in (1, 2, 3, 6, 12)),
-    *(timedelta(days=n) for n in (1, 2, 7, 14, 28, 91, 364, 3640)),
+    *(timedelta(days=n) for n in (1, 2, 7, 14, 28, 91, 182, 364, 728, 1820, 3640)),
 )
 _EPOCH = datetime.fromisoformat("1970-01-05T00:00:00+00:00")  # a Monday: weeks begin with it
 _NEVER = datetime.max.replace(tzinfo=UTC)
