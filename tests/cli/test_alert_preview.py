@@ -187,7 +187,7 @@ def test_a_preview_draws_then_tells(cli: Cli) -> None:
     assert re.search(r"^nginx  ·+█+·+$", found.out, re.M)
     assert found.out.index("new_instance  instance nginx is active") < found.out.index("body: nginx fails")
     assert found.out.index("body: nginx fails") < found.out.index("recovered_instance  instance nginx recovered")
-    assert "\x1b" not in found.out
+    assert not {"\x1b", "━"} & {*found.out, *found.err}
     assert re.search(r"^\d+ runs, 0 failed, [2-9] messages; 1 event read$", found.err, re.M)
     limited = cli("alert", "preview", "-f", "-", "--since", "1m", "-n", "1", stdin=given)
     assert "nginx is fine" not in limited.out
@@ -239,9 +239,6 @@ def test_a_terminal_shows_a_bar_and_colours(cli: Cli) -> None:
     assert terminal.end() == 0
     assert re.search(r"Previewing .*━.*\b\d+/\d+", CONTROL.sub("", terminal.shown))
     assert "\x1b[31m█" in terminal.shown
-    piped = cli.command(*words)
-    assert piped.err.startswith("✔ Previewed alert\n")
-    assert "━" not in piped.err
     streamed = Terminal(cli.environment, *words, "-o", "json")
     assert streamed.end() == 0
     assert "━" not in streamed.shown

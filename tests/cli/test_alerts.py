@@ -16,7 +16,7 @@ from tests.cli.terminal import Terminal, shown
 
 
 def test_types_are_listed_and_shown(cli: Cli) -> None:
-    """KA7, KC3."""
+    """KA7."""
     found = cli("alert", "types")
     assert found.err == "✔ List alert types\n"
     (row,) = [line for line in found.lines if line.startswith(".event-threshold")]
@@ -30,11 +30,13 @@ def test_types_are_listed_and_shown(cli: Cli) -> None:
 
 
 def test_an_alert_from_its_creation_to_its_end(cli: Cli) -> None:
-    """KA1, KA2, KA4, KC3."""
+    """KA1, KA2, KA4: what is created waits for its first run, and is not muted."""
     made = cli("alert", "create", "-f", "-", stdin=text())
     assert made.err == "✔ Created alert\n"
     alert = yaml.safe_load(made.out)
     assert (alert["name"], alert["enabled"], alert["params"]["threshold"]) == ("image analyses fail", True, 1)
+    assert alert["execution_status"] == {"status": "pending"}
+    assert not {"mute_all", "muted_instance_ids"} & alert.keys()
     id = alert["id"]
     assert cli.client.run_alert(id).status == pb.ALERT_STATUS_OK
     (row,) = cli("alert", "list").lines[1:]
@@ -72,7 +74,7 @@ def test_what_get_prints_is_changed_and_given_back(cli: Cli, tmp_path: Path, for
 
 
 def test_a_file_and_flags_change_what_they_have(cli: Cli) -> None:
-    """KA8, KD1, KD2: an empty field is emptied, others stay; interval and throttle are durations."""
+    """KA8, KD1: an empty field is emptied, others stay; interval and throttle are durations."""
     id = created(cli, throttle="5m")
     changed = cli("alert", "update", id, "-f", "-", "-o", "json", stdin="throttle: ''\ntags: []")
     found = json.loads(changed.out)
@@ -80,8 +82,10 @@ def test_a_file_and_flags_change_what_they_have(cli: Cli) -> None:
     flags = ("--name", "renamed", "--interval", "2h", "--throttle", "10m")
     found = json.loads(cli("alert", "update", id, *flags, "-o", "json").out)
     assert (found["name"], found["schedule"], found["throttle"]) == ("renamed", {"interval": "2h"}, "10m")
-    refused = cli("alert", "update", id, "--interval", "1.5m")
-    assert (refused.code, "alert.schedule.interval" in refused.err) == (2, True)
+    for interval in ("0s", "1.5m", "1w", "90"):
+        refused = cli("alert", "update", id, "--interval", interval)
+        assert (refused.code, "alert.schedule.interval: " in refused.err) == (2, True)
+        assert "a duration like 10s, 5m, 1h or 1d" in refused.err
     camel = cli("alert", "update", id, "-f", "-", "-o", "json", stdin="notifyWhen: on_active_alert")
     assert json.loads(camel.out)["notify_when"] == "on_active_alert"
 
