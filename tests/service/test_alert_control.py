@@ -203,6 +203,7 @@ async def test_a_summary_tells_how_instances_are(tmp_path: Path, hook: WebhookRe
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-01-02", "2026-01-02T03:04:05", "1.5h", "0s"])
 async def test_a_date_that_is_none_is_refused(api: Api, text: str) -> None:
+    """KA6."""
     created = await create(api, alert())
     request = pb.GetAlertInstanceSummaryRequest(id=created.id, date_start=text)
     refusal = await refused(api.alerting.GetAlertInstanceSummary(request))
@@ -309,7 +310,7 @@ async def test_a_path_that_could_lead_elsewhere_is_refused(api: Api, path: str, 
 async def test_messages_link_to_where_the_alert_is_shown(
     tmp_path: Path, box: Mailbox, ui_url: str, path: str, link: str
 ) -> None:
-    """A18, A19, KN5: the navigation, else `ui_url`, else nothing."""
+    """KC8: A18, A19, KN5: the navigation, else `ui_url`, else nothing."""
     async with serving(tmp_path, server__ui_url=ui_url) as api:
         if path:
             await register(api, path)
