@@ -55,9 +55,12 @@ class AlertingParts:
         ]
 
 
-def build(writer: Writer, readers: Readers, own: Readers, types: AlertTypes, runtime: Runtime | None) -> AlertingParts:
+def build(
+    writer: Writer, readers: Readers, own: Readers, types: AlertTypes, runtime: Runtime | None, log_runs: bool
+) -> AlertingParts:
     """Put the parts together: `own` are the readers of runs, and without a `runtime` no alert runs."""
     runs, alerts, executions = Runs(writer, own), Alerts(writer, readers), Executions(writer, readers)
+    runs.log_runs = log_runs
     alerts.written = runs.written = executions.tell
     execution = Execution(runs, types, runtime) if runtime else None
     return AlertingParts(types, alerts, runs, executions, Navigations(writer, readers), execution)

@@ -230,7 +230,8 @@ class App:
         readers = Readers(store, THREADS, "alerts")
         self._cleanups.append(("alert readers", readers.close))
         runtime = self.runtime if self.settings["alerting.enabled"] else None
-        return build_alerting(parts.writer, parts.readers, readers, AlertTypes(discover_alert_types()), runtime)
+        types = AlertTypes(discover_alert_types())
+        return build_alerting(parts.writer, parts.readers, readers, types, runtime, self.settings["alerting.log_runs"])
 
     async def _start_dispatcher(
         self,

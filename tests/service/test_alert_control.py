@@ -339,3 +339,13 @@ async def test_a_change_during_a_run_repeats_it_as_the_alert_now_is(api: Api, ho
     assert verdicts(await run(api, made_alert.id)) == {"nginx": "MUTED"}
     changed = await update(api, pb.Alert(id=made_alert.id, name="renamed"), "name")
     assert changed.mute_all
+
+
+async def test_every_run_is_an_event_where_it_is_asked_for(tmp_path: Path) -> None:
+    async with serving(tmp_path, alerting__log_runs=True) as api:
+        created = await create(api, alert())
+        execution = await run(api, created.id)
+        executed = log_pb.EventFilter(types=["system.alerting.executed"], resource_ids=[created.id])
+        listed = (await api.events.ListEvents(log_pb.ListEventsRequest(filter=executed))).events
+        details = listed[0].details.struct_value
+        assert (details["run_number"], details["status"], details["told"]) == (execution.number, "OK", 0)

@@ -18,7 +18,7 @@ from tocsin_server.domain.actions import Notification
 from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import Alert
 from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, silence
+from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, executed, silence
 from tocsin_server.domain.instances import Instance
 from tocsin_server.domain.navigation import path_of
 from tocsin_server.domain.notifications import Delivery, State
@@ -43,6 +43,7 @@ class Runs:
         self._writer = writer
         self._readers = readers
         self.queued: Callable[[], None] = lambda: None  # told when deliveries wait to be sent
+        self.log_runs = False  # an event for every run, beside those of transitions
         self.written: Callable[[str, str], None] = lambda account, alert_id: None  # told of each run
 
     async def release(self) -> None:
@@ -75,7 +76,7 @@ class Runs:
 
     async def settle(self, run: Run, outcome: RunOutcome) -> bool:
         """Write all that a run leaves behind, or nothing."""
-        written = await self._writer.run(lambda tx: _settle(tx, run, outcome))
+        written = await self._writer.run(lambda tx: _settle(tx, run, outcome, self.log_runs))
         if written and outcome.notifications:
             self.queued()
         if written:
@@ -138,7 +139,7 @@ def _load(connection: sqlite3.Connection, claim: Claim) -> Run | None:
     return Run(claim, alert, memory, previous_started_at)
 
 
-def _settle(transaction: Transaction, run: Run, outcome: RunOutcome) -> bool:
+def _settle(transaction: Transaction, run: Run, outcome: RunOutcome, log_run: bool) -> bool:
     if not _still_holds(transaction.connection, run):
         return False
     alert, claim = run.alert, run.claim
@@ -147,7 +148,8 @@ def _settle(transaction: Transaction, run: Run, outcome: RunOutcome) -> bool:
         outcome = silence(run, outcome, silences)
     _write_task(transaction, run, outcome)
     _write_instances(transaction.connection, run, outcome.instances)
-    transaction.append([own_event(alert, transition, claim.scheduled_at) for transition in outcome.transitions])
+    transitions = (*outcome.transitions, executed(run, outcome)) if log_run else outcome.transitions
+    transaction.append([own_event(alert, transition, claim.scheduled_at) for transition in transitions])
     rows = list(_deliveries(transaction, run, outcome))
     delivery_rows.insert(transaction, rows)
     made: defaultdict[str, list[str]] = defaultdict(list)
