@@ -51,6 +51,7 @@ from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
+from tocsin_server.plugins.loading import with_plugins
 from tocsin_server.runtime import event_loop_factory, system_runtime
 from tocsin_server.store.alerting import Alerts
 from tocsin_server.store.consumer_store import Consumers
@@ -237,9 +238,17 @@ class App:
     def _build_alerting(self, store: Store, parts: StoreParts) -> AlertingParts:
         readers = Readers(store, THREADS, "alerts")
         self._cleanups.append(("alert readers", readers.close))
-        types, runs = AlertTypes(discover_alert_types()), Runs(parts.writer, readers)
+        types, runs = self._alert_types(), Runs(parts.writer, readers)
         execution = Execution(runs, types, self.runtime) if self.settings["alerting.enabled"] else None
         return AlertingParts(types, Alerts(parts.writer, parts.readers), runs, execution)
+
+    def _alert_types(self) -> AlertTypes:
+        off = self.settings["alerting.disabled_types"]
+        types = with_plugins(discover_alert_types())
+        unknown = sorted(id for id in off if types.find(id) is None)
+        if unknown:
+            log.warning("alerting.disabled_types names types that are not there", ids=unknown)
+        return types.switched_off(off)
 
     async def _start_dispatcher(
         self,
