@@ -22,11 +22,11 @@ async def test_alert_types_are_listed(api: Api) -> None:
     (threshold,) = [found for found in listed if found.id == ".event-threshold"]
     assert threshold.producer == "tocsin"
     assert threshold.enabled
-    assert [group.id for group in threshold.action_groups] == ["default"]
+    assert [group.id for group in threshold.action_groups] == ["default", "warning", "critical", "no_data"]
     assert threshold.default_action_group_id == "default"
     assert threshold.recovery_action_group.id == "recovered"
     assert "group.resource_id" in {variable.name for variable in threshold.action_variables.context}
-    assert json_format.MessageToDict(threshold.params_schema)["required"] == ["window", "threshold"]
+    assert json_format.MessageToDict(threshold.params_schema)["required"] == ["window"]
 
 
 async def test_create_answers_what_get_answers(api: Api, hook: WebhookReceiver) -> None:
@@ -87,7 +87,7 @@ THRESHOLD = {"window": "5m", "threshold": 1}
         ({"throttle": "1.5m"}, "alert.throttle"),
         ({"throttle": "9999d"}, "alert.throttle"),
         ({"notify_when": 9}, "alert.notify_when"),
-        ({"params": struct({"window": "5m"})}, "alert.params"),
+        ({"params": struct({"window": "5m"})}, "alert.params.threshold"),
         ({"params": struct(THRESHOLD | {"window": "x"})}, "alert.params.window"),
         ({"params": struct(THRESHOLD | {"source": {"hosts": "h"}})}, "alert.params.source.hosts"),
         ({"params": struct({"x": "x" * 70_000})}, "alert.params"),
@@ -96,7 +96,7 @@ THRESHOLD = {"window": "5m", "threshold": 1}
         ({"actions": [pb.Action()]}, "alert.actions[0].id"),
         ({"actions": [pb.Action(id="no such")]}, "alert.actions[0].id"),
         ({"actions": [pb.Action(id="nothing")]}, "alert.actions[0].id"),
-        ({"actions": [pb.Action(id="HOOK", group="critical")]}, "alert.actions[0].group"),
+        ({"actions": [pb.Action(id="HOOK", group="purple")]}, "alert.actions[0].group"),
         ({"actions": [pb.Action(id="HOOK", group="x" * 257)]}, "alert.actions[0].group"),
         ({"actions": [pb.Action(id="HOOK", params=struct({"subject": "s"}))]}, "alert.actions[0].params.subject"),
         ({"actions": [pb.Action(id="HOOK", params=struct({"headers": 1}))]}, "alert.actions[0].params.headers"),
