@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import append, delivery, fanout, lists, peers, restart, routing, subscribers
+from bench import alerting, append, delivery, fanout, lists, peers, restart, routing, subscribers
 from bench.results import Figure, publish
 
 LISTED = {False: 200_000, True: 10_000_000}  # events, by whether the bench is full
@@ -41,6 +41,7 @@ def parts(full: bool) -> dict[str, Part]:
         "templates": Part("rendering of templates", routing.templates),
         "webhooks": Part("webhooks against bare POSTs", delivery.throughput),
         "delivery": Part("append to webhook", delivery.latency),
+        "alerts": Part("runs of alerts", alerting.measure(RESTARTED[full])),
         "backlog": Part("a long line of a dead receiver", delivery.backlog),
     }
     return {**named, "peers": Part("peers: Redis, NATS, etcd", peers.measure)} if full else named

@@ -15,6 +15,8 @@ from pathlib import Path
 import structlog
 
 from tocsin_server.alert_types import discover as discover_alert_types
+from tocsin_server.api.alert_navigations import NavigationService
+from tocsin_server.api.alert_runs import AlertRunService
 from tocsin_server.api.alerting import AlertingService
 from tocsin_server.api.appends import AppendService
 from tocsin_server.api.consumers import ConsumersService
@@ -61,7 +63,9 @@ from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
 from tocsin_server.store.event_types import EventTypes
 from tocsin_server.store.execution import Runs
+from tocsin_server.store.executions import Executions
 from tocsin_server.store.following import Following
+from tocsin_server.store.navigations import Navigations
 from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
 from tocsin_server.store.retention import Retention, Rules, horizons
@@ -109,6 +113,8 @@ class AlertingParts:
     types: AlertTypes
     alerts: Alerts
     runs: Runs
+    executions: Executions
+    navigations: Navigations
     execution: Execution | None
 
 
@@ -156,7 +162,7 @@ class App:
         door = HttpDoor(egress)
         kinds = discover(door)
         notify = self._build_notifications(parts, kinds, key_file)
-        await notify.configurations.configure(log_webhooks(self.settings, kinds["webhook"]))
+        await notify.configurations.configure(log_webhooks(self.settings, kinds["webhook"]), kinds["webhook"].succeed)
         alert_parts = self._build_alerting(store, parts)
         dispatcher = await self._start_dispatcher(parts, notify, kinds, door, alert_parts)
         services = self._services(parts, notify, alert_parts, dispatcher, kinds, key_file)
@@ -192,8 +198,17 @@ class App:
             ExplanationService(parts.log, configurations, parts.deliveries, drafts, silences, tokens, self.runtime),
             PreviewService(parts.log, configurations, drafts, kinds, self.runtime, self.settings["server.ui_url"]),
             SilenceService(silences, tokens, digest_key, self.runtime),
-            AlertingService(alert_parts.alerts, alert_parts.types, kinds, tokens, digest_key),
+            *self._alerting_services(alert_parts, kinds, tokens, digest_key),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
+        ]
+
+    def _alerting_services(
+        self, parts: AlertingParts, kinds: dict[str, EndpointKind], tokens: PageTokens, digest_key: bytes
+    ) -> list[Service]:
+        return [
+            AlertingService(parts.alerts, parts.types, kinds, tokens, digest_key),
+            AlertRunService(parts.alerts, parts.executions, tokens, self.runtime, parts.execution is not None),
+            NavigationService(parts.navigations, self.settings["server.ui_url"]),
         ]
 
     def _build_notifications(
@@ -240,7 +255,9 @@ class App:
         self._cleanups.append(("alert readers", readers.close))
         types, runs = self._alert_types(), Runs(parts.writer, readers)
         execution = Execution(runs, types, self.runtime) if self.settings["alerting.enabled"] else None
-        return AlertingParts(types, Alerts(parts.writer, parts.readers), runs, execution)
+        alerts, executions = Alerts(parts.writer, parts.readers), Executions(parts.writer, parts.readers)
+        alerts.written = runs.written = executions.tell
+        return AlertingParts(types, alerts, runs, executions, Navigations(parts.writer, parts.readers), execution)
 
     def _alert_types(self) -> AlertTypes:
         off = self.settings["alerting.disabled_types"]
@@ -281,7 +298,7 @@ class App:
             dispatcher.wake(announcing)
 
         # Before the first run: what it queues is sent at once.
-        alert_parts.alerts.changed = dispatcher.alerts_changed
+        alert_parts.alerts.changed = alert_parts.executions.due = dispatcher.alerts_changed
         alert_parts.runs.queued = dispatcher.deliveries_queued
         notify.configurations.changed = dispatcher.configurations_changed
         notify.silences.changed = silences_changed

@@ -249,6 +249,6 @@ async def every_error_is_delivered(address: str, reader: Reader, hook: WebhookRe
         while not errors <= ids.keys():
             posts = await hook.until(seen + 1)
             for posted in posts[seen:]:
-                ids.setdefault(posted.verified()["data"]["id"], set()).add(posted.id)
+                ids.setdefault(posted.verified_as_of_then()["data"]["id"], set()).add(posted.id)
             seen = len(posts)
     assert {name: len(found) for name, found in ids.items()} == dict.fromkeys(errors, 1)

@@ -54,7 +54,7 @@ async def test_each_event_is_told_in_exactly_one_digest(tmp_path: Path, hook: We
             await asyncio.sleep(0.2)
     told: dict[str, tuple[str, ...]] = {}
     for posted in hook.posted:
-        payload = posted.verified()
+        payload = posted.verified_as_of_then()
         if payload["type"] == "system.notifications.digest":
             events = tuple(event["id"] for event in payload["data"]["events"])
             # A repeat is the same digest; what was refused may come again, and so may what was in doubt.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from tocsin_server.domain.alerting import AlertStatus, InstanceReport, NotifyWhen
 from tocsin_server.domain.instances import Instance
 
-from tests.support.lives import MINUTE, Life, found, spec, statuses, told
+from tests.support.lives import MINUTE, Life, found, spec, statuses, told, verdicts
 
 IDS = ["a", "b", "c"]
 ACTIVITY = st.one_of(st.none(), st.tuples(st.sampled_from(["default", "critical"]), st.sampled_from(["", "x", "y"])))
@@ -72,3 +75,92 @@ def check_notified(now: Instance, before: Instance | None, at: int, life: Life) 
     mode = life.alert.spec.notifies_when
     due = mode is NotifyWhen.ON_ACTIVE_ALERT or (mode is NotifyWhen.ON_THROTTLE_INTERVAL and over)
     assert told_now == (changed or due)
+
+
+@dataclass
+class Known:
+    """What the plain table remembers of an instance: where it was, and what was told of it last."""
+
+    group: str
+    subgroup: str
+    told: tuple[str, int] | None = None
+
+
+@dataclass
+class Table:
+    """The table of docs/alerting.md, written down a second time and as plainly as can be."""
+
+    mode: NotifyWhen
+    throttle: int
+    known: dict[str, Known] = field(default_factory=dict)
+
+    def run(
+        self, at: int, active: Mapping[str, tuple[str, str]], muted: Collection[str], silenced: Collection[str]
+    ) -> dict[str, str]:
+        verdicts = {}
+        for id in [id for id in self.known if id not in active]:
+            del self.known[id]
+            verdicts[id] = "SILENCED" if id in silenced else "MUTED" if id in muted else "RECOVERED"
+        for id, (group, subgroup) in active.items():
+            before = self.known.get(id)
+            verdict = self.verdict(id, before, (group, subgroup), at, muted, silenced)
+            told = (group, at) if verdict in TELLING else before.told if before else None
+            self.known[id] = Known(group, subgroup, told)
+            verdicts[id] = verdict
+        return verdicts
+
+    def verdict(
+        self,
+        id: str,
+        before: Known | None,
+        now: tuple[str, str],
+        at: int,
+        muted: Collection[str],
+        silenced: Collection[str],
+    ) -> str:
+        if id in silenced:
+            return "SILENCED"
+        if id in muted:
+            return "MUTED"
+        if before is None or before.told is None:
+            return "FIRST"
+        if now[0] != before.told[0] or (before.subgroup and now[1] and before.subgroup != now[1]):
+            return "GROUP_CHANGED"
+        if self.mode is NotifyWhen.ON_ACTIVE_ALERT:
+            return "EVERY_RUN"
+        if self.mode is NotifyWhen.ON_ACTION_GROUP_CHANGE:
+            return "UNCHANGED"
+        return "THROTTLE_ENDED" if at - before.told[1] >= self.throttle else "THROTTLED"
+
+
+TELLING = {"FIRST", "GROUP_CHANGED", "EVERY_RUN", "THROTTLE_ENDED"}
+SOME = st.sets(st.sampled_from(IDS))
+QUIET_RUNS = st.lists(
+    st.tuples(st.fixed_dictionaries({id: ACTIVITY for id in IDS}), st.booleans(), SOME, SOME, st.integers(1, 3)),
+    max_size=25,
+)
+
+
+@given(QUIET_RUNS, MODES, THROTTLES)
+def test_who_is_told_is_what_the_table_says(
+    runs: list[tuple[dict[str, tuple[str, str] | None], bool, set[str], set[str], int]],
+    mode: NotifyWhen | None,
+    throttle: str,
+) -> None:
+    """Trap 1, trap 5, I6, I7: mutes and silences over any life; neither moves the clock of the throttle."""
+    alert = spec(notify_when=mode, throttle=throttle)
+    life, table = Life(alert), Table(alert.spec.notifies_when, alert.spec.throttle_us)
+    for run, mute_all, muted, silenced, minutes in runs:
+        life.alert = replace(alert, mute_all=mute_all, muted_instance_ids=tuple(muted))
+        at, active = life.at, {id: activity for id, activity in run.items() if activity}
+        outcome = life.run(*reports(run), silenced=silenced)
+        assert verdicts(outcome) == table.run(at, active, IDS if mute_all else muted, silenced)
+        life.at = at + minutes * MINUTE
+        for notification in outcome.notifications:
+            verdict = verdicts(outcome)[notification.instance_id]
+            assert bool(notification.silence_id) == (verdict == "SILENCED")
+            assert verdict not in ("MUTED", "THROTTLED", "UNCHANGED")
+        actions = {action.group for action in alert.spec.actions}
+        for id, verdict in verdicts(outcome).items():
+            if verdict in TELLING and active[id][0] in actions:
+                assert id in {n.instance_id for n in outcome.notifications}

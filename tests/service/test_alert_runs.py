@@ -20,7 +20,9 @@ from tocsin_server.domain.alerting import (
     RunErrorReason,
 )
 from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.executions import EXECUTION_KEPT_US, EXECUTIONS_MAX
 from tocsin_server.domain.selection import EventFilter
+from tocsin_server.store import executions
 
 from tests.support.alert_house import LEASE, MINUTE, SCRIPTED, T0, House, deliveries, scripted_type
 
@@ -43,6 +45,7 @@ async def test_a_run_writes_everything_at_once(house: House) -> None:
                 "instance_id": "web-1",
                 "action_group": "default",
                 "run_number": 1,
+                "verdict": "FIRST",
             },
         )
     ]
@@ -322,3 +325,25 @@ async def test_every_call_keeps_to_the_account(house: House) -> None:
         assert refused.value.reason is Reason.NOT_FOUND
     assert await house.alerts.kinds("other", ["hook"]) == {}
     assert await house.alerts.get("acme", alert.id) == alert
+
+
+async def test_executions_are_kept_a_week(house: House) -> None:
+    await house.create(SCRIPTED)
+    await house.run_due()
+    house.clock.time += EXECUTION_KEPT_US - MINUTE
+    await house.run_due()
+    house.clock.time += 2 * MINUTE
+    assert await house.writer.run(executions.purge)
+    assert house.rows("SELECT started_at FROM alert_executions") == [(house.clock.time - 2 * MINUTE,)]
+
+
+async def test_an_alert_keeps_so_many_executions(house: House) -> None:
+    alert = await house.create(SCRIPTED)
+    await house.run_due()
+    await house.writer.run(
+        lambda tx: tx.connection.execute("UPDATE alert_tasks SET run_number = ?", (EXECUTIONS_MAX,)) and None
+    )
+    house.clock.time += MINUTE
+    await house.run_due()
+    rows = house.rows("SELECT number FROM alert_executions WHERE alert_id = ?", alert.id)
+    assert rows == [(EXECUTIONS_MAX + 1,)]

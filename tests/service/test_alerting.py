@@ -96,7 +96,7 @@ THRESHOLD = {"window": "5m", "threshold": 1}
         ({"actions": [pb.Action()]}, "alert.actions[0].id"),
         ({"actions": [pb.Action(id="no such")]}, "alert.actions[0].id"),
         ({"actions": [pb.Action(id="nothing")]}, "alert.actions[0].id"),
-        ({"actions": [pb.Action(id="HOOK", group="purple")]}, "alert.actions[0].group"),
+        ({"actions": [pb.Action(id="HOOK", group="fatal")]}, "alert.actions[0].group"),
         ({"actions": [pb.Action(id="HOOK", group="x" * 257)]}, "alert.actions[0].group"),
         ({"actions": [pb.Action(id="HOOK", params=struct({"subject": "s"}))]}, "alert.actions[0].params.subject"),
         ({"actions": [pb.Action(id="HOOK", params=struct({"headers": 1}))]}, "alert.actions[0].params.headers"),
@@ -156,6 +156,39 @@ async def test_templates_that_cannot_be_used_are_refused(api: Api, hook: Webhook
 async def test_every_bound_of_a_search(api: Api, request_: dict[str, Any], path: str) -> None:
     refusal = await refused(find(api, **request_))
     assert (refusal.code, list(refusal.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, [path])
+
+
+async def test_finding_by_what_alerts_refer_to_and_by_a_condition(api: Api, hook: WebhookReceiver) -> None:
+    """KA3: has_reference, fields and filter, in pages and counted."""
+    one, other = await webhook(api, hook.url), await webhook(api, hook.url)
+    for name, action, tags in (("a", one, ["infra"]), ("b", other, ["infra"]), ("c", one, [])):
+        actions = [pb.Action(id=action, params=struct({"body": "x"}))]
+        await create(api, alert(name=name, tags=tags, actions=actions, enabled=name != "b"))
+
+    async def names(**request: Any) -> list[str]:
+        answer = await find(api, **request)
+        assert answer.total_size == len(answer.alerts)
+        return [found.name for found in answer.alerts]
+
+    assert await names(has_reference=pb.Reference(type="endpoint_configuration", id=one)) == ["a", "c"]
+    assert await names(has_reference=pb.Reference(type="endpoint_configuration", id="nobody")) == []
+    assert await names(filter='"infra" in alert.tags') == ["a", "b"]
+    assert await names(filter='"infra" in alert.tags && !alert.enabled') == ["b"]
+    assert await names(filter='alert.status == "PENDING" && !alert.enabled') == ["b"]
+    assert await names(filter=f'alert.configuration_ids.exists(c, c == "{other}")') == ["b"]
+    assert await names(filter="alert.params.threshold > 5.0", search="a", search_fields=["name"]) == ["a"]
+    assert await names(filter="alert.interval == '1h'", sort_order=pb.SORT_ORDER_DESC) == ["c", "b", "a"]
+    first = await find(api, filter="alert.name != 'b'", page_size=1)
+    assert (first.alerts[0].name, first.total_size) == ("a", 2)
+    second = await find(api, filter="alert.name != 'b'", page_size=1, page_token=first.next_page_token)
+    assert [found.name for found in second.alerts] == ["c"]
+    assert not second.next_page_token
+    few = (await find(api, fields=["name", "tags"])).alerts[0]
+    assert {field.name for field, _ in few.ListFields()} == {"id", "name", "tags", "alert_type_id", "consumer"}
+    for fields in ({"filter": "alert.nme == 'x'"}, {"filter": "1"}, {"filter": "alert.name =="}):
+        assert list((await refused(find(api, **fields))).fields) == ["filter"]
+    assert list((await refused(find(api, fields=["name", "nme"]))).fields) == ["fields[1]"]
+    assert list((await refused(find(api, has_reference=pb.Reference(id="x")))).fields) == ["has_reference.type"]
 
 
 async def test_finding(api: Api) -> None:

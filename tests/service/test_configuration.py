@@ -52,6 +52,21 @@ async def test_the_log_posts_nothing_by_itself(tmp_path: Path, hook: WebhookRece
     assert not hook.posted
 
 
+async def test_a_secret_that_changes_in_the_settings_holds_beside_the_new_one(
+    tmp_path: Path, hook: WebhookReceiver
+) -> None:
+    """So that a receiver can follow: for a day both sign, over restarts too."""
+    new = "whsec_" + base64.b64encode(b"n" * 32).decode()
+    async with serving(tmp_path, **webhooks(hook, "general")) as api:
+        assert "config:general" in await configurations(api)
+    for count in (1, 2):
+        async with serving(tmp_path, **webhooks(hook, "general", webhooks__general__secret=new)) as api:
+            await api.append("a")
+            posted = (await hook.until(count))[-1]
+            assert len(posted.headers["webhook-signature"].split(" ")) == 2
+            assert posted.verified() == posted.verified(new)
+
+
 async def test_the_log_posts_every_event_of_every_account(tmp_path: Path, hook: WebhookReceiver) -> None:
     """B35, B37, C16: to the webhook `general` where no other is defined."""
     async with serving(tmp_path, **webhooks(hook, "general")) as api:

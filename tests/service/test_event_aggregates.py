@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from tocsin_server.domain.aggregation import EventQuestion
 from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level, OwnEvent, Stored
-from tocsin_server.domain.execution import RESOURCE_TYPE
 from tocsin_server.domain.selection import EventFilter, sees_own_events
+from tocsin_server.domain.transitions import RESOURCE_TYPE
 from tocsin_server.store.event_aggregates import EventAggregates
 from tocsin_server.store.writer import Transaction
 

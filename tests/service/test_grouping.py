@@ -128,6 +128,35 @@ async def test_a_restart_neither_loses_nor_repeats(tmp_path: Path, hook: Webhook
         assert len(hook.posted) == 1
 
 
+async def test_an_event_that_is_damaged_is_missing_in_its_digest(tmp_path: Path, hook: WebhookReceiver) -> None:
+    """XA11: the others are told, and how many cannot be."""
+    async with serving(tmp_path) as api:
+        await created(api, grouped(webhook(hook.url), wait=Duration(seconds=2)))
+        damaged = await api.append("a")
+        await until(api, lambda rows: len(rows) == 2)
+        connection = sqlite3.connect(tmp_path / "tocsin.db")
+        connection.execute("UPDATE events SET crc = crc + 1 WHERE position = ?", (damaged.position,))
+        connection.commit()
+        connection.close()
+        whole = (await api.append("a")).id
+        (posted,) = await hook.until(1)
+        data = posted.verified()["data"]
+        assert (ids(posted), data["count"], data["missing"]) == ([whole], 1, 1)
+        assert over(await until(api, over))
+
+
+async def test_the_digest_after_a_cancelled_one_waits_an_interval_from_then(api: Api, hook: WebhookReceiver) -> None:
+    await created(api, grouped(webhook(hook.url), wait=Duration(seconds=600), interval=Duration(seconds=3600)))
+    await api.append("a")
+    (digest,) = [row for row in await until(api, lambda rows: len(rows) == 2) if row.HasField("digest")]
+    await api.notifications.CancelDelivery(pb.CancelDeliveryRequest(id=digest.id))
+    event = await api.append("a")
+    rows = await until(api, lambda rows: sum(row.HasField("digest") for row in rows) == 2)
+    (second,) = [row for row in rows if row.HasField("digest") and not row.HasField("end_time")]
+    apart = second.next_attempt_at.ToMicroseconds() - event.created_at.ToMicroseconds()
+    assert 3600_000_000 <= apart < 3660_000_000
+
+
 async def test_what_is_switched_off_waits_in_its_digest(api: Api, hook: WebhookReceiver) -> None:
     configuration = grouped(webhook(hook.url))
     configuration.enabled = False

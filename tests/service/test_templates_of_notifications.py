@@ -123,6 +123,8 @@ async def test_each_channel_has_its_escape(api: Api, escape: pb.Escape.ValueType
     [
         ({"body": "a\nb {{#x}}"}, "INVALID_TEMPLATE", "template.body", "line 2, column 3"),
         ({"body": "{{>x}}"}, "INVALID_TEMPLATE", "template.body", "partials"),
+        ({"body": "hello {{message}}"}, "INVALID_TEMPLATE", "template.body", "can never be JSON"),
+        ({"body": "[1"}, "INVALID_TEMPLATE", "template.body", "can never be JSON"),
         ({"body": "{{a"}, "INVALID_TEMPLATE", "template.body", "not closed"),
         ({"body": "{{"}, "INVALID_TEMPLATE", "template.body", "line 1, column 1"),
         ({"subject": "x"}, "INVALID_FIELD", "template.subject", "no subject"),
@@ -151,7 +153,7 @@ async def test_a_message_that_cannot_be_made_ends_alone(api: Api, hook: WebhookR
     assert "is not JSON when rendered" in delivery.attempts[0].error
     assert (await settled(api, event_id=fine.id))[0].state == pb.DELIVERY_STATE_DELIVERED
     refusal = await refused(preview(api, configuration, details=Value(string_value="no JSON")))
-    assert refusal.reason == "RENDER_FAILED"
+    assert (refusal.reason, "template.body" in refusal.text) == ("RENDER_FAILED", True)
 
 
 @pytest.mark.parametrize("escape", [pb.ESCAPE_JSON, pb.ESCAPE_NONE])

@@ -175,6 +175,22 @@ async def test_what_cannot_be_sent_is_refused(api: Api, connection: dict[str, An
     assert f"configuration.webhook.{field}" in refusal.fields
 
 
+@pytest.mark.parametrize(
+    ("connection", "field", "said"),
+    [
+        ({"headers": {"Authorization": "x"}}, "headers.Authorization", "bearer_token"),
+        ({"secret_overlap": Duration(seconds=604_801)}, "secret_overlap", "0 s to 7 days"),
+        ({"url": "ftp://example.org/"}, "url", "is not an http or https URL"),
+        ({"url": "https://example.org/a b"}, "url", "without spaces"),
+    ],
+)
+async def test_a_refusal_says_what_is_wanted(api: Api, connection: dict[str, Any], field: str, said: str) -> None:
+    wanted = webhook("http://127.0.0.1:9/")
+    wanted.webhook.MergeFrom(pb.WebhookConnection(**connection))
+    refusal = await refused(created(api, wanted))
+    assert said in refusal.fields[f"configuration.webhook.{field}"]
+
+
 @asynccontextmanager
 async def protected(folder: Path, host: str) -> AsyncIterator[tuple[str, str, list[bytes]]]:
     """Run an HTTPS receiver with a certificate for a host; give its URL, its authority in PEM, and its bodies."""

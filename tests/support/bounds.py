@@ -107,6 +107,17 @@ VALID: dict[str, dict[str, Any]] = {
     "EnableAlert": {"id": "x"},
     "DisableAlert": {"id": "x"},
     "GetAlertState": {"id": "x"},
+    "MuteAll": {"id": "x"},
+    "UnmuteAll": {"id": "x"},
+    "MuteInstance": {"id": "x", "instance_id": "i"},
+    "UnmuteInstance": {"id": "x", "instance_id": "i"},
+    "RunAlert": {"id": "x"},
+    "ListExecutions": {"id": "x"},
+    "GetAlertInstanceSummary": {"id": "x"},
+    "RegisterNavigation": {"consumer": "c", "alert_type_id": "t", "path_template": "/x"},
+    "RegisterDefaultNavigation": {"consumer": "c", "path_template": "/x"},
+    "DeleteNavigation": {"consumer": "c"},
+    "GetAlertNavigation": {"id": "x"},
     "GetInfo": {},
 }
 Break = Callable[[Any], None]
@@ -164,7 +175,8 @@ def stated(message: Descriptor, prefix: str = "") -> Iterator[tuple[str, str]]:
         if bound.output_only:
             continue
         for attribute, _ in bound.ListFields():
-            yield prefix + field.name, attribute.name
+            if attribute.name != "expected":  # the pattern in words
+                yield prefix + field.name, attribute.name
         if (below := own_message(field)) is not None:
             yield from stated(below, f"{prefix}{field.name}{'[0]' if field.is_repeated else ''}.")
 

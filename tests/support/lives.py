@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from tocsin_server.domain.alerting import (
     RunError,
     RunErrorReason,
 )
-from tocsin_server.domain.execution import RunOutcome, advance, fail
+from tocsin_server.domain.execution import Claim, Run, RunOutcome, advance, fail, silence
 from tocsin_server.domain.instances import Memory
 from tocsin_server.domain.schedule import SECOND_US
 
@@ -71,9 +72,13 @@ class Life:
     at: int = T0
     memory: Memory = field(default_factory=Memory)
 
-    def run(self, *reports: InstanceReport, **more: Any) -> RunOutcome:
+    def run(self, *reports: InstanceReport, silenced: Iterable[str] = (), **more: Any) -> RunOutcome:
         outcome = advance(self.alert, TYPE, self.memory, Report(reports, **more), self.at)
-        return self.keep(outcome)
+        silences = {one.instance_id: "s" for one in outcome.decisions if one.instance_id in silenced}
+        if not silences:
+            return self.keep(outcome)
+        claim = Claim(self.alert.account, self.alert.id, 1, self.at, self.at, 0)
+        return self.keep(silence(Run(claim, self.alert, self.memory, None), outcome, silences))
 
     def fail(self) -> RunOutcome:
         return self.keep(fail(self.memory, RunError(RunErrorReason.EXECUTE, "boom")))
@@ -86,6 +91,10 @@ class Life:
 
 def sent(outcome: RunOutcome) -> list[tuple[str, str]]:
     return [(n.instance_id, n.group) for n in outcome.notifications]
+
+
+def verdicts(outcome: RunOutcome) -> dict[str, str]:
+    return {one.instance_id: one.verdict.value for one in outcome.decisions}
 
 
 def told(outcome: RunOutcome) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tocsin_server.domain.built_in_types import BUILT_IN
 from tocsin_server.domain.event_types import Catalogue, EventType, PayloadCheck, violations
-from tocsin_server.domain.execution import EVENT_TYPE_PREFIX, RESOURCE_TYPE, TransitionKind
+from tocsin_server.domain.transitions import EVENT_TYPE_PREFIX, RESOURCE_TYPE, TransitionKind
 from tocsin_server.endpoints.payloads import TEST_TYPE
 
 

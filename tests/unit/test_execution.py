@@ -17,8 +17,9 @@ from tocsin_server.domain.alerting import (
     RunErrorReason,
 )
 from tocsin_server.domain.event_log import Level
-from tocsin_server.domain.execution import Claim, Run, TransitionKind, advance, apply, close, own_event
+from tocsin_server.domain.execution import Claim, Run, advance, apply, close
 from tocsin_server.domain.instances import RunFailure
+from tocsin_server.domain.transitions import TransitionKind, own_event
 
 from tests.support.lives import ALERT, MINUTE, T0, TYPE, Life, found, sent, spec, statuses, told
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from tocsin_server.dispatch.execution import BACKSTOP_S, CLAIMED_MAX, THREADS, Execution
+from tocsin_server.dispatch.execution import BACKSTOP_S, CLAIMED_MAX, RUNS_MAX, THREADS, Execution
 from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import AlertStatus, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError
@@ -113,12 +113,12 @@ async def test_the_next_look_is_when_a_run_is_due(next_due_at: int | None, wakes
     assert bench.wakes == wakes
 
 
-async def test_no_more_run_at_once_than_there_are_threads() -> None:
+async def test_no_more_work_at_once_than_there_are_threads() -> None:
     bench = Bench(FakeRuns([claim(n) for n in range(CLAIMED_MAX + 5)]))
     await bench.execution.step()
     await asyncio.sleep(0)
     assert bench.runs.calls.count("load") == THREADS
-    assert not await bench.execution.step()  # no thread is free: nothing is claimed
+    assert not await bench.execution.step()  # so many are under way: nothing is claimed
     assert bench.runs.calls.count("claim") == 1
     bench.runs.go.set()
     await bench.until_settled(CLAIMED_MAX + 5)
@@ -127,7 +127,7 @@ async def test_no_more_run_at_once_than_there_are_threads() -> None:
 
 
 async def test_stopping_finishes_what_is_under_way_and_begins_nothing() -> None:
-    bench = Bench(FakeRuns([claim(n) for n in range(THREADS + 3)]))
+    bench = Bench(FakeRuns([claim(n) for n in range(RUNS_MAX + 3)]))
     await bench.execution.step()
     await asyncio.sleep(0)
     stopping = asyncio.create_task(bench.execution.stop())
@@ -135,7 +135,7 @@ async def test_stopping_finishes_what_is_under_way_and_begins_nothing() -> None:
     assert not stopping.done()
     bench.runs.go.set()
     await stopping
-    assert len(bench.runs.settled) == THREADS
+    assert len(bench.runs.settled) == RUNS_MAX
     assert not await bench.execution.step()
     assert bench.runs.calls.count("claim") == 1
 

@@ -72,6 +72,8 @@ def alert_message(alert: Alert) -> pb.Alert:
         updated_by=alert.updated_by,
         create_time=_timestamp(alert.created_at),
         update_time=_timestamp(alert.updated_at),
+        mute_all=alert.mute_all,
+        muted_instance_ids=alert.muted_instance_ids,
     )
     status = message.execution_status
     status.status = STATUSES[alert.status]

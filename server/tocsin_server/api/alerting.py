@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,12 @@ from tocsin_server.api.languages import accepted
 from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
 from tocsin_server.domain.alert_checks import DEPENDENT, checked
+from tocsin_server.domain.alert_filter import compiled
 from tocsin_server.domain.alerting import Action, Alert, AlertSearch, AlertSpec, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
 from tocsin_server.domain.ports import AlertStore, EndpointKind
 from tocsin_server.domain.translations import named
+from tocsin_server.domain.where import WhereError
 
 # What UpdateAlert can change, by the name in the mask: the fields of AlertSpec.
 UPDATABLE = {
@@ -33,6 +35,7 @@ UPDATABLE = {
 }
 REQUIRED = ("name", "alert_type_id", "consumer")  # on create; an update names what it changes
 MASK_ALIASES = {"schedule.interval": "schedule"}
+ALWAYS_SHOWN = ("id", "alert_type_id", "consumer")  # whatever fields FindAlerts is asked for
 UPDATE_TRIES = 3  # another change came between reading and writing; more often it is the caller's to decide
 
 
@@ -100,13 +103,16 @@ class AlertingService(Service):
             every_word=request.default_search_operator == pb.SEARCH_OPERATOR_AND,
             sort_field=request.sort_field or "name",
             descending=request.sort_order == pb.SORT_ORDER_DESC,
+            configuration_id=request.has_reference.id,
+            meets=_filter(request.filter),
         )
+        left_out = _left_out(request.fields)
         after = None
         if request.page_token:
             key, alert_id = self._tokens.read(caller.account, request, request.page_token)
             after = (key, str(alert_id))
         page = await self._alerts.find(search, after, page_size(request.page_size))
-        alerts = fitting(alert_message(one.alert) for one in page.found)
+        alerts = fitting(_only(alert_message(one.alert), left_out) for one in page.found)
         token = ""
         if alerts and (page.more or len(alerts) < len(page.found)):
             token = self._tokens.make(caller.account, request, page.found[len(alerts) - 1].place)
@@ -182,6 +188,30 @@ class AlertingService(Service):
             allowed = f"is none of {', '.join(kind.action_params)}, which {name} takes"
             return [Violation(f"{path}.params.{key}", allowed) for key in unknown]
         return [Violation(f"{path}.params.{v.path}", v.description) for v in kind.check_action(action.params)]
+
+
+def _filter(text: str) -> Callable[[Alert], bool] | None:
+    if not text:
+        return None
+    try:
+        return compiled(text).matches
+    except WhereError as error:
+        raise invalid_field("filter", str(error)) from None
+
+
+def _left_out(fields: Sequence[str]) -> frozenset[str]:
+    """Give the fields that are left out of each alert."""
+    known = pb.Alert.DESCRIPTOR.fields_by_name
+    for index, name in enumerate(fields):
+        if name not in known:
+            raise invalid_field(f"fields[{index}]", f"{name!r} is no field of an alert: it has {', '.join(known)}")
+    return frozenset(known) - {*fields, *ALWAYS_SHOWN} if fields else frozenset()
+
+
+def _only(alert: pb.Alert, left_out: Collection[str]) -> pb.Alert:
+    for name in left_out:
+        alert.ClearField(name)  # type: ignore[arg-type]
+    return alert
 
 
 def _masked(mask: FieldMask) -> list[str]:

@@ -28,6 +28,7 @@ DYNAMIC = ("google.protobuf.Value", "google.protobuf.Struct")
 TIMESTAMP = "google.protobuf.Timestamp"
 DURATION = "google.protobuf.Duration"
 FIELD_MASK = "google.protobuf.FieldMask"
+DAY_MS = 24 * 3600 * 1000
 TIMESTAMP_SECONDS_MAX = 253_402_300_800  # year 10000
 
 
@@ -201,7 +202,8 @@ def _string_check(bound: annotations_pb2.Bound) -> Check:
         elif "\0" in text:
             report(path, "contains a NUL character")
         elif pattern is not None and pattern(text) is None:
-            report(path, f"{text[:64]!r} does not match {bound.pattern}")
+            wanted = f"is not {bound.expected}" if bound.expected else f"does not match {bound.pattern}"
+            report(path, f"{text[:64]!r} {wanted}")
 
     return check_text
 
@@ -274,9 +276,16 @@ def _duration_check(bound: annotations_pb2.Bound) -> Check:
     def check_duration(value: Any, path: str, report: Report) -> None:
         millis = value.seconds * 1000 + value.nanos / 1_000_000
         if not bound.min <= millis <= bound.max:
-            report(path, f"is outside {bound.min / 1000:g} s to {bound.max / 1000:g} s")
+            report(path, f"is outside {_length(bound.min)} to {_length(bound.max)}")
 
     return check_duration
+
+
+def _length(millis: int) -> str:
+    """Write the bound of a duration for people: in days where it is whole days."""
+    if millis and millis % DAY_MS == 0:
+        return f"{millis // DAY_MS} days"
+    return f"{millis // 1000} s" if millis % 1000 == 0 else f"{millis} ms"
 
 
 def _dynamic_check(bound: annotations_pb2.Bound) -> Check:

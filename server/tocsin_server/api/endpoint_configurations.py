@@ -85,7 +85,9 @@ def _judge_options(options: DeliveryOptions, kind: EndpointKind) -> None:
     wrong = options.check() + [Violation(name, why) for name, why in kind.refused_options.items() if given[name]]
     if wrong:
         raise invalid_fields([Violation(f"{PATH}.options.{v.path}", v.description) for v in wrong])
-    unread = [Violation(f"{PATH}.options.{v.path}", v.description) for v in check_templates(options)]
+    unread = [
+        Violation(f"{PATH}.options.{v.path}", v.description) for v in check_templates(options, kind.default_escape)
+    ]
     if unread:
         text = f"{unread[0].path}: {unread[0].description}"
         raise TocsinError(Reason.INVALID_TEMPLATE, text, violations=unread)

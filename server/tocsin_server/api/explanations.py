@@ -19,7 +19,7 @@ from tocsin_server.api.server import Service
 from tocsin_server.api.timestamps import timestamp
 from tocsin_server.domain.deliveries import DeliveryQuery
 from tocsin_server.domain.delivery_ports import DeliveryStore
-from tocsin_server.domain.errors import invalid_field, not_found
+from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
 from tocsin_server.domain.event_log import EventHead
 from tocsin_server.domain.explanation import Explanation, Missed, Subject, explain
 from tocsin_server.domain.notifications import Delivery, EndpointConfiguration
@@ -97,7 +97,7 @@ class ExplanationService(Service):
             return decoded(await self._log.get(caller.account, request.event_id))
         event = decoded(await self._log.get_at(request.position))
         if event.account != caller.account and not caller.is_admin:
-            raise not_found("event", f"at position {request.position}")
+            raise TocsinError(Reason.NOT_FOUND, f"there is no event at position {request.position}")
         return decoded(await self._log.get(event.account, event.id))  # one that is hidden is not there
 
     async def _configurations(

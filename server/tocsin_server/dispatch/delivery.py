@@ -167,7 +167,7 @@ class Deliverer:
     async def _attempt(self, row: Delivery, configuration: EndpointConfiguration, frame: bytes | None) -> Outcome:
         try:
             event = await self._event(row, frame)
-            events = await self._outbox.events_of(row.account, row.id) if "digest" in row.subject else ()
+            events, missing = await self._events(row)
         except TocsinError as error:  # the event is damaged or gone: no repeat brings it back
             return unmade(error.message)
         except Exception as error:
@@ -178,6 +178,7 @@ class Deliverer:
             sent_at=self._runtime.now(),
             event=event,
             events=tuple(events),
+            missing=missing,
             params=row.content,
             subject=row.subject,
             done_recipients=row.recipients,
@@ -202,6 +203,15 @@ class Deliverer:
             outcome = Outcome(Verdict.RETRY, error=text, error_class=ErrorClass.INTERNAL)
         self._runtime.moment("sent")
         return outcome
+
+    async def _events(self, row: Delivery) -> tuple[list[Event], int]:
+        """Read what a digest tells; one that has lost all its events has nothing to tell."""
+        if "digest" not in row.subject:
+            return [], 0
+        events, missing = await self._outbox.events_of(row.account, row.id)
+        if not events:
+            raise TocsinError(Reason.EVENT_CORRUPT, f"none of the digest's {missing} events can be read")
+        return events, missing
 
     async def _event(self, row: Delivery, frame: bytes | None) -> Event | None:
         if frame is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -27,7 +28,8 @@ from tocsin_server.domain.ports import AlertRuns, Runtime
 
 log = structlog.get_logger("tocsin.alerting")
 
-THREADS = 2  # runs at the same time: they read, and share one interpreter
+THREADS = 2  # that runs work on: they read, and share one interpreter
+RUNS_MAX = 16  # under way: those that do not work wait for a thread or for the disk
 CLAIMED_MAX = 64  # runs that one transaction claims; those that wait for a thread are leased too
 LEASE_S = 300.0  # longer than claimed runs wait and take; after it the run is repeated
 BACKSTOP_S = 30.0  # of the loop: the clock may have been set, so it looks now and then
@@ -46,6 +48,7 @@ class Execution:
         self._stopping = False
         self._waiting: deque[Claim] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._threads = asyncio.Semaphore(THREADS)
         self._fitting: dict[str, int] = {}  # the version of an alert whose params fit its type
         self.wake_in: Callable[[float], None] = lambda seconds: None
 
@@ -65,7 +68,7 @@ class Execution:
         return False
 
     def _room(self) -> int:
-        return THREADS - len(self._running)
+        return RUNS_MAX - len(self._running)
 
     def _look_again(self, next_due_at: int | None) -> None:
         if next_due_at is not None:
@@ -95,10 +98,14 @@ class Execution:
         if claim.missed:
             told.info("runs were missed; one run stands in for them", missed=claim.missed)
         try:
-            run = await self._runs.load(claim)
-            if run is None:
-                return
-            outcome = await self._outcome(run)
+            # The time of a run begins when a thread is free for it.
+            async with self._threads:
+                run = await self._runs.load(claim)
+                if run is None:
+                    return
+                began = self._runtime.monotonic()
+                outcome = await self._outcome(run)
+            outcome = replace(outcome, duration_us=int((self._runtime.monotonic() - began) * SECOND_US))
             if not await self._runs.settle(run, outcome):
                 told.info("the alert was changed during its run; the run is dropped")
         except TocsinError as error:

@@ -16,7 +16,10 @@ from tocsin_server.domain.variables import Json, Variables, time_text
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One message of one action about one instance; `error` says why it could not be rendered."""
+    """One message of one action about one instance; `error` says why it could not be rendered.
+
+    `silence_id` names the silence that withholds it.
+    """
 
     instance_id: str
     group: str
@@ -24,6 +27,7 @@ class Notification:
     configuration_id: str
     params: Json
     error: str = ""
+    silence_id: str = ""
 
 
 def messages(alert: Alert, alert_type: AlertType, instance: Instance, scheduled_at: int) -> Iterator[Notification]:
@@ -57,5 +61,7 @@ def _variables(alert: Alert, alert_type: AlertType, instance: Instance, schedule
             "alertActionGroup": instance.group,
             "alertActionGroupName": alert_type.group_name(instance.group) or instance.group,
             "alertActionSubgroup": instance.subgroup,
+            "alertInstanceStartedAt": time_text(instance.started_at),
+            "alertInstanceDurationSeconds": instance.duration_s(scheduled_at),
         }
     )

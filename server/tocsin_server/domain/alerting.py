@@ -26,6 +26,7 @@ INSTANCE_BYTES_MAX = 64 * 1024  # state, and context, of one instance
 ALERT_STATE_BYTES_MAX = 1024 * 1024
 INSTANCE_ID_MAX = 1024
 ALERTS_MAX = 10_000  # of one account
+MUTED_MAX = 1000  # instances of one alert that are muted for themselves
 TYPE_TIMEOUT_S = 30.0  # of one run, unless its type says otherwise
 
 OWN_PRODUCER = "tocsin"
@@ -335,11 +336,20 @@ class Alert:
     status: AlertStatus = AlertStatus.PENDING
     last_execution_at: int | None = None
     error: RunError | None = None
+    mute_all: bool = False
+    muted_instance_ids: tuple[str, ...] = ()
+
+    def mutes(self, instance_id: str) -> bool:
+        """Tell whether nobody is to be told of an instance."""
+        return self.mute_all or instance_id in self.muted_instance_ids
 
 
 @dataclass(frozen=True, slots=True)
 class AlertSearch:
-    """Which alerts of an account are looked for. A word matches a part of a field, in any case."""
+    """Which alerts of an account are looked for. A word matches a part of a field, in any case.
+
+    `configuration_id` is one that an action goes to, `meets` a condition on what all else has left.
+    """
 
     account: str
     words: tuple[str, ...] = ()
@@ -347,6 +357,8 @@ class AlertSearch:
     every_word: bool = False
     sort_field: str = "name"
     descending: bool = False
+    configuration_id: str = ""
+    meets: Callable[[Alert], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

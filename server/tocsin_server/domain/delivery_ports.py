@@ -105,8 +105,8 @@ class Outbox(Protocol):
         """Read the event of a delivery, hidden or not."""
         ...
 
-    async def events_of(self, account: str, digest_id: str) -> list[Event]:
-        """Read the events that a digest tells, hidden or not."""
+    async def events_of(self, account: str, digest_id: str) -> tuple[list[Event], int]:
+        """Read the events that a digest tells, hidden or not, and count those that are damaged or gone."""
         ...
 
     async def insert(self, row: Delivery) -> None:

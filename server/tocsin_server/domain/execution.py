@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from tocsin_server.domain.actions import Notification, messages
 from tocsin_server.domain.aggregation import EventReads
@@ -31,16 +30,13 @@ from tocsin_server.domain.alerting import (
     AlertStatus,
     AlertType,
     InstanceReport,
-    NotifyWhen,
     Report,
     RunContext,
     RunError,
     RunErrorReason,
 )
-from tocsin_server.domain.event_log import Level, OwnEvent
+from tocsin_server.domain.decisions import Decision, Told, Verdict, decide, recovery, withhold
 from tocsin_server.domain.instances import (
-    ID_SHOWN_MAX,
-    REASON_SHOWN_MAX,
     Instance,
     Memory,
     Notified,
@@ -49,10 +45,9 @@ from tocsin_server.domain.instances import (
     json_object,
     within_limit,
 )
-from tocsin_server.domain.variables import Json, time_text
+from tocsin_server.domain.transitions import Transition, activity, recovered, status_change
+from tocsin_server.domain.variables import Json
 
-EVENT_TYPE_PREFIX = "system.alerting."
-RESOURCE_TYPE = "alert"  # of the events about an alert; the resource id is the alert's
 ADMIN_ACCOUNT = "admin"  # has no namespace
 
 
@@ -120,41 +115,6 @@ class Run:
         )
 
 
-class Verdict(StrEnum):
-    """Whether an active instance notifies, and why or why not."""
-
-    FIRST = "FIRST"
-    GROUP_CHANGED = "GROUP_CHANGED"
-    EVERY_RUN = "EVERY_RUN"
-    THROTTLE_ENDED = "THROTTLE_ENDED"
-    THROTTLED = "THROTTLED"
-    UNCHANGED = "UNCHANGED"
-
-    @property
-    def notifies(self) -> bool:
-        """Whether the actions of the group are scheduled."""
-        return self not in (Verdict.THROTTLED, Verdict.UNCHANGED)
-
-
-class TransitionKind(StrEnum):
-    """What changed; the last segment of the event's type."""
-
-    NEW_INSTANCE = "new_instance"
-    RECOVERED_INSTANCE = "recovered_instance"
-    ACTION_GROUP_CHANGED = "action_group_changed"
-    STATUS_CHANGED = "status_changed"
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One change in the life of an alert, told in the log."""
-
-    kind: TransitionKind
-    message: str
-    details: Mapping[str, Json]
-    level: Level = Level.INFO
-
-
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
     """All that one run leaves behind; written in one transaction."""
@@ -164,7 +124,9 @@ class RunOutcome:
     state: Mapping[str, Json]
     instances: tuple[Instance, ...]
     transitions: tuple[Transition, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     notifications: tuple[Notification, ...] = ()
+    duration_us: int = 0
 
 
 # --- transitions -------------------------------------------------------------------------------
@@ -183,28 +145,27 @@ def advance(alert: Alert, alert_type: AlertType, memory: Memory, report: Report,
     found, limited = within_limit(checked_report(report, alert_type), memory, report.limit_reached)
     missing = [i for id, i in sorted(memory.instances.items()) if id not in found]
     ended, untouched = ([], missing) if limited else (missing, [])
-    recovered = [i for i in ended if i.id not in report.forgotten]
-    forgotten = [i for i in ended if i.id in report.forgotten]
     verdicts = {id: decide(alert, memory.instances.get(id), now, scheduled_at) for id, now in found.items()}
     active = [_next(memory.instances.get(id), now, verdicts[id], scheduled_at) for id, now in sorted(found.items())]
     instances = (*active, *untouched)
     error = _limit_error() if limited else None
     status = AlertStatus.ERROR if error else AlertStatus.ACTIVE if instances else AlertStatus.OK
+    group = alert_type.recovery_action_group.id
+    told = (one for one in ended if one.id not in report.forgotten)
+    ends = [(recovery(alert, one, group), replace(one, group=group, subgroup="")) for one in told]
+    actives = [(Decision(one.id, one.group, one.subgroup, verdicts[one.id]), one) for one in active]
     return RunOutcome(
         status=status,
         error=error,
         state=json_object(report.state, ALERT_STATE_BYTES_MAX, "the alert's state"),
         instances=instances,
         transitions=(
-            *(_recovery(instance, scheduled_at, "recovered") for instance in recovered),
-            *(_recovery(instance, scheduled_at, "forgotten") for instance in forgotten),
-            *_activity(alert_type, memory, active),
-            *_status_change(memory.status, status, error),
+            *(recovered(one, scheduled_at, _reason(one, report)) for one in ended),
+            *activity(alert_type, memory, active),
+            *status_change(memory.status, status, error),
         ),
-        notifications=(
-            *_recoveries(alert, alert_type, recovered, scheduled_at),
-            *_actives(alert, alert_type, [i for i in active if verdicts[i.id].notifies], scheduled_at),
-        ),
+        decisions=tuple(decision for decision, _ in (*ends, *actives)),
+        notifications=tuple(_notifications(alert, alert_type, (*ends, *actives), scheduled_at)),
     )
 
 
@@ -215,39 +176,25 @@ def fail(memory: Memory, error: RunError) -> RunOutcome:
         error=error,
         state=memory.state,
         instances=tuple(memory.instances.values()),
-        transitions=tuple(_status_change(memory.status, AlertStatus.ERROR, error)),
+        transitions=tuple(status_change(memory.status, AlertStatus.ERROR, error)),
     )
+
+
+def silence(run: Run, outcome: RunOutcome, silences: Mapping[str, str]) -> RunOutcome:
+    """Keep from being told what silences mean: `silences` has the id of one for each instance that one means."""
+    told = Told(outcome.decisions, outcome.instances, outcome.notifications)
+    told = withhold(run.alert, run.memory.instances, told, silences, run.claim.scheduled_at)
+    return replace(outcome, decisions=told.decisions, instances=told.instances, notifications=told.notifications)
 
 
 def close(instances: Iterable[Instance], at: int, reason: str) -> list[Transition]:
     """End instances because their alert is disabled or deleted; nobody is notified."""
-    return [_recovery(instance, at, reason) for instance in instances]
-
-
-def decide(alert: Alert, before: Instance | None, now: InstanceReport, scheduled_at: int) -> Verdict:
-    """Tell whether an active instance notifies in this run."""
-    notified = before.notified if before else None
-    if before is None or notified is None:
-        return Verdict.FIRST
-    if now.group != notified.group or _subgroup_changed(before, now):
-        return Verdict.GROUP_CHANGED
-    match alert.spec.notifies_when:
-        case NotifyWhen.ON_ACTIVE_ALERT:
-            return Verdict.EVERY_RUN
-        case NotifyWhen.ON_ACTION_GROUP_CHANGE:
-            return Verdict.UNCHANGED
-    over = notified.at + alert.spec.throttle_us <= scheduled_at
-    return Verdict.THROTTLE_ENDED if over else Verdict.THROTTLED
-
-
-def _subgroup_changed(before: Instance, now: InstanceReport) -> bool:
-    """Tell whether the sub-group changed: only if this and the previous run named one."""
-    return bool(before.subgroup and now.subgroup and before.subgroup != now.subgroup)
+    return [recovered(instance, at, reason) for instance in instances]
 
 
 def _next(before: Instance | None, now: InstanceReport, verdict: Verdict, scheduled_at: int) -> Instance:
     group = now.group or ""
-    notified = Notified(group, now.subgroup, scheduled_at) if verdict.notifies else None
+    notified = Notified(group, now.subgroup, scheduled_at) if verdict.tells else before.notified if before else None
     return Instance(
         id=now.id,
         group=group,
@@ -255,85 +202,12 @@ def _next(before: Instance | None, now: InstanceReport, verdict: Verdict, schedu
         started_at=before.started_at if before else scheduled_at,
         context=now.context,
         state=now.state,
-        notified=notified or (before.notified if before else None),
+        notified=notified,
     )
 
 
-def _activity(alert_type: AlertType, memory: Memory, active: Iterable[Instance]) -> Iterator[Transition]:
-    for now in active:
-        before = memory.instances.get(now.id)
-        details: dict[str, Json] = {"instance_id": now.id, "action_group": now.group}
-        if now.subgroup:
-            details["action_subgroup"] = now.subgroup
-        if before is None:
-            message = f"{_shown(now)} is active ({_group(alert_type, now)}){_reason(now)}"
-            yield Transition(TransitionKind.NEW_INSTANCE, message, details)
-        elif _moved(before, now):
-            details["previous_action_group"] = before.group
-            groups = f"{_group(alert_type, before)} to {_group(alert_type, now)}"
-            message = f"{_shown(now)} went from {groups}{_reason(now)}"
-            yield Transition(TransitionKind.ACTION_GROUP_CHANGED, message, details)
-
-
-def _moved(before: Instance, now: Instance) -> bool:
-    named = before.subgroup and now.subgroup
-    return before.group != now.group or bool(named and before.subgroup != now.subgroup)
-
-
-def _recovery(instance: Instance, at: int, reason: str) -> Transition:
-    details: dict[str, Json] = {
-        "instance_id": instance.id,
-        "action_group": instance.group,
-        "reason": reason,
-        "started_at": time_text(instance.started_at),
-        "duration_s": (at - instance.started_at) / 1_000_000,
-    }
-    ended = "recovered" if reason == "recovered" else f"ended: {reason}"
-    return Transition(TransitionKind.RECOVERED_INSTANCE, f"{_shown(instance)} {ended}", details)
-
-
-def _status_change(before: AlertStatus, now: AlertStatus, error: RunError | None) -> Iterator[Transition]:
-    if before == now:
-        return
-    details: dict[str, Json] = {"status": now.value, "previous_status": before.value}
-    if error:
-        details |= {"error_reason": error.reason.value, "error_message": error.message}
-    level = Level.ERROR if now is AlertStatus.ERROR else Level.INFO
-    yield Transition(TransitionKind.STATUS_CHANGED, f"status went from {before} to {now}", details, level)
-
-
-def _shown(instance: Instance) -> str:
-    return f"instance {instance.id[:ID_SHOWN_MAX]}"
-
-
-def _group(alert_type: AlertType, instance: Instance) -> str:
-    name = alert_type.group_name(instance.group) or instance.group
-    return f"{name}, {instance.subgroup}" if instance.subgroup else name
-
-
-def _reason(instance: Instance) -> str:
-    """Give what the executor says of the instance, where it says it in words."""
-    reason = instance.context.get("reason")
-    return f": {reason[:REASON_SHOWN_MAX]}" if reason and isinstance(reason, str) else ""
-
-
-def own_event(alert: Alert, transition: Transition, scheduled_at: int) -> OwnEvent:
-    """Write a transition as the event that tells of it."""
-    about: dict[str, Json] = {
-        "alert_id": alert.id,
-        "alert_name": alert.spec.name,
-        "alert_type_id": alert.spec.alert_type_id,
-        "scheduled_at": time_text(scheduled_at),
-    }
-    return OwnEvent(
-        account=alert.account,
-        type=EVENT_TYPE_PREFIX + transition.kind.value,
-        message=f"Alert {alert.spec.name!r}: {transition.message}",
-        details=about | dict(transition.details),
-        level=transition.level,
-        resource_type=RESOURCE_TYPE,
-        resource_id=alert.id,
-    )
+def _reason(instance: Instance, report: Report) -> str:
+    return "forgotten" if instance.id in report.forgotten else "recovered"
 
 
 def _limit_error() -> RunError:
@@ -343,16 +217,9 @@ def _limit_error() -> RunError:
     )
 
 
-def _recoveries(
-    alert: Alert, alert_type: AlertType, recovered: Iterable[Instance], scheduled_at: int
+def _notifications(
+    alert: Alert, alert_type: AlertType, decided: Iterable[tuple[Decision, Instance]], scheduled_at: int
 ) -> Iterator[Notification]:
-    group = alert_type.recovery_action_group.id
-    for instance in recovered:
-        yield from messages(alert, alert_type, replace(instance, group=group, subgroup=""), scheduled_at)
-
-
-def _actives(
-    alert: Alert, alert_type: AlertType, notifying: Iterable[Instance], scheduled_at: int
-) -> Iterator[Notification]:
-    for instance in notifying:
-        yield from messages(alert, alert_type, instance, scheduled_at)
+    for decision, instance in decided:
+        if decision.verdict.tells:
+            yield from messages(alert, alert_type, instance, scheduled_at)

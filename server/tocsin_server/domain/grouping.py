@@ -35,7 +35,7 @@ class Grouping:
     def check(self) -> list[Violation]:
         """Judge what the bounds of single fields cannot say; paths are relative to the rules."""
         found = [
-            Violation(f"by[{index}]", f"is none of {', '.join(FIELDS)}, {LABEL}NAME")
+            Violation(f"by[{index}]", f"is none of {', '.join(FIELDS)}, {LABEL}NAME{_meant(name)}")
             for index, name in enumerate(self.by)
             if name not in FIELDS and not (name.startswith(LABEL) and len(name) > len(LABEL))
         ]
@@ -44,9 +44,12 @@ class Grouping:
         return found
 
     def due_at(self, now: int, last_due_at: int | None) -> int:
-        """Say when a digest that begins now is due: after its wait, and an interval after the one before it."""
+        """Say when a digest that begins now is due: after its wait, and an interval after the one before it.
+
+        One that was cancelled before it was due counts as if it had been due now.
+        """
         due = now + self.wait_s * SECOND_US
-        return due if last_due_at is None else max(due, last_due_at + self.interval_s * SECOND_US)
+        return due if last_due_at is None else max(due, min(last_due_at, now) + self.interval_s * SECOND_US)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,12 @@ class Group:
     def key(self) -> str:
         """Give what tells the group from the others of its configuration."""
         return json.dumps(list(self.values.items()), ensure_ascii=False)
+
+
+def _meant(name: str) -> str:
+    """Guess the field that somebody means who knows it from an alert's `group_by`, or from a label."""
+    meant = name.replace("user_id", "resource.user_id").replace("resource_", "resource.").removeprefix("source.")
+    return f": did you mean {meant}?" if meant in FIELDS else ""
 
 
 def group_of(rules: Grouping, head: EventHead) -> Group:

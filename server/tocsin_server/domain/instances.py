@@ -46,7 +46,10 @@ class Notified:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One active instance: what it was in after the previous run, and what is remembered of it."""
+    """One active instance: what it was in after the previous run, and what is remembered of it.
+
+    `notified` is when somebody was told of it last, `withheld` when a silence kept that from happening.
+    """
 
     id: str
     group: str
@@ -55,6 +58,11 @@ class Instance:
     context: Mapping[str, Json]
     state: Mapping[str, Json]
     notified: Notified | None = None
+    withheld: Notified | None = None
+
+    def duration_s(self, at: int) -> float:
+        """Give how long it has been active, in seconds."""
+        return (at - self.started_at) / 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,8 @@ def checked_report(report: Report, alert_type: AlertType) -> dict[str, InstanceR
 
 def json_object(value: object, bytes_max: int, name: str) -> Mapping[str, Json]:
     """Copy a JSON object of limited size; RunFailure for anything else."""
+    if value == {}:
+        return {}
     try:
         copied = plain(value)
     except (TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Texts of one's own for notifications: the templates of a configuration, rendered for an event or a digest.
 
 A template sees the event as a webhook has it, its fields by their names and all of them as `event`; in a
-digest `events`, `count` and `group`. docs/templates.md lists them for people.
+digest `events`, `count`, `missing` and `group`. docs/templates.md lists them for people.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tocsin_server.domain.templates import Escape, RenderError, TemplateError, p
 from tocsin_server.domain.variables import Variables, event_data
 
 FIELDS = ("subject", "body")
+_JSON_BEGINS = frozenset('{["-0123456789tfn')
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def templates_of(options: DeliveryOptions) -> dict[str, str]:
     return {name: source for name, source in both.items() if source}
 
 
-def check(options: DeliveryOptions) -> list[Violation]:
+def check(options: DeliveryOptions, default: Escape) -> list[Violation]:
     """Judge the templates of options; paths are relative to the options."""
     found: list[Violation] = []
     for name, source in templates_of(options).items():
@@ -44,7 +45,17 @@ def check(options: DeliveryOptions) -> list[Violation]:
             parse(source)
         except TemplateError as error:
             found.append(Violation(f"template.{name}", str(error)))
+    escape = Escape(options.escape or default)
+    if escape is Escape.JSON and not found and _never_json(options.body_template):
+        found.append(Violation("template.body", "can never be JSON; with escape NONE it may be any text"))
     return found
+
+
+def _never_json(source: str) -> bool:
+    """Tell whether a template begins as no JSON does, or is a text without tags that is none."""
+    before, tag, _ = source.partition("{{")
+    begin = before.lstrip()[:1]
+    return bool(begin and begin not in _JSON_BEGINS) or bool(source and not tag and not is_json(source))
 
 
 def templated(
@@ -63,10 +74,13 @@ def templated(
     missing: dict[str, None] = {}
     for name, source in sources.items():
         # A subject is one line of text: nothing in it is markup.
-        params[name], missed = render_noting(source, variables, Escape.NONE if name == "subject" else escape)
+        try:
+            params[name], missed = render_noting(source, variables, Escape.NONE if name == "subject" else escape)
+        except RenderError as error:
+            raise RenderError(f"template.{name}: {error}") from None
         missing |= dict.fromkeys(missed)
     if escape is Escape.JSON and not is_json(params.get("body", "{}")):
-        raise RenderError("the body is not JSON when rendered; with escape NONE it may be any text")
+        raise RenderError("template.body: is not JSON when rendered; with escape NONE it may be any text")
     return replace(message, params={**message.params, **params}), tuple(missing)
 
 
@@ -83,6 +97,7 @@ def _values(message: Message, configuration: EndpointConfiguration) -> Mapping[s
     return {
         "events": [event_data(event) for event in message.events],
         "count": len(message.events),
+        "missing": message.missing,
         "group": digest["group"],
         **about,
     }

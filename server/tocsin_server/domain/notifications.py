@@ -153,18 +153,30 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What an endpoint is given to send: an event, an alert's action with its rendered params, or a test."""
+    """What an endpoint is given to send: an event, an alert's action with its rendered params, or a test.
+
+    A digest has `events`; of those that it gathered, `missing` cannot be read any more.
+    """
 
     delivery_id: str
     sent_at: int
     event: Event | None = None
     events: tuple[Event, ...] = ()
+    missing: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
     subject: Mapping[str, Any] = field(default_factory=dict)
     done_recipients: tuple[RecipientVerdict, ...] = ()
     ui_url: str = ""
     docs_url: str = ""
     options: DeliveryOptions = DEFAULT
+
+    @property
+    def alert_link(self) -> str:
+        """Where the alert is shown that this tells of: its navigation, else `ui_url`; empty when that is not set."""
+        if not self.ui_url or not self.subject.get("alert_id"):
+            return ""
+        path = self.subject.get("navigation")
+        return self.ui_url.rstrip("/") + str(path) if path else self.ui_url
 
 
 def renewed(old: Sequence[Selector], wanted: Sequence[Selector], head: int) -> tuple[Selector, ...]:

@@ -267,6 +267,10 @@ class AlertStore(Protocol):
         """Stop an alert; its instances end. Nothing when it is stopped already."""
         ...
 
+    async def mute(self, account: str, alert_id: str, user: str, change: Callable[[Alert], Alert]) -> Alert:
+        """Change what is muted; nothing when that is as it was. A run under way is repeated with it."""
+        ...
+
     async def state(self, account: str, alert_id: str) -> AlertState:
         """Read what the runs of an alert left behind."""
         ...

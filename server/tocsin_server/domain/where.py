@@ -96,20 +96,25 @@ class Where:
 @lru_cache(maxsize=1024)
 def compiled(text: str) -> Where:
     """Compile an expression; WhereError says what is wrong with it."""
+    return Where(condition(_ENVIRONMENT, text, "an event"))
+
+
+def condition(environment: cel.Env, text: str, about: str) -> cel.Expression:
+    """Compile a condition about something; WhereError says what is wrong with it."""
     if len(text) > WHERE_LENGTH_MAX:
         raise WhereError(f"has {len(text)} characters, at most {WHERE_LENGTH_MAX} are allowed")
     try:
-        expression = _ENVIRONMENT.compile(text)
+        expression = environment.compile(text)
     except RuntimeError as error:
         raise WhereError(_explained(str(error))) from None
     kind = expression.return_type()
     if kind not in (cel.Type.BOOL, cel.Type.DYN):
-        raise WhereError(f"is true or false for an event, and this gives {kind.name().lower()}")
+        raise WhereError(f"is true or false for {about}, and this gives {kind.name().lower()}")
     try:
         where_cost.check(expression.serialize())
     except where_cost.CostError as error:
         raise WhereError(str(error)) from None
-    return Where(expression)
+    return expression
 
 
 def _explained(text: str) -> str:

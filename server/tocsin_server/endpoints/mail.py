@@ -151,8 +151,8 @@ def _links(message: Message) -> tuple[tuple[str, str], ...]:
     base = message.ui_url.rstrip("/")
     if base and message.event is not None:
         links.append(("Open the event", f"{base}/events/{quote(message.event.id, safe='')}"))
-    elif base and message.subject.get("alert_id"):
-        links.append(("Open the alert", f"{base}/alerts/{quote(str(message.subject['alert_id']), safe='')}"))
+    elif message.alert_link:
+        links.append(("Open the alert", message.alert_link))
     elif base:
         links.append(("Open the console", message.ui_url))
     if message.docs_url:
@@ -171,6 +171,8 @@ def _of_digest(message: Message) -> Writing:
         f"{time_text(e.timestamp)}  {e.level.name:<5}  {e.message or e.type}  {_about(e)}".rstrip()
         for e in reversed(events)
     ]
+    if message.missing:
+        lines.append(f"{message.missing} more cannot be read any more")
     return Writing(subject, heading, sections=(("", "\n".join(lines)),))
 
 

@@ -32,7 +32,8 @@ def payload_of(message: Message) -> dict[str, Any]:
     if message.events:
         return {"type": DIGEST_TYPE, "timestamp": sent, "data": _digest(message)}
     kind = ACTION_TYPE if message.subject.get("alert_id") else TEST_TYPE
-    return {"type": kind, "timestamp": sent, "data": dict(message.subject)}
+    link = {"url": message.alert_link} if message.alert_link else {}
+    return {"type": kind, "timestamp": sent, "data": {**message.subject, **link}}
 
 
 def cloud_event_of(message: Message) -> dict[str, Any]:
@@ -79,4 +80,5 @@ def _digest(message: Message) -> dict[str, object]:
         size += len(json.dumps(whole, ensure_ascii=False))
         brief = {name: whole[name] for name in ("id", "position", "type", "level", "message", "timestamp")}
         events.append(whole if size <= DIGEST_BYTES_MAX else {**brief, "truncated": True})
-    return {**message.subject["digest"], "count": len(events), "events": events}
+    lost = {"missing": message.missing} if message.missing else {}
+    return {**message.subject["digest"], "count": len(events), **lost, "events": events}

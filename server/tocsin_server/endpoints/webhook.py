@@ -202,6 +202,8 @@ def _header_problem(name: str, value: object) -> str:
     lower = name.lower()
     if HEADER_NAME.fullmatch(name) is None:
         return "is not a header name"
+    if lower == "authorization":
+        return "is made of bearer_token, or of username and password: set those instead"
     if lower in RESERVED_HEADERS or lower.startswith(RESERVED_PREFIXES):
         return "is reserved"
     if not isinstance(value, str) or HEADER_VALUE.fullmatch(value) is None:

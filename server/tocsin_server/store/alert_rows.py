@@ -20,18 +20,19 @@ from tocsin_server.domain.instances import Instance, Memory, Notified
 
 ALERT_COLUMNS = (
     "a.account, a.id, a.version, a.enabled, a.spec, a.created_by, a.updated_by, a.created_at, a.updated_at,"
-    " t.status, t.last_execution_at, t.error_reason, t.error_message"
+    " a.mute_all, a.muted_instance_ids, t.status, t.last_execution_at, t.error_reason, t.error_message"
 )
 ALERTS = "alerts AS a JOIN alert_tasks AS t ON t.account = a.account AND t.alert_id = a.id"
 INSTANCE_COLUMNS = (
-    "id, action_group, action_subgroup, started_at, context, state, notified_group, notified_subgroup, notified_at"
+    "id, action_group, action_subgroup, started_at, context, state, notified_group, notified_subgroup, notified_at,"
+    " withheld_group, withheld_subgroup, withheld_at"
 )
 
 
 def alert_of(row: tuple[Any, ...]) -> Alert:
     """Make an alert of a row of ALERT_COLUMNS."""
     account, alert_id, version, enabled, spec, created_by, updated_by, created_at, updated_at, *task = row
-    status, last_execution_at, error_reason, error_message = task
+    mute_all, muted_instance_ids, status, last_execution_at, error_reason, error_message = task
     return Alert(
         account=account,
         id=alert_id,
@@ -45,6 +46,8 @@ def alert_of(row: tuple[Any, ...]) -> Alert:
         status=AlertStatus(status),
         last_execution_at=last_execution_at,
         error=RunError(RunErrorReason(error_reason), error_message) if error_reason else None,
+        mute_all=bool(mute_all),
+        muted_instance_ids=tuple(json.loads(muted_instance_ids)) if muted_instance_ids != "[]" else (),
     )
 
 
@@ -94,7 +97,6 @@ def folded(spec: AlertSpec) -> tuple[str, str]:
 
 def instance_row(account: str, alert_id: str, instance: Instance) -> tuple[object, ...]:
     """Make the row of an instance: account, alert, and INSTANCE_COLUMNS."""
-    notified = instance.notified
     return (
         account,
         alert_id,
@@ -104,10 +106,13 @@ def instance_row(account: str, alert_id: str, instance: Instance) -> tuple[objec
         instance.started_at,
         json.dumps(instance.context),
         json.dumps(instance.state),
-        notified.group if notified else "",
-        notified.subgroup if notified else "",
-        notified.at if notified else None,
+        *_stamp(instance.notified),
+        *_stamp(instance.withheld),
     )
+
+
+def _stamp(notified: Notified | None) -> tuple[str, str, int | None]:
+    return (notified.group, notified.subgroup, notified.at) if notified else ("", "", None)
 
 
 def read_memory(connection: sqlite3.Connection, alert: Alert) -> tuple[Memory, int | None]:
@@ -125,7 +130,8 @@ def read_memory(connection: sqlite3.Connection, alert: Alert) -> tuple[Memory, i
 
 
 def _instance(row: tuple[Any, ...]) -> Instance:
-    instance_id, group, subgroup, started_at, context, state, *notified = row
+    instance_id, group, subgroup, started_at, context, state, *stamps = row
+    notified, withheld = stamps[:3], stamps[3:]
     return Instance(
         id=instance_id,
         group=group,
@@ -134,4 +140,5 @@ def _instance(row: tuple[Any, ...]) -> Instance:
         context=json.loads(context),
         state=json.loads(state),
         notified=Notified(*notified) if notified[2] is not None else None,
+        withheld=Notified(*withheld) if withheld[2] is not None else None,
     )

@@ -6,6 +6,7 @@ Every change raises the version and the run number, so that a run under way writ
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,8 +15,9 @@ from typing import Any, TypeVar
 from tocsin_server.domain.alerting import ALERTS_MAX, Alert, AlertPage, AlertSearch, AlertStatus, FoundAlert
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import PAGE_BYTES_MAX
-from tocsin_server.domain.execution import AlertState, close, own_event
+from tocsin_server.domain.execution import AlertState, close
 from tocsin_server.domain.instances import Memory
+from tocsin_server.domain.transitions import own_event
 from tocsin_server.store import request_keys
 from tocsin_server.store.alert_rows import (
     ALERT_COLUMNS,
@@ -61,18 +63,20 @@ class Alerts:
         self._writer = writer
         self._readers = readers
         self.changed: Callable[[], None] = lambda: None
+        self.written: Callable[[str, str], None] = lambda account, alert_id: None  # told of each change
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._readers.submit(read))
 
-    async def _write(self, unit: Callable[[Transaction], T]) -> T:
+    async def _write(self, account: str, alert_id: str, unit: Callable[[Transaction], T]) -> T:
         result = await self._writer.run(unit)
         self.changed()
+        self.written(account, alert_id)
         return result
 
     async def create(self, alert: Alert, request_id: str, digest: bytes) -> Alert:
         """Store an alert; its first run is at once. A known request id answers the alert it made."""
-        return await self._write(lambda tx: _create(tx, alert, request_id, digest))
+        return await self._write(alert.account, "", lambda tx: _create(tx, alert, request_id, digest))
 
     async def get(self, account: str, alert_id: str) -> Alert:
         """Read one alert."""
@@ -84,19 +88,23 @@ class Alerts:
 
     async def update(self, alert: Alert, *, run_now: bool) -> Alert:
         """Store a changed alert over the version that it was read as."""
-        return await self._write(lambda tx: _update(tx, alert, run_now))
+        return await self._write(alert.account, alert.id, lambda tx: _update(tx, alert, run_now))
 
     async def delete(self, account: str, alert_id: str) -> None:
         """Delete an alert; its instances end."""
-        await self._write(lambda tx: _delete(tx, account, alert_id))
+        await self._write(account, alert_id, lambda tx: _delete(tx, account, alert_id))
 
     async def enable(self, account: str, alert_id: str, user: str) -> Alert:
         """Let an alert run, at once and with empty state."""
-        return await self._write(lambda tx: _switch(tx, account, alert_id, user, enabled=True))
+        return await self._write(account, alert_id, lambda tx: _switch(tx, account, alert_id, user, enabled=True))
 
     async def disable(self, account: str, alert_id: str, user: str) -> Alert:
         """Stop an alert; its instances end."""
-        return await self._write(lambda tx: _switch(tx, account, alert_id, user, enabled=False))
+        return await self._write(account, alert_id, lambda tx: _switch(tx, account, alert_id, user, enabled=False))
+
+    async def mute(self, account: str, alert_id: str, user: str, change: Callable[[Alert], Alert]) -> Alert:
+        """Change what is muted; a run under way is repeated with it."""
+        return await self._write(account, alert_id, lambda tx: _mute(tx, account, alert_id, user, change))
 
     async def state(self, account: str, alert_id: str) -> AlertState:
         """Read what the runs of an alert left behind."""
@@ -174,6 +182,21 @@ def _switch(transaction: Transaction, account: str, alert_id: str, user: str, *,
     return read_alert(connection, account, alert_id)
 
 
+def _mute(transaction: Transaction, account: str, alert_id: str, user: str, change: Callable[[Alert], Alert]) -> Alert:
+    connection = transaction.connection
+    alert = read_alert(connection, account, alert_id)
+    wanted = change(alert)
+    if wanted == alert:
+        return alert
+    connection.execute(
+        "UPDATE alerts SET version = version + 1, mute_all = ?, muted_instance_ids = ?, updated_by = ?, updated_at = ?"
+        " WHERE account = ? AND id = ?",
+        (wanted.mute_all, json.dumps(wanted.muted_instance_ids), user, transaction.log.created_at, account, alert_id),
+    )
+    _fence(transaction, alert, False)
+    return read_alert(connection, account, alert_id)
+
+
 def _delete(transaction: Transaction, account: str, alert_id: str) -> None:
     connection = transaction.connection
     _end_instances(transaction, read_alert(connection, account, alert_id), "deleted")
@@ -193,6 +216,8 @@ def _end_instances(transaction: Transaction, alert: Alert, reason: str) -> None:
 def _find(
     connection: sqlite3.Connection, search: AlertSearch, after: tuple[str | int, str] | None, size: int
 ) -> AlertPage:
+    if search.meets is not None:
+        return _find_where(connection, search, search.meets, after, size)
     where, values = _searched(search)
     (total,) = connection.execute(f"SELECT count(*) FROM alerts AS a WHERE {where}", values).fetchone()
     column = SORT_COLUMNS[search.sort_field]
@@ -201,7 +226,7 @@ def _find(
         where += f" AND ({column}, a.id) {compare} (?, ?)"
         values += after
     rows = connection.execute(
-        f"SELECT {column}, length(a.spec), {ALERT_COLUMNS} FROM {ALERTS} WHERE {where}"
+        f"SELECT {column}, length(a.spec) + length(a.muted_instance_ids), {ALERT_COLUMNS} FROM {ALERTS} WHERE {where}"
         f" ORDER BY {column} {order}, a.id {order} LIMIT ?",
         [*values, size + 1],
     )
@@ -216,13 +241,48 @@ def _find(
     return AlertPage(tuple(found), False, total)
 
 
+def _find_where(
+    connection: sqlite3.Connection,
+    search: AlertSearch,
+    meets: Callable[[Alert], bool],
+    after: tuple[str | int, str] | None,
+    size: int,
+) -> AlertPage:
+    """Find by a condition, which is asked of every alert that all else has left: the total is of those that meet it."""
+    column = SORT_COLUMNS[search.sort_field]
+    order = "DESC" if search.descending else "ASC"
+    where, values = _searched(search)
+    rows = connection.execute(
+        f"SELECT {column}, {ALERT_COLUMNS} FROM {ALERTS} WHERE {where} ORDER BY {column} {order}, a.id {order}", values
+    )
+    total, more = 0, False
+    found: list[FoundAlert] = []
+    for key, *row in rows:
+        alert = alert_of(tuple(row))
+        if not meets(alert):
+            continue
+        total += 1
+        place = (key, alert.id)
+        if after is not None and (place >= after if search.descending else place <= after):
+            continue
+        if len(found) < size:
+            found.append(FoundAlert(alert, place))
+        else:
+            more = True
+    return AlertPage(tuple(found), more, total)
+
+
 def _searched(search: AlertSearch) -> tuple[str, list[Any]]:
     columns = [SEARCH_COLUMNS[name] for name in search.fields]
     one_word = " OR ".join(f"instr({column}, ?) > 0" for column in columns)
     words = [word.casefold() for word in search.words]
     joined = (" AND " if search.every_word else " OR ").join([f"({one_word})"] * len(words))
     values: list[Any] = [search.account, *(word for word in words for _ in columns)]
-    return ("a.account = ?" + (f" AND ({joined})" if words else "")), values
+    where = "a.account = ?" + (f" AND ({joined})" if words else "")
+    if search.configuration_id:
+        where += " AND EXISTS (SELECT 1 FROM json_each(a.spec, '$.actions') WHERE json_extract(value, '$[1]') = ?)"
+        values.append(search.configuration_id)
+    return where, values
 
 
 def _state(connection: sqlite3.Connection, account: str, alert_id: str) -> AlertState:

@@ -24,9 +24,9 @@ from tocsin_server.domain.aggregation import (
 )
 from tocsin_server.domain.alerting import RunErrorReason
 from tocsin_server.domain.event_log import OWN_SERVICE
-from tocsin_server.domain.execution import RESOURCE_TYPE
 from tocsin_server.domain.instances import RunFailure
 from tocsin_server.domain.selection import EventFilter, sees_own_events
+from tocsin_server.domain.transitions import RESOURCE_TYPE
 from tocsin_server.domain.variables import Json
 from tocsin_server.domain.where import compiled
 from tocsin_server.store import selection, wire

@@ -152,7 +152,7 @@ def _get(connection: sqlite3.Connection, account: str, event_id: str) -> bytes:
 def _get_at(connection: sqlite3.Connection, position: int) -> bytes:
     row = connection.execute("SELECT position, crc, body FROM events WHERE position = ?", (position,)).fetchone()
     if row is None:
-        raise not_found("event", f"at position {position}")
+        raise TocsinError(Reason.NOT_FOUND, f"there is no event at position {position}")
     return checked(*row)
 
 

@@ -11,25 +11,28 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 
 from tocsin_server.domain.actions import Notification
 from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import Alert
 from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, own_event
+from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, silence
 from tocsin_server.domain.instances import Instance
+from tocsin_server.domain.navigation import path_of
 from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.schedule import Ticks, duration_us
-from tocsin_server.domain.silences import Silence
-from tocsin_server.store import delivery_rows, silenced_actions
+from tocsin_server.domain.transitions import own_event
+from tocsin_server.store import delivery_rows, executions, navigations, silenced_actions
 from tocsin_server.store.alert_rows import INSTANCE_COLUMNS, instance_row, read_alert, read_memory
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_aggregates import EventAggregates
 from tocsin_server.store.writer import Transaction, Writer
 
+INSTANCE_MARKS = ",".join("?" * 14)
 INSERT_INSTANCE = (
-    f"INSERT OR REPLACE INTO alert_instances (account, alert_id, {INSTANCE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+    f"INSERT OR REPLACE INTO alert_instances (account, alert_id, {INSTANCE_COLUMNS}) VALUES ({INSTANCE_MARKS})"
 )
 
 
@@ -40,6 +43,7 @@ class Runs:
         self._writer = writer
         self._readers = readers
         self.queued: Callable[[], None] = lambda: None  # told when deliveries wait to be sent
+        self.written: Callable[[str, str], None] = lambda account, alert_id: None  # told of each run
 
     async def release(self) -> None:
         """Give back what a process that has ended had claimed: this one has the store for itself."""
@@ -74,6 +78,8 @@ class Runs:
         written = await self._writer.run(lambda tx: _settle(tx, run, outcome))
         if written and outcome.notifications:
             self.queued()
+        if written:
+            self.written(run.alert.account, run.alert.id)
         return written
 
 
@@ -136,12 +142,18 @@ def _settle(transaction: Transaction, run: Run, outcome: RunOutcome) -> bool:
     if not _still_holds(transaction.connection, run):
         return False
     alert, claim = run.alert, run.claim
+    silences = silenced_actions.silences_of(transaction, run, outcome)
+    if silences:
+        outcome = silence(run, outcome, silences)
     _write_task(transaction, run, outcome)
     _write_instances(transaction.connection, run, outcome.instances)
-    events = [own_event(alert, transition, claim.scheduled_at) for transition in outcome.transitions]
-    transaction.append(events)
-    silencing = silenced_actions.silencing(transaction, run, outcome)
-    delivery_rows.insert(transaction, list(_deliveries(transaction, run, outcome.notifications, silencing)))
+    transaction.append([own_event(alert, transition, claim.scheduled_at) for transition in outcome.transitions])
+    rows = list(_deliveries(transaction, run, outcome))
+    delivery_rows.insert(transaction, rows)
+    made: defaultdict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        made[row.subject["instance_id"]].append(row.id)
+    executions.record(transaction, run, outcome, made)
     return True
 
 
@@ -180,20 +192,21 @@ def _write_instances(connection: sqlite3.Connection, run: Run, instances: Iterab
     connection.executemany(INSERT_INSTANCE, [instance_row(account, alert_id, i) for i in changed])
 
 
-def _deliveries(
-    transaction: Transaction,
-    run: Run,
-    notifications: Iterable[Notification],
-    silencing: Callable[[Notification], Silence | None],
-) -> Iterable[Delivery]:
+def _deliveries(transaction: Transaction, run: Run, outcome: RunOutcome) -> Iterable[Delivery]:
+    notifications = outcome.notifications
+    if not notifications:
+        return
     waiting = _waiting(transaction.connection, run.alert)
+    path = path_of(navigations.holding(transaction.connection, run.alert), run.alert)
+    verdicts = {decision.instance_id: decision.verdict for decision in outcome.decisions}
     for notification in notifications:
         kind, state, reason = waiting.get(notification.configuration_id, ("", State.CANCELLED, "DELETED"))
         if notification.error:
             state, reason = State.EXHAUSTED, "RENDER"
-        row = _delivery(transaction, run, notification, (kind, state, reason))
-        silence = silencing(notification) if state is not State.CANCELLED else None
-        yield row if silence is None else silenced_actions.silenced(row, silence)
+        more = {"verdict": verdicts[notification.instance_id], **({"navigation": path} if path else {})}
+        row = _delivery(transaction, run, notification, (kind, state, reason), more)
+        is_silenced = notification.silence_id and state is not State.CANCELLED
+        yield silenced_actions.silenced(row, notification.silence_id) if is_silenced else row
 
 
 def _waiting(connection: sqlite3.Connection, alert: Alert) -> dict[str, tuple[str, State, str]]:
@@ -208,7 +221,13 @@ def _waiting(connection: sqlite3.Connection, alert: Alert) -> dict[str, tuple[st
     return {id: (kind, State.PENDING, "") if on else (kind, State.PAUSED, "DISABLED") for id, kind, on in rows}
 
 
-def _delivery(transaction: Transaction, run: Run, notification: Notification, wait: tuple[str, State, str]) -> Delivery:
+def _delivery(
+    transaction: Transaction,
+    run: Run,
+    notification: Notification,
+    wait: tuple[str, State, str],
+    more: Mapping[str, str],
+) -> Delivery:
     kind, state, reason = wait
     now = transaction.log.created_at
     alert, number = run.alert, run.claim.number
@@ -218,6 +237,7 @@ def _delivery(transaction: Transaction, run: Run, notification: Notification, wa
         "instance_id": notification.instance_id,
         "action_group": notification.group,
         "run_number": number,
+        **more,
     }
     return Delivery(
         account=alert.account,

@@ -30,6 +30,7 @@ from tocsin_server.store.writer import Transaction, Writer
 
 log = structlog.get_logger("tocsin.store")
 T = TypeVar("T")
+Succession = Callable[[Mapping[str, Any], Mapping[str, Any], int], Mapping[str, Any]]
 COLUMNS = (
     "account, id, kind, name, description, enabled, connection, selectors, options, version, created_at, updated_at"
 )
@@ -280,8 +281,12 @@ class Notifications:
         endpoint_health.forget(transaction.connection, account, configuration_id)
         raise_generation(transaction)
 
-    async def configure(self, wanted: Sequence[EndpointConfiguration]) -> None:
-        """Make the webhooks of the settings what the settings say; called once, at start."""
+    async def configure(self, wanted: Sequence[EndpointConfiguration], succeed: Succession) -> None:
+        """Make the webhooks of the settings what the settings say; called once, at start.
+
+        `succeed` gives the connection that follows an old one when the settings have a new one, at a time
+        in microseconds.
+        """
 
         def unit(transaction: Transaction) -> None:
             rows = transaction.connection.execute(
@@ -294,8 +299,11 @@ class Notifications:
                 old = known.get(new.id)
                 if old is None:
                     self._insert(transaction, new, new.id)
-                elif _said(old) != _said(new):
-                    self._change(transaction, old, replace(new, created_at=old.created_at))
+                    continue
+                connection = succeed(old.connection, new.connection, transaction.log.created_at)
+                following = replace(new, connection=connection, created_at=old.created_at)
+                if _said(old) != _said(following):
+                    self._change(transaction, old, following)
 
         await self._write(unit)
         known = {one.id for one in wanted}

@@ -6,14 +6,28 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import structlog
+
 from tocsin_server.domain.delivery_ports import Book, Claimed, Routed, Settled
+from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.event_log import KEY_KEPT_US, Event, Stored
 from tocsin_server.domain.health import Health
 from tocsin_server.domain.lanes import Key, Want
 from tocsin_server.domain.notifications import Delivery, Outcome, State
 from tocsin_server.domain.settlement import Plan
 from tocsin_server.domain.silences import Silences
-from tocsin_server.store import claims, delivery_rows, digests, event_log, holds, purging, settling, silences, wire
+from tocsin_server.store import (
+    claims,
+    delivery_rows,
+    digests,
+    event_log,
+    executions,
+    holds,
+    purging,
+    settling,
+    silences,
+    wire,
+)
 from tocsin_server.store.database import Readers
 from tocsin_server.store.event_log import ROUTER, EventReads, cursor_position
 from tocsin_server.store.generation import GENERATION
@@ -21,6 +35,7 @@ from tocsin_server.store.notifications import Notifications
 from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Transaction, Writer
 
+log = structlog.get_logger("tocsin.store")
 T = TypeVar("T")
 ENDED_KEPT_US = 30 * 24 * 3600 * 1_000_000
 SETTLED_MAX = 256  # attempts of one unit of work
@@ -115,10 +130,18 @@ class StoreOutbox:
         """Read the event of a delivery, hidden or not."""
         return wire.decode(await self._reads.get_at(position))
 
-    async def events_of(self, account: str, digest_id: str) -> list[Event]:
-        """Read the events that a digest tells, hidden or not."""
+    async def events_of(self, account: str, digest_id: str) -> tuple[list[Event], int]:
+        """Read the events that a digest tells, hidden or not, and count those that cannot be read."""
+        events: list[Event] = []
         positions = await self._read(lambda c: digests.positions(c, account, digest_id))
-        return [await self.event_at(position) for position in positions]
+        for position in positions:
+            try:
+                events.append(await self.event_at(position))
+            except TocsinError as error:
+                log.error(
+                    "a digest is told without an event", digest_id=digest_id, position=position, error=error.message
+                )
+        return events, len(positions) - len(events)
 
     async def insert(self, row: Delivery) -> None:
         """Insert one delivery that is not routed."""
@@ -183,6 +206,9 @@ class StoreOutbox:
 
         await self._writer.run(unit)
         await self._purge()
+        for _ in range(PURGE_STEPS):
+            if await self._writer.run(executions.purge):
+                break
 
     async def _purge(self) -> None:
         """Forget deliveries that ended long ago, in steps, a bounded number at a time."""

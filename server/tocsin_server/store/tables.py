@@ -137,6 +137,8 @@ class AlertRow(Model):
     updated_by = TextField()
     created_at = BigIntegerField()
     updated_at = BigIntegerField()
+    mute_all = IntegerField(default=0)
+    muted_instance_ids = TextField(default="[]")
 
     class Meta:
         table_name = "alerts"
@@ -169,7 +171,7 @@ class AlertTaskRow(Model):
 
 
 class AlertInstanceRow(Model):
-    """One active instance of an alert: its group after the newest run, and when it notified last."""
+    """One active instance of an alert: its group after the newest run, when it was told last, and withheld."""
 
     account = TextField()
     alert_id = TextField()
@@ -182,10 +184,49 @@ class AlertInstanceRow(Model):
     notified_group = TextField(default="")
     notified_subgroup = TextField(default="")
     notified_at = BigIntegerField(null=True)
+    withheld_group = TextField(default="")
+    withheld_subgroup = TextField(default="")
+    withheld_at = BigIntegerField(null=True)
 
     class Meta:
         table_name = "alert_instances"
         primary_key = CompositeKey("account", "alert_id", "id")
+
+
+class ExecutionRow(Model):
+    """One run of an alert as it was written; `instances` is compressed JSON, empty without any."""
+
+    account = TextField()
+    alert_id = TextField()
+    number = BigIntegerField()
+    scheduled_at = BigIntegerField()
+    started_at = BigIntegerField()
+    duration_us = BigIntegerField()
+    status = TextField()
+    error_reason = TextField()
+    error_message = TextField()
+    missed = IntegerField()
+    log_position = BigIntegerField()
+    instances = BlobField()
+
+    class Meta:
+        table_name = "alert_executions"
+        primary_key = CompositeKey("account", "alert_id", "number")
+        without_rowid = True
+
+
+class NavigationRow(Model):
+    """Where alerts of a consumer are shown; those of any type where `alert_type_id` is empty."""
+
+    account = TextField()
+    consumer = TextField()
+    alert_type_id = TextField()
+    path_template = TextField()
+
+    class Meta:
+        table_name = "alert_navigations"
+        primary_key = CompositeKey("account", "consumer", "alert_type_id")
+        without_rowid = True
 
 
 class ConsumerRow(Model):

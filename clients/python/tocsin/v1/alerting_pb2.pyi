@@ -7,6 +7,7 @@ when an instance becomes active, changes or recovers.
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -131,6 +132,58 @@ SORT_ORDER_ASC: SortOrder.ValueType  # 1
 SORT_ORDER_DESC: SortOrder.ValueType  # 2
 """Largest first."""
 Global___SortOrder: _TypeAlias = SortOrder  # noqa: Y015
+
+class _NotifyVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NotifyVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NotifyVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NOTIFY_VERDICT_UNSPECIFIED: _NotifyVerdict.ValueType  # 0
+    """Never sent."""
+    NOTIFY_VERDICT_FIRST: _NotifyVerdict.ValueType  # 1
+    """Told: nobody had been told of it since it became active."""
+    NOTIFY_VERDICT_GROUP_CHANGED: _NotifyVerdict.ValueType  # 2
+    """Told: its group or its sub-group changed."""
+    NOTIFY_VERDICT_EVERY_RUN: _NotifyVerdict.ValueType  # 3
+    """Told: it is active, and `notify_when` is NOTIFY_WHEN_ON_ACTIVE_ALERT."""
+    NOTIFY_VERDICT_THROTTLE_ENDED: _NotifyVerdict.ValueType  # 4
+    """Told: the throttle has passed since it was told."""
+    NOTIFY_VERDICT_RECOVERED: _NotifyVerdict.ValueType  # 5
+    """Told: it is active no more."""
+    NOTIFY_VERDICT_SILENCED: _NotifyVerdict.ValueType  # 6
+    """Not told: a silence means it."""
+    NOTIFY_VERDICT_MUTED: _NotifyVerdict.ValueType  # 7
+    """Not told: the alert or the instance is muted."""
+    NOTIFY_VERDICT_THROTTLED: _NotifyVerdict.ValueType  # 8
+    """Not told: the throttle has not passed."""
+    NOTIFY_VERDICT_UNCHANGED: _NotifyVerdict.ValueType  # 9
+    """Not told: its group is the same, and `notify_when` is NOTIFY_WHEN_ON_ACTION_GROUP_CHANGE."""
+
+class NotifyVerdict(_NotifyVerdict, metaclass=_NotifyVerdictEnumTypeWrapper):
+    """Why an instance was told in a run, or why not. Silences are asked first, then mutes, then the throttle."""
+
+NOTIFY_VERDICT_UNSPECIFIED: NotifyVerdict.ValueType  # 0
+"""Never sent."""
+NOTIFY_VERDICT_FIRST: NotifyVerdict.ValueType  # 1
+"""Told: nobody had been told of it since it became active."""
+NOTIFY_VERDICT_GROUP_CHANGED: NotifyVerdict.ValueType  # 2
+"""Told: its group or its sub-group changed."""
+NOTIFY_VERDICT_EVERY_RUN: NotifyVerdict.ValueType  # 3
+"""Told: it is active, and `notify_when` is NOTIFY_WHEN_ON_ACTIVE_ALERT."""
+NOTIFY_VERDICT_THROTTLE_ENDED: NotifyVerdict.ValueType  # 4
+"""Told: the throttle has passed since it was told."""
+NOTIFY_VERDICT_RECOVERED: NotifyVerdict.ValueType  # 5
+"""Told: it is active no more."""
+NOTIFY_VERDICT_SILENCED: NotifyVerdict.ValueType  # 6
+"""Not told: a silence means it."""
+NOTIFY_VERDICT_MUTED: NotifyVerdict.ValueType  # 7
+"""Not told: the alert or the instance is muted."""
+NOTIFY_VERDICT_THROTTLED: NotifyVerdict.ValueType  # 8
+"""Not told: the throttle has not passed."""
+NOTIFY_VERDICT_UNCHANGED: NotifyVerdict.ValueType  # 9
+"""Not told: its group is the same, and `notify_when` is NOTIFY_WHEN_ON_ACTION_GROUP_CHANGE."""
+Global___NotifyVerdict: _TypeAlias = NotifyVerdict  # noqa: Y015
 
 @_typing.final
 class ActionGroup(_message.Message):
@@ -327,8 +380,8 @@ class Action(_message.Message):
     def params(self) -> _struct_pb2.Struct:
         """What to send. email: subject, body, from, to, cc, bcc; webhook: body, headers. Every string at
         any depth is a mustache template over context, state, alertId, alertInstanceId, alertName,
-        spaceId, tags, params, date, alertActionGroup, alertActionGroupName, alertActionSubgroup. At
-        most 64 KiB.
+        spaceId, tags, params, date, alertActionGroup, alertActionGroupName, alertActionSubgroup,
+        alertInstanceStartedAt (RFC 3339), alertInstanceDurationSeconds. At most 64 KiB.
         """
 
     def __init__(
@@ -427,6 +480,8 @@ class Alert(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     EXECUTION_STATUS_FIELD_NUMBER: _builtins.int
+    MUTE_ALL_FIELD_NUMBER: _builtins.int
+    MUTED_INSTANCE_IDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by the server: 32 hex digits."""
     account: _builtins.str
@@ -449,6 +504,8 @@ class Alert(_message.Message):
     """Who created it."""
     updated_by: _builtins.str
     """Who changed it last."""
+    mute_all: _builtins.bool
+    """Whether nobody is told of any instance: MuteAll and UnmuteAll."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find it by."""
@@ -477,6 +534,10 @@ class Alert(_message.Message):
     def execution_status(self) -> Global___ExecutionStatus:
         """How its newest run went."""
 
+    @_builtins.property
+    def muted_instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The instances that nobody is told of, by id: MuteInstance and UnmuteInstance."""
+
     def __init__(
         self,
         *,
@@ -497,10 +558,12 @@ class Alert(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         execution_status: Global___ExecutionStatus | None = ...,
+        mute_all: _builtins.bool = ...,
+        muted_instance_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "create_time", b"create_time", "enabled", b"enabled", "execution_status", b"execution_status", "params", b"params", "schedule", b"schedule", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "account", b"account", "actions", b"actions", "alert_type_id", b"alert_type_id", "consumer", b"consumer", "create_time", b"create_time", "created_by", b"created_by", "enabled", b"enabled", "execution_status", b"execution_status", "id", b"id", "name", b"name", "notify_when", b"notify_when", "params", b"params", "schedule", b"schedule", "tags", b"tags", "throttle", b"throttle", "update_time", b"update_time", "updated_by", b"updated_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "account", b"account", "actions", b"actions", "alert_type_id", b"alert_type_id", "consumer", b"consumer", "create_time", b"create_time", "created_by", b"created_by", "enabled", b"enabled", "execution_status", b"execution_status", "id", b"id", "mute_all", b"mute_all", "muted_instance_ids", b"muted_instance_ids", "name", b"name", "notify_when", b"notify_when", "params", b"params", "schedule", b"schedule", "tags", b"tags", "throttle", b"throttle", "update_time", b"update_time", "updated_by", b"updated_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
@@ -698,6 +761,9 @@ class FindAlertsRequest(_message.Message):
     SORT_ORDER_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    HAS_REFERENCE_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     search: _builtins.str
     """Words to look for, in any case; a word matches a part of a field. Empty: every alert."""
     default_search_operator: Global___SearchOperator.ValueType
@@ -710,9 +776,23 @@ class FindAlertsRequest(_message.Message):
     """Most alerts of the page: 0 is 100, more than 1000 is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; bound to the search, the sorting and the account."""
+    filter: _builtins.str
+    """A CEL expression over `alert`, bounded as the `where` of an EventFilter is: id, name, tags, alert_type_id,
+    consumer, enabled, interval, throttle, notify_when, params, configuration_ids, mute_all,
+    muted_instance_ids, status, created_by, updated_by, create_time, update_time. Words of enums are bare:
+    `alert.status == "ERROR" && "infra" in alert.tags`.
+    """
     @_builtins.property
     def search_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where to look: name, tags, alert_type_id, consumer. None is name and tags."""
+
+    @_builtins.property
+    def has_reference(self) -> Global___Reference:
+        """Alerts that refer to an object. Unset: all."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the fields of Alert that are answered; `id`, `alert_type_id` and `consumer` always are. None: all."""
 
     def __init__(
         self,
@@ -724,14 +804,43 @@ class FindAlertsRequest(_message.Message):
         sort_order: Global___SortOrder.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        has_reference: Global___Reference | None = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["has_reference", b"has_reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_search_operator", b"default_search_operator", "page_size", b"page_size", "page_token", b"page_token", "search", b"search", "search_fields", b"search_fields", "sort_field", b"sort_field", "sort_order", b"sort_order"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_search_operator", b"default_search_operator", "fields", b"fields", "filter", b"filter", "has_reference", b"has_reference", "page_size", b"page_size", "page_token", b"page_token", "search", b"search", "search_fields", b"search_fields", "sort_field", b"sort_field", "sort_order", b"sort_order"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindAlertsRequest: _TypeAlias = FindAlertsRequest  # noqa: Y015
+
+@_typing.final
+class Reference(_message.Message):
+    """An object that an alert refers to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """Its kind: "endpoint_configuration", those that actions go to."""
+    id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reference: _TypeAlias = Reference  # noqa: Y015
 
 @_typing.final
 class FindAlertsResponse(_message.Message):
@@ -1127,3 +1236,838 @@ class GetAlertStateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetAlertStateResponse: _TypeAlias = GetAlertStateResponse  # noqa: Y015
+
+@_typing.final
+class MuteAllRequest(_message.Message):
+    """An alert to mute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The alert's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MuteAllRequest: _TypeAlias = MuteAllRequest  # noqa: Y015
+
+@_typing.final
+class MuteAllResponse(_message.Message):
+    """The alert is muted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> Global___Alert:
+        """The alert."""
+
+    def __init__(
+        self,
+        *,
+        alert: Global___Alert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MuteAllResponse: _TypeAlias = MuteAllResponse  # noqa: Y015
+
+@_typing.final
+class UnmuteAllRequest(_message.Message):
+    """An alert to unmute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The alert's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnmuteAllRequest: _TypeAlias = UnmuteAllRequest  # noqa: Y015
+
+@_typing.final
+class UnmuteAllResponse(_message.Message):
+    """The alert is not muted as a whole any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> Global___Alert:
+        """The alert."""
+
+    def __init__(
+        self,
+        *,
+        alert: Global___Alert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnmuteAllResponse: _TypeAlias = UnmuteAllResponse  # noqa: Y015
+
+@_typing.final
+class MuteInstanceRequest(_message.Message):
+    """An instance to mute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The alert's id."""
+    instance_id: _builtins.str
+    """The instance's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MuteInstanceRequest: _TypeAlias = MuteInstanceRequest  # noqa: Y015
+
+@_typing.final
+class MuteInstanceResponse(_message.Message):
+    """The instance is muted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> Global___Alert:
+        """The alert."""
+
+    def __init__(
+        self,
+        *,
+        alert: Global___Alert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MuteInstanceResponse: _TypeAlias = MuteInstanceResponse  # noqa: Y015
+
+@_typing.final
+class UnmuteInstanceRequest(_message.Message):
+    """An instance to unmute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The alert's id."""
+    instance_id: _builtins.str
+    """The instance's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnmuteInstanceRequest: _TypeAlias = UnmuteInstanceRequest  # noqa: Y015
+
+@_typing.final
+class UnmuteInstanceResponse(_message.Message):
+    """The instance is not muted for itself any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> Global___Alert:
+        """The alert."""
+
+    def __init__(
+        self,
+        *,
+        alert: Global___Alert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnmuteInstanceResponse: _TypeAlias = UnmuteInstanceResponse  # noqa: Y015
+
+@_typing.final
+class ExecutedInstance(_message.Message):
+    """What one execution decided about one instance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ACTION_GROUP_FIELD_NUMBER: _builtins.int
+    ACTION_SUBGROUP_FIELD_NUMBER: _builtins.int
+    RECOVERED_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SILENCE_ID_FIELD_NUMBER: _builtins.int
+    DELIVERY_IDS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The instance's id."""
+    action_group: _builtins.str
+    """Its group in this run; the recovery group when it is active no more."""
+    action_subgroup: _builtins.str
+    """Its sub-group; empty when none was named."""
+    recovered: _builtins.bool
+    """Whether it is active no more."""
+    verdict: Global___NotifyVerdict.ValueType
+    """Whether it was told, and why or why not."""
+    silence_id: _builtins.str
+    """The silence that kept it from being told, with NOTIFY_VERDICT_SILENCED."""
+    @_builtins.property
+    def delivery_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The deliveries of its actions, one for each action of the group; those of a silence are SILENCED. None
+        when it was not told, or when no action is attached to the group.
+        """
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        action_group: _builtins.str = ...,
+        action_subgroup: _builtins.str = ...,
+        recovered: _builtins.bool = ...,
+        verdict: Global___NotifyVerdict.ValueType = ...,
+        silence_id: _builtins.str = ...,
+        delivery_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_group", b"action_group", "action_subgroup", b"action_subgroup", "delivery_ids", b"delivery_ids", "id", b"id", "recovered", b"recovered", "silence_id", b"silence_id", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutedInstance: _TypeAlias = ExecutedInstance  # noqa: Y015
+
+@_typing.final
+class Execution(_message.Message):
+    """One run of an alert, as it was written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    LOG_POSITION_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number: rises with each run and each change of the alert."""
+    status: Global___AlertStatus.ValueType
+    """How the alert was after it: never ALERT_STATUS_PENDING."""
+    missed: _builtins.int
+    """Due runs before it that it stands in for: the server was away, or busy."""
+    log_position: _builtins.int
+    """Head of the log when it began."""
+    @_builtins.property
+    def scheduled_time(self) -> _timestamp_pb2.Timestamp:
+        """The time that it stood for: windows end there, and throttles compare it."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long its type worked."""
+
+    @_builtins.property
+    def error(self) -> Global___ExecutionStatus.Error:
+        """Set when it failed."""
+
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutedInstance]:
+        """Every active instance, and those that recovered; none of a run that failed."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        scheduled_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        status: Global___AlertStatus.ValueType = ...,
+        error: Global___ExecutionStatus.Error | None = ...,
+        missed: _builtins.int = ...,
+        log_position: _builtins.int = ...,
+        instances: _abc.Iterable[Global___ExecutedInstance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "scheduled_time", b"scheduled_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "instances", b"instances", "log_position", b"log_position", "missed", b"missed", "number", b"number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Execution: _TypeAlias = Execution  # noqa: Y015
+
+@_typing.final
+class RunAlertRequest(_message.Message):
+    """An alert to run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The alert's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunAlertRequest: _TypeAlias = RunAlertRequest  # noqa: Y015
+
+@_typing.final
+class RunAlertResponse(_message.Message):
+    """The run is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> Global___Execution:
+        """What it did."""
+
+    def __init__(
+        self,
+        *,
+        execution: Global___Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunAlertResponse: _TypeAlias = RunAlertResponse  # noqa: Y015
+
+@_typing.final
+class ListExecutionsRequest(_message.Message):
+    """Asks for executions of an alert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The alert's id."""
+    page_size: _builtins.int
+    """Most executions of the page: 0 is 100, more than 1000 is 1000; a page has at most 3 MiB."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; bound to the other fields and the account."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___AlertStatus.ValueType]:
+        """How they ended: any of these. None: all."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Those that began at or after this time."""
+
+    @_builtins.property
+    def before(self) -> _timestamp_pb2.Timestamp:
+        """Those that began before this time."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        statuses: _abc.Iterable[Global___AlertStatus.ValueType] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        before: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "id", b"id", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExecutionsRequest: _TypeAlias = ListExecutionsRequest  # noqa: Y015
+
+@_typing.final
+class ListExecutionsResponse(_message.Message):
+    """A page of executions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty at the end."""
+    @_builtins.property
+    def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Execution]:
+        """The executions, newest first."""
+
+    def __init__(
+        self,
+        *,
+        executions: _abc.Iterable[Global___Execution] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExecutionsResponse: _TypeAlias = ListExecutionsResponse  # noqa: Y015
+
+@_typing.final
+class GetAlertInstanceSummaryRequest(_message.Message):
+    """Asks how an alert did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DATE_START_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The alert's id."""
+    date_start: _builtins.str
+    """Since when: RFC 3339 ("2026-01-02T03:04:05Z"), or a duration back from now ("90m", "7d"). Empty: 60
+    intervals of the alert.
+    """
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        date_start: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["date_start", b"date_start", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAlertInstanceSummaryRequest: _TypeAlias = GetAlertInstanceSummaryRequest  # noqa: Y015
+
+@_typing.final
+class GetAlertInstanceSummaryResponse(_message.Message):
+    """How an alert and its instances did since a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _InstanceStatus:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _InstanceStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[GetAlertInstanceSummaryResponse._InstanceStatus.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        INSTANCE_STATUS_UNSPECIFIED: GetAlertInstanceSummaryResponse._InstanceStatus.ValueType  # 0
+        """Never sent."""
+        INSTANCE_STATUS_OK: GetAlertInstanceSummaryResponse._InstanceStatus.ValueType  # 1
+        """It is not active."""
+        INSTANCE_STATUS_ACTIVE: GetAlertInstanceSummaryResponse._InstanceStatus.ValueType  # 2
+        """It is active."""
+
+    class InstanceStatus(_InstanceStatus, metaclass=_InstanceStatusEnumTypeWrapper):
+        """How an instance is now."""
+
+    INSTANCE_STATUS_UNSPECIFIED: GetAlertInstanceSummaryResponse.InstanceStatus.ValueType  # 0
+    """Never sent."""
+    INSTANCE_STATUS_OK: GetAlertInstanceSummaryResponse.InstanceStatus.ValueType  # 1
+    """It is not active."""
+    INSTANCE_STATUS_ACTIVE: GetAlertInstanceSummaryResponse.InstanceStatus.ValueType  # 2
+    """It is active."""
+
+    @_typing.final
+    class ErrorMessage(_message.Message):
+        """An error of a run."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DATE_FIELD_NUMBER: _builtins.int
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        message: _builtins.str
+        """What went wrong."""
+        @_builtins.property
+        def date(self) -> _timestamp_pb2.Timestamp:
+            """When the run began."""
+
+        def __init__(
+            self,
+            *,
+            date: _timestamp_pb2.Timestamp | None = ...,
+            message: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["date", b"date"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "message", b"message"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Instance(_message.Message):
+        """How one instance is."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        STATUS_FIELD_NUMBER: _builtins.int
+        MUTED_FIELD_NUMBER: _builtins.int
+        ACTION_GROUP_ID_FIELD_NUMBER: _builtins.int
+        ACTION_SUBGROUP_FIELD_NUMBER: _builtins.int
+        ACTIVE_START_DATE_FIELD_NUMBER: _builtins.int
+        status: Global___GetAlertInstanceSummaryResponse.InstanceStatus.ValueType
+        """How it is now."""
+        muted: _builtins.bool
+        """Whether nobody is told of it: it is muted for itself, or the alert as a whole."""
+        action_group_id: _builtins.str
+        """The group that it is in; empty when it is not active."""
+        action_subgroup: _builtins.str
+        """Its sub-group; empty when none was named or it is not active."""
+        @_builtins.property
+        def active_start_date(self) -> _timestamp_pb2.Timestamp:
+            """Since when it has been active; unset when it is not."""
+
+        def __init__(
+            self,
+            *,
+            status: Global___GetAlertInstanceSummaryResponse.InstanceStatus.ValueType = ...,
+            muted: _builtins.bool = ...,
+            action_group_id: _builtins.str = ...,
+            action_subgroup: _builtins.str = ...,
+            active_start_date: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["active_start_date", b"active_start_date"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["action_group_id", b"action_group_id", "action_subgroup", b"action_subgroup", "active_start_date", b"active_start_date", "muted", b"muted", "status", b"status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class InstancesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___GetAlertInstanceSummaryResponse.Instance: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___GetAlertInstanceSummaryResponse.Instance | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    ALERT_TYPE_ID_FIELD_NUMBER: _builtins.int
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    MUTE_ALL_FIELD_NUMBER: _builtins.int
+    THROTTLE_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    STATUS_START_DATE_FIELD_NUMBER: _builtins.int
+    STATUS_END_DATE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    LAST_RUN_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGES_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The alert's id."""
+    name: _builtins.str
+    """Its name."""
+    alert_type_id: _builtins.str
+    """Its type."""
+    consumer: _builtins.str
+    """Its consumer."""
+    mute_all: _builtins.bool
+    """Whether nobody is told of any instance."""
+    throttle: _builtins.str
+    """Its throttle; empty: none."""
+    enabled: _builtins.bool
+    """Whether it runs."""
+    status: Global___AlertStatus.ValueType
+    """How its newest run went."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its tags."""
+
+    @_builtins.property
+    def status_start_date(self) -> _timestamp_pb2.Timestamp:
+        """Begin of the time that is summed up."""
+
+    @_builtins.property
+    def status_end_date(self) -> _timestamp_pb2.Timestamp:
+        """Its end: now."""
+
+    @_builtins.property
+    def last_run(self) -> _timestamp_pb2.Timestamp:
+        """When the newest run began; unset when there was none."""
+
+    @_builtins.property
+    def error_messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetAlertInstanceSummaryResponse.ErrorMessage]:
+        """Errors of runs since then, oldest first, at most the newest 1000."""
+
+    @_builtins.property
+    def instances(self) -> _containers.MessageMap[_builtins.str, Global___GetAlertInstanceSummaryResponse.Instance]:
+        """The instances that are active, were since then, or are muted, by their ids. At most 10,000 changes of
+        the log are read.
+        """
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        alert_type_id: _builtins.str = ...,
+        consumer: _builtins.str = ...,
+        mute_all: _builtins.bool = ...,
+        throttle: _builtins.str = ...,
+        enabled: _builtins.bool = ...,
+        status_start_date: _timestamp_pb2.Timestamp | None = ...,
+        status_end_date: _timestamp_pb2.Timestamp | None = ...,
+        status: Global___AlertStatus.ValueType = ...,
+        last_run: _timestamp_pb2.Timestamp | None = ...,
+        error_messages: _abc.Iterable[Global___GetAlertInstanceSummaryResponse.ErrorMessage] | None = ...,
+        instances: _abc.Mapping[_builtins.str, Global___GetAlertInstanceSummaryResponse.Instance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_run", b"last_run", "status_end_date", b"status_end_date", "status_start_date", b"status_start_date"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_type_id", b"alert_type_id", "consumer", b"consumer", "enabled", b"enabled", "error_messages", b"error_messages", "id", b"id", "instances", b"instances", "last_run", b"last_run", "mute_all", b"mute_all", "name", b"name", "status", b"status", "status_end_date", b"status_end_date", "status_start_date", b"status_start_date", "tags", b"tags", "throttle", b"throttle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAlertInstanceSummaryResponse: _TypeAlias = GetAlertInstanceSummaryResponse  # noqa: Y015
+
+@_typing.final
+class RegisterNavigationRequest(_message.Message):
+    """A navigation to register."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    ALERT_TYPE_ID_FIELD_NUMBER: _builtins.int
+    PATH_TEMPLATE_FIELD_NUMBER: _builtins.int
+    consumer: _builtins.str
+    """The application that the alerts belong to."""
+    alert_type_id: _builtins.str
+    """The type of the alerts."""
+    path_template: _builtins.str
+    """A path below `ui_url`, beginning with "/": a mustache template over `alert.id`, `alert.name`,
+    `alert.consumer`, `alert.alertTypeId`, `alert.tags`, `alert.params` and `spaceId`, percent-encoded.
+    """
+    def __init__(
+        self,
+        *,
+        consumer: _builtins.str = ...,
+        alert_type_id: _builtins.str = ...,
+        path_template: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_type_id", b"alert_type_id", "consumer", b"consumer", "path_template", b"path_template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterNavigationRequest: _TypeAlias = RegisterNavigationRequest  # noqa: Y015
+
+@_typing.final
+class RegisterNavigationResponse(_message.Message):
+    """The navigation is registered. It has no fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterNavigationResponse: _TypeAlias = RegisterNavigationResponse  # noqa: Y015
+
+@_typing.final
+class RegisterDefaultNavigationRequest(_message.Message):
+    """A default navigation to register."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    PATH_TEMPLATE_FIELD_NUMBER: _builtins.int
+    consumer: _builtins.str
+    """The application that the alerts belong to."""
+    path_template: _builtins.str
+    """As in RegisterNavigationRequest."""
+    def __init__(
+        self,
+        *,
+        consumer: _builtins.str = ...,
+        path_template: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "path_template", b"path_template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterDefaultNavigationRequest: _TypeAlias = RegisterDefaultNavigationRequest  # noqa: Y015
+
+@_typing.final
+class RegisterDefaultNavigationResponse(_message.Message):
+    """The navigation is registered. It has no fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterDefaultNavigationResponse: _TypeAlias = RegisterDefaultNavigationResponse  # noqa: Y015
+
+@_typing.final
+class DeleteNavigationRequest(_message.Message):
+    """A navigation to forget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    ALERT_TYPE_ID_FIELD_NUMBER: _builtins.int
+    consumer: _builtins.str
+    """The application that the alerts belong to."""
+    alert_type_id: _builtins.str
+    """The type of the alerts; empty: the default navigation of the consumer."""
+    def __init__(
+        self,
+        *,
+        consumer: _builtins.str = ...,
+        alert_type_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_type_id", b"alert_type_id", "consumer", b"consumer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteNavigationRequest: _TypeAlias = DeleteNavigationRequest  # noqa: Y015
+
+@_typing.final
+class DeleteNavigationResponse(_message.Message):
+    """The navigation is forgotten. It has no fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteNavigationResponse: _TypeAlias = DeleteNavigationResponse  # noqa: Y015
+
+@_typing.final
+class GetAlertNavigationRequest(_message.Message):
+    """Asks where an alert is shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The alert's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAlertNavigationRequest: _TypeAlias = GetAlertNavigationRequest  # noqa: Y015
+
+@_typing.final
+class GetAlertNavigationResponse(_message.Message):
+    """Where an alert is shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path, rendered."""
+    url: _builtins.str
+    """The path below `ui_url`; empty when that is not set."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAlertNavigationResponse: _TypeAlias = GetAlertNavigationResponse  # noqa: Y015

@@ -81,6 +81,61 @@ class AlertingStub(object):
                 request_serializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertStateRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertStateResponse.FromString,
                 _registered_method=True)
+        self.MuteAll = channel.unary_unary(
+                '/tocsin.v1.Alerting/MuteAll',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.MuteAllRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.MuteAllResponse.FromString,
+                _registered_method=True)
+        self.UnmuteAll = channel.unary_unary(
+                '/tocsin.v1.Alerting/UnmuteAll',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.UnmuteAllRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.UnmuteAllResponse.FromString,
+                _registered_method=True)
+        self.MuteInstance = channel.unary_unary(
+                '/tocsin.v1.Alerting/MuteInstance',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.MuteInstanceRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.MuteInstanceResponse.FromString,
+                _registered_method=True)
+        self.UnmuteInstance = channel.unary_unary(
+                '/tocsin.v1.Alerting/UnmuteInstance',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.UnmuteInstanceRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.UnmuteInstanceResponse.FromString,
+                _registered_method=True)
+        self.RunAlert = channel.unary_unary(
+                '/tocsin.v1.Alerting/RunAlert',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.RunAlertRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.RunAlertResponse.FromString,
+                _registered_method=True)
+        self.ListExecutions = channel.unary_unary(
+                '/tocsin.v1.Alerting/ListExecutions',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.ListExecutionsRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.ListExecutionsResponse.FromString,
+                _registered_method=True)
+        self.GetAlertInstanceSummary = channel.unary_unary(
+                '/tocsin.v1.Alerting/GetAlertInstanceSummary',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryResponse.FromString,
+                _registered_method=True)
+        self.RegisterNavigation = channel.unary_unary(
+                '/tocsin.v1.Alerting/RegisterNavigation',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.RegisterNavigationRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.RegisterNavigationResponse.FromString,
+                _registered_method=True)
+        self.RegisterDefaultNavigation = channel.unary_unary(
+                '/tocsin.v1.Alerting/RegisterDefaultNavigation',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.RegisterDefaultNavigationRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.RegisterDefaultNavigationResponse.FromString,
+                _registered_method=True)
+        self.DeleteNavigation = channel.unary_unary(
+                '/tocsin.v1.Alerting/DeleteNavigation',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.DeleteNavigationRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.DeleteNavigationResponse.FromString,
+                _registered_method=True)
+        self.GetAlertNavigation = channel.unary_unary(
+                '/tocsin.v1.Alerting/GetAlertNavigation',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertNavigationRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertNavigationResponse.FromString,
+                _registered_method=True)
 
 
 class AlertingServicer(object):
@@ -161,6 +216,92 @@ class AlertingServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MuteAll(self, request, context):
+        """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
+        muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnmuteAll(self, request, context):
+        """Ends MuteAll; instances that are muted for themselves stay so. What became active or changed its group
+        meanwhile is told with the next run; what recovered meanwhile is not. Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MuteInstance(self, request, context):
+        """Has nobody told of one instance, until UnmuteInstance; it need not exist. No-op when it is muted.
+        Reasons: NOT_FOUND, INVALID_FIELD, LIMIT_REACHED (1000 of one alert).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnmuteInstance(self, request, context):
+        """Ends MuteInstance. No-op when the instance is not muted. Reasons: NOT_FOUND, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunAlert(self, request, context):
+        """Runs an alert now and answers what the run did, when it is done. It obeys throttle, mutes and silences
+        as any run. Reasons: NOT_FOUND, ALERT_DISABLED, ALERTING_OFF.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExecutions(self, request, context):
+        """Lists the executions of an alert, newest first: every run with its instances, and what was told of each
+        or why not. They are kept for 7 days, at most 10,000 of an alert. Reasons: NOT_FOUND,
+        INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAlertInstanceSummary(self, request, context):
+        """Answers how an alert and its instances did since a time. Reasons: NOT_FOUND, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterNavigation(self, request, context):
+        """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
+        NAVIGATION_REGISTERED, LIMIT_REACHED (1000 of one account).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterDefaultNavigation(self, request, context):
+        """Says where alerts of a consumer are shown whose type has no navigation of its own. Reasons:
+        INVALID_FIELD, INVALID_TEMPLATE, NAVIGATION_REGISTERED, LIMIT_REACHED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteNavigation(self, request, context):
+        """Forgets a navigation. Reasons: NAVIGATION_NOT_REGISTERED, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAlertNavigation(self, request, context):
+        """Answers where an alert is shown: the navigation of its consumer and type, else the consumer's default.
+        Messages about the alert link there. Reasons: NOT_FOUND, NAVIGATION_NOT_REGISTERED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AlertingServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -208,6 +349,61 @@ def add_AlertingServicer_to_server(servicer, server):
                     servicer.GetAlertState,
                     request_deserializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertStateRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertStateResponse.SerializeToString,
+            ),
+            'MuteAll': grpc.unary_unary_rpc_method_handler(
+                    servicer.MuteAll,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.MuteAllRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.MuteAllResponse.SerializeToString,
+            ),
+            'UnmuteAll': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnmuteAll,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.UnmuteAllRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.UnmuteAllResponse.SerializeToString,
+            ),
+            'MuteInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.MuteInstance,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.MuteInstanceRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.MuteInstanceResponse.SerializeToString,
+            ),
+            'UnmuteInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnmuteInstance,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.UnmuteInstanceRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.UnmuteInstanceResponse.SerializeToString,
+            ),
+            'RunAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunAlert,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.RunAlertRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.RunAlertResponse.SerializeToString,
+            ),
+            'ListExecutions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExecutions,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.ListExecutionsRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.ListExecutionsResponse.SerializeToString,
+            ),
+            'GetAlertInstanceSummary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAlertInstanceSummary,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryResponse.SerializeToString,
+            ),
+            'RegisterNavigation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterNavigation,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.RegisterNavigationRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.RegisterNavigationResponse.SerializeToString,
+            ),
+            'RegisterDefaultNavigation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterDefaultNavigation,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.RegisterDefaultNavigationRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.RegisterDefaultNavigationResponse.SerializeToString,
+            ),
+            'DeleteNavigation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteNavigation,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.DeleteNavigationRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.DeleteNavigationResponse.SerializeToString,
+            ),
+            'GetAlertNavigation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAlertNavigation,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertNavigationRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertNavigationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -455,6 +651,303 @@ class Alerting(object):
             '/tocsin.v1.Alerting/GetAlertState',
             tocsin_dot_v1_dot_alerting__pb2.GetAlertStateRequest.SerializeToString,
             tocsin_dot_v1_dot_alerting__pb2.GetAlertStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MuteAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/MuteAll',
+            tocsin_dot_v1_dot_alerting__pb2.MuteAllRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.MuteAllResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnmuteAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/UnmuteAll',
+            tocsin_dot_v1_dot_alerting__pb2.UnmuteAllRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.UnmuteAllResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MuteInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/MuteInstance',
+            tocsin_dot_v1_dot_alerting__pb2.MuteInstanceRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.MuteInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnmuteInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/UnmuteInstance',
+            tocsin_dot_v1_dot_alerting__pb2.UnmuteInstanceRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.UnmuteInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/RunAlert',
+            tocsin_dot_v1_dot_alerting__pb2.RunAlertRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.RunAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/ListExecutions',
+            tocsin_dot_v1_dot_alerting__pb2.ListExecutionsRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.ListExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAlertInstanceSummary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/GetAlertInstanceSummary',
+            tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterNavigation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/RegisterNavigation',
+            tocsin_dot_v1_dot_alerting__pb2.RegisterNavigationRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.RegisterNavigationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterDefaultNavigation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/RegisterDefaultNavigation',
+            tocsin_dot_v1_dot_alerting__pb2.RegisterDefaultNavigationRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.RegisterDefaultNavigationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteNavigation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/DeleteNavigation',
+            tocsin_dot_v1_dot_alerting__pb2.DeleteNavigationRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.DeleteNavigationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAlertNavigation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tocsin.v1.Alerting/GetAlertNavigation',
+            tocsin_dot_v1_dot_alerting__pb2.GetAlertNavigationRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.GetAlertNavigationResponse.FromString,
             options,
             channel_credentials,
             insecure,

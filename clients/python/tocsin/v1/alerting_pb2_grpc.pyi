@@ -72,6 +72,45 @@ class AlertingStub:
     """Answers the state of an alert and of its active instances; empty when it is disabled. Reasons:
     NOT_FOUND.
     """
+    MuteAll: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.MuteAllRequest, _alerting_pb2.MuteAllResponse]
+    """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
+    muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+    """
+    UnmuteAll: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.UnmuteAllRequest, _alerting_pb2.UnmuteAllResponse]
+    """Ends MuteAll; instances that are muted for themselves stay so. What became active or changed its group
+    meanwhile is told with the next run; what recovered meanwhile is not. Reasons: NOT_FOUND.
+    """
+    MuteInstance: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.MuteInstanceRequest, _alerting_pb2.MuteInstanceResponse]
+    """Has nobody told of one instance, until UnmuteInstance; it need not exist. No-op when it is muted.
+    Reasons: NOT_FOUND, INVALID_FIELD, LIMIT_REACHED (1000 of one alert).
+    """
+    UnmuteInstance: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.UnmuteInstanceRequest, _alerting_pb2.UnmuteInstanceResponse]
+    """Ends MuteInstance. No-op when the instance is not muted. Reasons: NOT_FOUND, INVALID_FIELD."""
+    RunAlert: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.RunAlertRequest, _alerting_pb2.RunAlertResponse]
+    """Runs an alert now and answers what the run did, when it is done. It obeys throttle, mutes and silences
+    as any run. Reasons: NOT_FOUND, ALERT_DISABLED, ALERTING_OFF.
+    """
+    ListExecutions: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.ListExecutionsRequest, _alerting_pb2.ListExecutionsResponse]
+    """Lists the executions of an alert, newest first: every run with its instances, and what was told of each
+    or why not. They are kept for 7 days, at most 10,000 of an alert. Reasons: NOT_FOUND,
+    INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
+    """
+    GetAlertInstanceSummary: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.GetAlertInstanceSummaryRequest, _alerting_pb2.GetAlertInstanceSummaryResponse]
+    """Answers how an alert and its instances did since a time. Reasons: NOT_FOUND, INVALID_FIELD."""
+    RegisterNavigation: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.RegisterNavigationRequest, _alerting_pb2.RegisterNavigationResponse]
+    """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
+    NAVIGATION_REGISTERED, LIMIT_REACHED (1000 of one account).
+    """
+    RegisterDefaultNavigation: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.RegisterDefaultNavigationRequest, _alerting_pb2.RegisterDefaultNavigationResponse]
+    """Says where alerts of a consumer are shown whose type has no navigation of its own. Reasons:
+    INVALID_FIELD, INVALID_TEMPLATE, NAVIGATION_REGISTERED, LIMIT_REACHED.
+    """
+    DeleteNavigation: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.DeleteNavigationRequest, _alerting_pb2.DeleteNavigationResponse]
+    """Forgets a navigation. Reasons: NAVIGATION_NOT_REGISTERED, INVALID_FIELD."""
+    GetAlertNavigation: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.GetAlertNavigationRequest, _alerting_pb2.GetAlertNavigationResponse]
+    """Answers where an alert is shown: the navigation of its consumer and type, else the consumer's default.
+    Messages about the alert link there. Reasons: NOT_FOUND, NAVIGATION_NOT_REGISTERED.
+    """
 
 @_typing.type_check_only
 class AlertingAsyncStub(AlertingStub):
@@ -114,6 +153,45 @@ class AlertingAsyncStub(AlertingStub):
     GetAlertState: _aio.UnaryUnaryMultiCallable[_alerting_pb2.GetAlertStateRequest, _alerting_pb2.GetAlertStateResponse]  # type: ignore[assignment]
     """Answers the state of an alert and of its active instances; empty when it is disabled. Reasons:
     NOT_FOUND.
+    """
+    MuteAll: _aio.UnaryUnaryMultiCallable[_alerting_pb2.MuteAllRequest, _alerting_pb2.MuteAllResponse]  # type: ignore[assignment]
+    """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
+    muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+    """
+    UnmuteAll: _aio.UnaryUnaryMultiCallable[_alerting_pb2.UnmuteAllRequest, _alerting_pb2.UnmuteAllResponse]  # type: ignore[assignment]
+    """Ends MuteAll; instances that are muted for themselves stay so. What became active or changed its group
+    meanwhile is told with the next run; what recovered meanwhile is not. Reasons: NOT_FOUND.
+    """
+    MuteInstance: _aio.UnaryUnaryMultiCallable[_alerting_pb2.MuteInstanceRequest, _alerting_pb2.MuteInstanceResponse]  # type: ignore[assignment]
+    """Has nobody told of one instance, until UnmuteInstance; it need not exist. No-op when it is muted.
+    Reasons: NOT_FOUND, INVALID_FIELD, LIMIT_REACHED (1000 of one alert).
+    """
+    UnmuteInstance: _aio.UnaryUnaryMultiCallable[_alerting_pb2.UnmuteInstanceRequest, _alerting_pb2.UnmuteInstanceResponse]  # type: ignore[assignment]
+    """Ends MuteInstance. No-op when the instance is not muted. Reasons: NOT_FOUND, INVALID_FIELD."""
+    RunAlert: _aio.UnaryUnaryMultiCallable[_alerting_pb2.RunAlertRequest, _alerting_pb2.RunAlertResponse]  # type: ignore[assignment]
+    """Runs an alert now and answers what the run did, when it is done. It obeys throttle, mutes and silences
+    as any run. Reasons: NOT_FOUND, ALERT_DISABLED, ALERTING_OFF.
+    """
+    ListExecutions: _aio.UnaryUnaryMultiCallable[_alerting_pb2.ListExecutionsRequest, _alerting_pb2.ListExecutionsResponse]  # type: ignore[assignment]
+    """Lists the executions of an alert, newest first: every run with its instances, and what was told of each
+    or why not. They are kept for 7 days, at most 10,000 of an alert. Reasons: NOT_FOUND,
+    INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
+    """
+    GetAlertInstanceSummary: _aio.UnaryUnaryMultiCallable[_alerting_pb2.GetAlertInstanceSummaryRequest, _alerting_pb2.GetAlertInstanceSummaryResponse]  # type: ignore[assignment]
+    """Answers how an alert and its instances did since a time. Reasons: NOT_FOUND, INVALID_FIELD."""
+    RegisterNavigation: _aio.UnaryUnaryMultiCallable[_alerting_pb2.RegisterNavigationRequest, _alerting_pb2.RegisterNavigationResponse]  # type: ignore[assignment]
+    """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
+    NAVIGATION_REGISTERED, LIMIT_REACHED (1000 of one account).
+    """
+    RegisterDefaultNavigation: _aio.UnaryUnaryMultiCallable[_alerting_pb2.RegisterDefaultNavigationRequest, _alerting_pb2.RegisterDefaultNavigationResponse]  # type: ignore[assignment]
+    """Says where alerts of a consumer are shown whose type has no navigation of its own. Reasons:
+    INVALID_FIELD, INVALID_TEMPLATE, NAVIGATION_REGISTERED, LIMIT_REACHED.
+    """
+    DeleteNavigation: _aio.UnaryUnaryMultiCallable[_alerting_pb2.DeleteNavigationRequest, _alerting_pb2.DeleteNavigationResponse]  # type: ignore[assignment]
+    """Forgets a navigation. Reasons: NAVIGATION_NOT_REGISTERED, INVALID_FIELD."""
+    GetAlertNavigation: _aio.UnaryUnaryMultiCallable[_alerting_pb2.GetAlertNavigationRequest, _alerting_pb2.GetAlertNavigationResponse]  # type: ignore[assignment]
+    """Answers where an alert is shown: the navigation of its consumer and type, else the consumer's default.
+    Messages about the alert link there. Reasons: NOT_FOUND, NAVIGATION_NOT_REGISTERED.
     """
 
 class AlertingServicer(metaclass=_abc_1.ABCMeta):
@@ -208,6 +286,111 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_alerting_pb2.GetAlertStateResponse, _abc.Awaitable[_alerting_pb2.GetAlertStateResponse]]:
         """Answers the state of an alert and of its active instances; empty when it is disabled. Reasons:
         NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def MuteAll(
+        self,
+        request: _alerting_pb2.MuteAllRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.MuteAllResponse, _abc.Awaitable[_alerting_pb2.MuteAllResponse]]:
+        """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
+        muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def UnmuteAll(
+        self,
+        request: _alerting_pb2.UnmuteAllRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.UnmuteAllResponse, _abc.Awaitable[_alerting_pb2.UnmuteAllResponse]]:
+        """Ends MuteAll; instances that are muted for themselves stay so. What became active or changed its group
+        meanwhile is told with the next run; what recovered meanwhile is not. Reasons: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def MuteInstance(
+        self,
+        request: _alerting_pb2.MuteInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.MuteInstanceResponse, _abc.Awaitable[_alerting_pb2.MuteInstanceResponse]]:
+        """Has nobody told of one instance, until UnmuteInstance; it need not exist. No-op when it is muted.
+        Reasons: NOT_FOUND, INVALID_FIELD, LIMIT_REACHED (1000 of one alert).
+        """
+
+    @_abc_1.abstractmethod
+    def UnmuteInstance(
+        self,
+        request: _alerting_pb2.UnmuteInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.UnmuteInstanceResponse, _abc.Awaitable[_alerting_pb2.UnmuteInstanceResponse]]:
+        """Ends MuteInstance. No-op when the instance is not muted. Reasons: NOT_FOUND, INVALID_FIELD."""
+
+    @_abc_1.abstractmethod
+    def RunAlert(
+        self,
+        request: _alerting_pb2.RunAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.RunAlertResponse, _abc.Awaitable[_alerting_pb2.RunAlertResponse]]:
+        """Runs an alert now and answers what the run did, when it is done. It obeys throttle, mutes and silences
+        as any run. Reasons: NOT_FOUND, ALERT_DISABLED, ALERTING_OFF.
+        """
+
+    @_abc_1.abstractmethod
+    def ListExecutions(
+        self,
+        request: _alerting_pb2.ListExecutionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.ListExecutionsResponse, _abc.Awaitable[_alerting_pb2.ListExecutionsResponse]]:
+        """Lists the executions of an alert, newest first: every run with its instances, and what was told of each
+        or why not. They are kept for 7 days, at most 10,000 of an alert. Reasons: NOT_FOUND,
+        INVALID_FIELD, INVALID_PAGE_TOKEN, PAGE_TOKEN_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAlertInstanceSummary(
+        self,
+        request: _alerting_pb2.GetAlertInstanceSummaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.GetAlertInstanceSummaryResponse, _abc.Awaitable[_alerting_pb2.GetAlertInstanceSummaryResponse]]:
+        """Answers how an alert and its instances did since a time. Reasons: NOT_FOUND, INVALID_FIELD."""
+
+    @_abc_1.abstractmethod
+    def RegisterNavigation(
+        self,
+        request: _alerting_pb2.RegisterNavigationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.RegisterNavigationResponse, _abc.Awaitable[_alerting_pb2.RegisterNavigationResponse]]:
+        """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
+        NAVIGATION_REGISTERED, LIMIT_REACHED (1000 of one account).
+        """
+
+    @_abc_1.abstractmethod
+    def RegisterDefaultNavigation(
+        self,
+        request: _alerting_pb2.RegisterDefaultNavigationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.RegisterDefaultNavigationResponse, _abc.Awaitable[_alerting_pb2.RegisterDefaultNavigationResponse]]:
+        """Says where alerts of a consumer are shown whose type has no navigation of its own. Reasons:
+        INVALID_FIELD, INVALID_TEMPLATE, NAVIGATION_REGISTERED, LIMIT_REACHED.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteNavigation(
+        self,
+        request: _alerting_pb2.DeleteNavigationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.DeleteNavigationResponse, _abc.Awaitable[_alerting_pb2.DeleteNavigationResponse]]:
+        """Forgets a navigation. Reasons: NAVIGATION_NOT_REGISTERED, INVALID_FIELD."""
+
+    @_abc_1.abstractmethod
+    def GetAlertNavigation(
+        self,
+        request: _alerting_pb2.GetAlertNavigationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerting_pb2.GetAlertNavigationResponse, _abc.Awaitable[_alerting_pb2.GetAlertNavigationResponse]]:
+        """Answers where an alert is shown: the navigation of its consumer and type, else the consumer's default.
+        Messages about the alert link there. Reasons: NOT_FOUND, NAVIGATION_NOT_REGISTERED.
         """
 
 def add_AlertingServicer_to_server(servicer: AlertingServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

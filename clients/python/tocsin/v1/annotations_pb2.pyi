@@ -105,6 +105,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: more waits for the disk than the server holds in memory; nothing was stored, and the same
     request may be repeated after `retry_delay`.
     """
+    ERROR_REASON_ALERT_DISABLED: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION: the alert is disabled, or was while its run was waited for."""
+    ERROR_REASON_NAVIGATION_NOT_REGISTERED: _ErrorReason.ValueType  # 38
+    """NOT_FOUND: no navigation is registered for the alert's consumer."""
+    ERROR_REASON_NAVIGATION_REGISTERED: _ErrorReason.ValueType  # 39
+    """ALREADY_EXISTS: a navigation is registered for this consumer and type."""
+    ERROR_REASON_ALERTING_OFF: _ErrorReason.ValueType  # 40
+    """FAILED_PRECONDITION: `alerting.enabled` is off in the settings of this server."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -189,6 +197,14 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 36
 """RESOURCE_EXHAUSTED: more waits for the disk than the server holds in memory; nothing was stored, and the same
 request may be repeated after `retry_delay`.
 """
+ERROR_REASON_ALERT_DISABLED: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION: the alert is disabled, or was while its run was waited for."""
+ERROR_REASON_NAVIGATION_NOT_REGISTERED: ErrorReason.ValueType  # 38
+"""NOT_FOUND: no navigation is registered for the alert's consumer."""
+ERROR_REASON_NAVIGATION_REGISTERED: ErrorReason.ValueType  # 39
+"""ALREADY_EXISTS: a navigation is registered for this consumer and type."""
+ERROR_REASON_ALERTING_OFF: ErrorReason.ValueType  # 40
+"""FAILED_PRECONDITION: `alerting.enabled` is off in the settings of this server."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -211,6 +227,7 @@ class Bound(_message.Message):
     MAX_FIELD_NUMBER: _builtins.int
     MAX_BYTES_FIELD_NUMBER: _builtins.int
     MAX_DEPTH_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field has to be set (a string: not empty; a list or map: at least one entry)."""
     output_only: _builtins.bool
@@ -235,6 +252,8 @@ class Bound(_message.Message):
     """Largest encoded size in bytes of a message, or of each message of a list."""
     max_depth: _builtins.int
     """Deepest nesting of a Value or Struct: a scalar is 1."""
+    expected: _builtins.str
+    """What the pattern asks for, in words: "is not <expected>" is what a caller reads."""
     def __init__(
         self,
         *,
@@ -250,10 +269,11 @@ class Bound(_message.Message):
         max: _builtins.int | None = ...,
         max_bytes: _builtins.int = ...,
         max_depth: _builtins.int = ...,
+        expected: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "key_max_len", b"key_max_len", "max", b"max", "max_bytes", b"max_bytes", "max_depth", b"max_depth", "max_items", b"max_items", "max_len", b"max_len", "min", b"min", "min_len", b"min_len", "output_only", b"output_only", "pattern", b"pattern", "required", b"required", "value_max_len", b"value_max_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "expected", b"expected", "key_max_len", b"key_max_len", "max", b"max", "max_bytes", b"max_bytes", "max_depth", b"max_depth", "max_items", b"max_items", "max_len", b"max_len", "min", b"min", "min_len", b"min_len", "output_only", b"output_only", "pattern", b"pattern", "required", b"required", "value_max_len", b"value_max_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
     _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015

@@ -1,0 +1,166 @@
+"""Alerts: how many runs a server does, how late they are, and what they cost those who append."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sqlite3
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+from tocsin.v1 import alerting_pb2 as pb
+from tocsin.v1 import event_log_pb2 as log_pb
+from tocsin.v1.alerting_pb2_grpc import AlertingStub
+from tocsin.v1.event_log_pb2_grpc import EventLogStub
+
+from bench.filling import SERVICES, log_of
+from bench.load import Client
+from bench.results import Figure, figure
+from bench.server import ServerProcess
+
+RATE = 200.0  # events per second that arrive meanwhile, all of the service that every twentieth alert counts
+BUSY_SERVICE = "analyzer"
+SECONDS = 8.0  # of each measurement
+SETTLED_S = 11.0  # after the alerts are made: each has had its first run, all have taken their places
+INTERVAL_S = 10
+IN_FLIGHT = 32
+FULL = 4000  # alerts: more runs than are asked for
+TARGET_RUNS = 12_000  # a minute
+HALF = TARGET_RUNS // 2 * INTERVAL_S // 60  # alerts
+BUSY = TARGET_RUNS * INTERVAL_S // 60
+MANY = 10_000
+INSTANCES = 1000
+RUNS = 20  # of the alert with many instances
+
+
+class Alerts:
+    """Calls of one server, and the store that it writes."""
+
+    def __init__(self, address: str, data: Path) -> None:
+        self._channel = grpc.insecure_channel(address)
+        self._stub: Any = AlertingStub(self._channel)
+        self._log: Any = EventLogStub(self._channel)
+        self._data = data
+
+    def create(self, count: int, interval: str = f"{INTERVAL_S}s", **params: Any) -> str:
+        """Create alerts, each of which counts the events of a service; give the id of the last."""
+        calls: deque[Any] = deque()
+        for number in range(count):
+            service = BUSY_SERVICE if number % SERVICES == 0 else f"service-{number % SERVICES}"
+            given = {"source": {"services": [service]}, "window": "5m", "threshold": 1e6, "group_by": ["resource_id"]}
+            alert = pb.Alert(
+                name=f"alert {number}",
+                alert_type_id=".event-threshold",
+                consumer="bench",
+                schedule=pb.Schedule(interval=interval),
+            )
+            json_format.ParseDict(given | params, alert.params)
+            calls.append(self._stub.CreateAlert.future(pb.CreateAlertRequest(alert=alert)))
+            if len(calls) == IN_FLIGHT:
+                calls.popleft().result()
+        created = [call.result().alert.id for call in calls]
+        return created[-1] if created else ""
+
+    def append(self, count: int) -> None:
+        """Append events of so many resources."""
+        events = [log_pb.Event(type="user.named", resource=log_pb.EventResource(id=f"r{n}")) for n in range(count)]
+        self._log.AppendEvents(log_pb.AppendEventsRequest(events=events))
+
+    def run(self, alert_id: str) -> pb.Execution:
+        """Run an alert now."""
+        execution: pb.Execution = self._stub.RunAlert(pb.RunAlertRequest(id=alert_id)).execution
+        return execution
+
+    def delays_s(self, since: float) -> list[float]:
+        """Give how late each run since a time began; the number of these is that of the runs."""
+        query = "SELECT (started_at - scheduled_at) / 1e6 FROM alert_executions WHERE started_at >= ?"
+        with closing(sqlite3.connect(f"file:{self._data / 'tocsin.db'}?mode=ro", uri=True)) as connection:
+            return [delay for (delay,) in connection.execute(query, (int(since * 1e6),))]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+
+def measure(events: int) -> Callable[[Path], Sequence[Figure]]:
+    """Make the measurement on a log of so many events."""
+    return functools.partial(_measure, events)
+
+
+def _measure(events: int, folder: Path) -> list[Figure]:
+    shutil.copytree(log_of(events), folder / "busy")
+    with Client() as client, ServerProcess(folder / "busy") as server:
+        calls = Alerts(server.address, folder / "busy")
+        idle_ms = _load(server, calls, client, 0).append_ms
+        half = _load(server, calls, client, HALF)
+        busy = _load(server, calls, client, BUSY - HALF)
+        full = _load(server, calls, client, FULL - BUSY)
+        calls.close()
+    start_s, none_s = _start(folder / "many")
+    return [
+        figure(f"alert runs a minute, {events:,} events", full.runs, "1/min", TARGET_RUNS, cpu_us=full.cpu_us),
+        figure("delay of a due run at half that load, p99", half.late_s, "s", 1.0, "lower"),
+        figure("append during 12,000 runs a minute / idle", busy.append_ms / idle_ms, "", 1.2, "lower"),
+        figure(f"start with {MANY:,} alerts", start_s, "s"),
+        figure("start without alerts", none_s, "s"),
+        figure(f"run with {INSTANCES:,} active instances", _instances(folder / "instances"), "ms"),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What was measured for a while: runs a minute, the delay of one in a hundred, CPU of a run, a median append."""
+
+    runs: float
+    late_s: float
+    cpu_us: float
+    append_ms: float
+
+
+def _load(server: ServerProcess, calls: Alerts, client: Client, more: int) -> Load:
+    """Make more alerts, let them take their places, and measure while events arrive."""
+    calls.create(more)
+    if more:
+        client.paced(server.address, RATE, int(RATE * SETTLED_S))
+    began, cpu_s = time.time(), server.cpu_s()
+    sent = client.paced(server.address, RATE, int(RATE * SECONDS))["events"]
+    took, cpu_s = time.time() - began, server.cpu_s() - cpu_s
+    delays = calls.delays_s(began)
+    late_s = statistics.quantiles(delays, n=100)[98] if len(delays) > 1 else 0.0
+    append_ms = statistics.median(done - began for _, began, done in sent) * 1e3
+    return Load(len(delays) / took * 60, late_s, cpu_s / max(1, len(delays)) * 1e6, append_ms)
+
+
+def _start(data: Path) -> tuple[float, float]:
+    """Start a server with ten thousand alerts and with none; seconds until it listens."""
+    took = []
+    for alerts in (0, MANY):
+        with ServerProcess(data) as server:
+            calls = Alerts(server.address, data)
+            calls.create(alerts, "1d")
+            calls.close()
+        began = time.perf_counter()
+        with ServerProcess(data):
+            took.append(time.perf_counter() - began)
+    return took[1], took[0]
+
+
+def _instances(data: Path) -> float:
+    """Run an alert with a thousand active instances; the median of a run in milliseconds."""
+    with ServerProcess(data) as server:
+        calls = Alerts(server.address, data)
+        calls.append(INSTANCES)
+        alert_id = calls.create(1, "1d", source={"event_types": ["user.named"]}, threshold=1, window="1d")
+        runs = [calls.run(alert_id) for _ in range(RUNS)]
+        calls.close()
+    if len(runs[-1].instances) != INSTANCES:
+        raise RuntimeError(f"{len(runs[-1].instances)} instances are active")
+    return statistics.median(run.duration.ToMicroseconds() for run in runs) / 1e3

@@ -1,0 +1,105 @@
+"""Conditions over alerts: the CEL expression of FindAlerts' `filter`, bounded as a `where` is."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from cel_expr_python import cel
+from google.protobuf import json_format, struct_pb2, timestamp_pb2
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+
+from tocsin_server.domain.alerting import Alert
+from tocsin_server.domain.where import condition
+
+TEXTS = (
+    "id", "name", "alert_type_id", "consumer", "interval", "throttle", "notify_when", "status", "created_by",
+    "updated_by",
+)  # fmt: skip
+LISTS = ("tags", "muted_instance_ids", "configuration_ids")
+SWITCHES = ("enabled", "mute_all")
+TIMES = ("create_time", "update_time")
+
+
+class AlertFilter:
+    """A compiled condition."""
+
+    __slots__ = ("_expression",)
+
+    def __init__(self, expression: cel.Expression) -> None:
+        self._expression = expression
+
+    def matches(self, alert: Alert) -> bool:
+        """Tell whether an alert meets the condition; one that it cannot be asked about does not."""
+        try:
+            return self._expression.eval(data={"alert": _message(alert)}).value() is True
+        except RuntimeError:
+            return False  # the budget of iterations is spent
+
+
+@lru_cache(maxsize=256)
+def compiled(text: str) -> AlertFilter:
+    """Compile a condition; WhereError says what is wrong with it."""
+    return AlertFilter(condition(_ENVIRONMENT, text, "an alert"))
+
+
+def _message(alert: Alert) -> object:
+    spec = alert.spec
+    message = _ALERT(
+        id=alert.id,
+        name=spec.name,
+        alert_type_id=spec.alert_type_id,
+        consumer=spec.consumer,
+        interval=spec.interval,
+        throttle=spec.throttle,
+        notify_when=spec.notifies_when,
+        status=alert.status,
+        created_by=alert.created_by,
+        updated_by=alert.updated_by,
+        tags=spec.tags,
+        muted_instance_ids=alert.muted_instance_ids,
+        configuration_ids=[action.configuration_id for action in spec.actions],
+        enabled=alert.enabled,
+        mute_all=alert.mute_all,
+    )
+    for name, micros in (("create_time", alert.created_at), ("update_time", alert.updated_at)):
+        time = getattr(message, name)  # of this pool: another Timestamp than that of the generated code
+        time.seconds, time.nanos = micros // 1_000_000, micros % 1_000_000 * 1000
+    json_format.ParseDict(dict(spec.params), message.params)  # type: ignore[attr-defined]
+    return message
+
+
+def _described() -> DescriptorProto:
+    alert, kinds = DescriptorProto(name="Alert"), FieldDescriptorProto
+    for number, name in enumerate((*TEXTS, *LISTS, *SWITCHES, *TIMES, "params"), start=1):
+        field = alert.field.add(name=name, number=number, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
+        if name in LISTS:
+            field.label = kinds.LABEL_REPEATED
+        elif name in SWITCHES:
+            field.type = kinds.TYPE_BOOL
+        elif name not in TEXTS:
+            field.type = kinds.TYPE_MESSAGE
+            field.type_name = ".google.protobuf.Struct" if name == "params" else ".google.protobuf.Timestamp"
+    return alert
+
+
+def _pool() -> DescriptorPool:
+    pool = DescriptorPool()
+    for known in (struct_pb2, timestamp_pb2):
+        file = FileDescriptorProto()
+        known.DESCRIPTOR.CopyToProto(file)
+        pool.Add(file)
+    dependency = [struct_pb2.DESCRIPTOR.name, timestamp_pb2.DESCRIPTOR.name]
+    pool.Add(
+        FileDescriptorProto(
+            name="alert_filter.proto", package="tocsin", syntax="proto3", dependency=dependency,
+            message_type=[_described()],
+        )
+    )  # fmt: skip
+    return pool
+
+
+_POOL = _pool()
+_ALERT = GetMessageClass(_POOL.FindMessageTypeByName("tocsin.Alert"))
+_ENVIRONMENT = cel.NewEnv(_POOL, variables={"alert": cel.Type("tocsin.Alert")})

@@ -1,0 +1,144 @@
+"""Who is told in a run, and why the others are not: silence, mute and throttle, in this order.
+
+    verdict          told   when
+    RECOVERED        yes    the instance is active no more; no throttle is asked
+    FIRST            yes    nobody was told of the instance since it became active
+    GROUP_CHANGED    yes    its group is another one than was told last, or its sub-group another one than
+                            in the run before, if both named one
+    EVERY_RUN        yes    it is active, and `notify_when` is ON_ACTIVE_ALERT
+    THROTTLE_ENDED   yes    the throttle has passed since it was told, to the microsecond
+    SILENCED         no     a silence means the event of its transition; judged when the run is written
+    MUTED            no     the alert or the instance is muted
+    THROTTLED        no     the throttle has not passed
+    UNCHANGED        no     the group is the same, and `notify_when` is ON_ACTION_GROUP_CHANGE
+
+Only what was told moves the throttle's clock, whether actions are attached to the group or not. So what
+becomes active or changes its group under a mute or a silence is told when that has ended, once. What a
+silence withholds is kept as a delivery that people can recover; `withheld` is the clock of those, so that a
+silence of a day does not fill the store faster than the alert would have told.
+
+All of it is pure; times are the scheduled times of runs, in microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from tocsin_server.domain.actions import Notification
+from tocsin_server.domain.alerting import Alert, InstanceReport, NotifyWhen
+from tocsin_server.domain.instances import Instance, Notified
+
+
+class Verdict(StrEnum):
+    """Whether an instance is told in a run, and why or why not; see the module's docstring."""
+
+    FIRST = "FIRST"
+    GROUP_CHANGED = "GROUP_CHANGED"
+    EVERY_RUN = "EVERY_RUN"
+    THROTTLE_ENDED = "THROTTLE_ENDED"
+    RECOVERED = "RECOVERED"
+    SILENCED = "SILENCED"
+    MUTED = "MUTED"
+    THROTTLED = "THROTTLED"
+    UNCHANGED = "UNCHANGED"
+
+    @property
+    def tells(self) -> bool:
+        """Whether the actions of the group are scheduled."""
+        return self not in SUPPRESSING
+
+
+SUPPRESSING = frozenset((Verdict.SILENCED, Verdict.MUTED, Verdict.THROTTLED, Verdict.UNCHANGED))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about one instance in a run: `recovered` when it is active no more."""
+
+    instance_id: str
+    group: str
+    subgroup: str
+    verdict: Verdict
+    recovered: bool = False
+    silence_id: str = ""
+
+
+def decide(alert: Alert, before: Instance | None, now: InstanceReport, scheduled_at: int) -> Verdict:
+    """Tell whether an active instance is told in this run, silences aside."""
+    if alert.mutes(now.id):
+        return Verdict.MUTED
+    return _unmuted(alert, before, before.notified if before else None, now, scheduled_at)
+
+
+def recovery(alert: Alert, instance: Instance, group: str) -> Decision:
+    """Tell whether the end of an instance is told, silences aside."""
+    verdict = Verdict.MUTED if alert.mutes(instance.id) else Verdict.RECOVERED
+    return Decision(instance.id, group, "", verdict, recovered=True)
+
+
+def _unmuted(
+    alert: Alert, before: Instance | None, last: Notified | None, now: InstanceReport, scheduled_at: int
+) -> Verdict:
+    if before is None or last is None:
+        return Verdict.FIRST
+    if now.group != last.group or (before.subgroup and now.subgroup and before.subgroup != now.subgroup):
+        return Verdict.GROUP_CHANGED
+    match alert.spec.notifies_when:
+        case NotifyWhen.ON_ACTIVE_ALERT:
+            return Verdict.EVERY_RUN
+        case NotifyWhen.ON_ACTION_GROUP_CHANGE:
+            return Verdict.UNCHANGED
+    over = last.at + alert.spec.throttle_us <= scheduled_at
+    return Verdict.THROTTLE_ENDED if over else Verdict.THROTTLED
+
+
+# --- silences ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The part of a run that tells: what was decided, the active instances, the messages."""
+
+    decisions: tuple[Decision, ...]
+    instances: tuple[Instance, ...]
+    notifications: tuple[Notification, ...]
+
+
+def withhold(
+    alert: Alert, known: Mapping[str, Instance], told: Told, silences: Mapping[str, str], scheduled_at: int
+) -> Told:
+    """Keep from being told what silences mean: `silences` has the id of one for each instance that one means.
+
+    `known` are the instances as they were before the run. Notifications that stay carry their silence.
+    """
+    decisions = tuple(
+        replace(one, verdict=Verdict.SILENCED, silence_id=silences[one.instance_id])
+        if one.instance_id in silences
+        else one
+        for one in told.decisions
+    )
+    instances = {one.id: one for one in told.instances}
+    repeated = set()  # silenced as before: kept once already
+    for instance_id in silences.keys() & instances.keys():
+        instance, before = instances[instance_id], known.get(instance_id)
+        silenced, is_kept = _withheld(alert, before, instance, scheduled_at)
+        instances[instance_id] = silenced
+        if not is_kept:
+            repeated.add(instance_id)
+    notifications = tuple(
+        replace(one, silence_id=silences.get(one.instance_id, ""))
+        for one in told.notifications
+        if one.instance_id not in repeated
+    )
+    return Told(decisions, tuple(instances[one.id] for one in told.instances), notifications)
+
+
+def _withheld(alert: Alert, before: Instance | None, now: Instance, scheduled_at: int) -> tuple[Instance, bool]:
+    """Give a silenced instance, its clock as it was; tell whether what it would have told is kept."""
+    last = (before.withheld or before.notified) if before else None
+    report = InstanceReport(now.id, now.group, subgroup=now.subgroup)
+    is_kept = not alert.mutes(now.id) and _unmuted(alert, before, last, report, scheduled_at).tells
+    withheld = Notified(now.group, now.subgroup, scheduled_at) if is_kept else before.withheld if before else None
+    return replace(now, notified=before.notified if before else None, withheld=withheld), is_kept

@@ -1,0 +1,107 @@
+"""Who is told in a run: every combination of mode, throttle, mute, silence and change, and a year of them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+
+import pytest
+from tocsin_server.domain.alerting import NotifyWhen
+from tocsin_server.domain.schedule import Ticks
+
+from tests.support.lives import MINUTE, T0, Life, found, sent, spec, verdicts
+
+MODES = list(NotifyWhen)
+THROTTLES = ["", "10m"]
+MUTES = ["", "all", "instance", "another"]
+CHANGES = {"none": ("default", "x"), "group": ("critical", "x"), "subgroup": ("default", "y")}
+COMBINATIONS = list(itertools.product(MODES, THROTTLES, MUTES, (False, True), CHANGES))
+
+
+@pytest.mark.parametrize(("mode", "throttle", "mute", "is_silenced", "change"), COMBINATIONS)
+def test_every_combination(mode: NotifyWhen, throttle: str, mute: str, is_silenced: bool, change: str) -> None:
+    """Trap 1 (muted is silent on a change too), trap 10: the second run of an instance that was told in the first."""
+    alert = spec(notify_when=mode, throttle=throttle)
+    life = Life(alert)
+    assert verdicts(life.run(found("a", "default", "x"))) == {"a": "FIRST"}
+    life.alert = replace(
+        alert, mute_all=mute == "all", muted_instance_ids={"instance": ("a",), "another": ("b",)}.get(mute, ())
+    )
+    outcome = life.run(found("a", *CHANGES[change]), silenced=["a"] if is_silenced else [])
+    unchanged = {
+        NotifyWhen.ON_ACTIVE_ALERT: "EVERY_RUN",
+        NotifyWhen.ON_ACTION_GROUP_CHANGE: "UNCHANGED",
+        NotifyWhen.ON_THROTTLE_INTERVAL: "THROTTLED" if throttle else "THROTTLE_ENDED",
+    }
+    expected = "GROUP_CHANGED" if change != "none" else unchanged[mode]
+    if mute in ("all", "instance"):
+        expected = "MUTED"
+    if is_silenced:
+        expected = "SILENCED"
+    assert verdicts(outcome) == {"a": expected}
+    if expected in ("MUTED", "THROTTLED", "UNCHANGED"):
+        assert not outcome.notifications
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("by", ["mute", "silence"])
+def test_what_was_held_back_is_told_once_it_is_over(mode: NotifyWhen, by: str) -> None:
+    """What becomes active or changes its group meanwhile is told at the end; the throttle's clock has not moved."""
+    alert = spec(notify_when=mode, throttle="1h")
+    life = Life(replace(alert, mute_all=by == "mute"))
+    held = ["a"] if by == "silence" else []
+    for _ in range(3):
+        assert not [n for n in life.run(found("a"), silenced=held).notifications if not n.silence_id]
+    life.alert = alert
+    assert verdicts(life.run(found("a"))) == {"a": "FIRST"}
+    life.alert = replace(alert, mute_all=by == "mute")
+    assert not [n for n in life.run(found("a", "critical"), silenced=held).notifications if not n.silence_id]
+    life.alert = alert
+    assert verdicts(life.run(found("a", "critical"))) == {"a": "GROUP_CHANGED"}
+
+
+def test_a_silence_keeps_what_would_have_been_told_and_no_more() -> None:
+    """The throttle spaces what is kept for recovery by hand as it would have spaced what is told."""
+    life = Life(spec(throttle="3m"))
+    kept = [bool(life.run(found("a"), silenced=["a"]).notifications) for _ in range(7)]
+    assert kept == [True, False, False, True, False, False, True]
+    assert life.memory.instances["a"].notified is None
+
+
+def test_a_recovery_obeys_mutes_and_silences_and_is_not_told_later() -> None:
+    """Trap 5: recovery ignores the throttle but obeys mute and silence."""
+    alert = spec(throttle="1h")
+    for quiet, silenced, verdict in (
+        (replace(alert, mute_all=True), [], "MUTED"),
+        (replace(alert, muted_instance_ids=("a",)), [], "MUTED"),
+        (alert, ["a"], "SILENCED"),
+        (alert, [], "RECOVERED"),
+    ):
+        life = Life(alert)
+        life.run(found("a"))
+        life.alert = quiet
+        outcome = life.run(silenced=silenced)
+        assert verdicts(outcome) == {"a": verdict}
+        assert [n.group for n in outcome.notifications if not n.silence_id] == (
+            ["recovered"] if verdict == "RECOVERED" else []
+        )
+        life.alert = alert
+        assert verdicts(life.run()) == {}
+
+
+def test_a_year_of_a_one_minute_alert() -> None:
+    """Trap 9 over a year: scheduled times keep the throttle, and nothing drifts or is lost; in under a minute."""
+    began = time.monotonic()
+    ticks = Ticks.of("123", MINUTE)
+    life = Life(spec(throttle="1h"), at=ticks.newest(T0))
+    minutes, told, recovered = 365 * 24 * 60, 0, 0
+    for minute in range(minutes):
+        assert life.at == ticks.newest(life.at)
+        # Active for 23 h 50 min of each day.
+        outcome = life.run(*([found("a")] if minute % 1440 < 1430 else []))
+        groups = [group for _, group in sent(outcome)]
+        told += groups.count("default")
+        recovered += groups.count("recovered")
+    assert (told, recovered) == (365 * 24, 365)
+    assert time.monotonic() - began < 60
