@@ -14,9 +14,10 @@ from tocsin_server.alert_types.event_absence import ALERT_TYPE as ABSENCE
 from tocsin_server.alert_types.event_spike import ALERT_TYPE as SPIKE
 from tocsin_server.alert_types.event_threshold import ALERT_TYPE as THRESHOLD
 from tocsin_server.domain.aggregation import PERCENTILES, EventQuestion, Group, aggregate, aggregated
+from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.selection import EventFilter
 
-from tests.support.executors import MINUTE, DecidedLog, MemoryLog, Runs, Seen, T
+from tests.support.executors import MINUTE, DecidedLog, MemoryLog, Runs, Seen, T, saved
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 NUMBERS = st.lists(st.one_of(st.integers(-(2**53), 2**53), FLOATS), min_size=1, max_size=30)
@@ -230,3 +231,60 @@ def test_spikes(
             elif down and way != "up":
                 expected[host] = "down"
         assert {id: one.subgroup for id, one in runs.active.items()} == expected
+
+
+# --- any params --------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    [
+        "5m",
+        "0s",
+        "9999999999d",
+        "1d",
+        "previous",
+        "count",
+        "p95",
+        "keep",
+        "drop",
+        "up",
+        "host",
+        "details.n",
+        "x",
+        "",
+        "é\n",
+    ]
+)
+SCALARS = st.one_of(WORDS, st.integers(-2, 2000), st.floats(allow_nan=False), st.booleans(), st.none())
+ANY = st.recursive(SCALARS, lambda below: st.lists(below, max_size=3) | st.dictionaries(WORDS, below, max_size=2))
+
+
+PLAUSIBLE: dict[str, Any] = {
+    "aggregation": st.sampled_from(["sum", "distinct", "p95"]),
+    "field": st.sampled_from(["details.n", "host"]),
+    "group_by": st.sampled_from([["host"], ["details.n", "labels.x"]]),
+    "expected": st.sampled_from([["a"], [["a", "b"]]]),
+    "severities": st.lists(condition().map(lambda one: {**one, "group": "warning"}), max_size=2),
+    "recovery": condition(),
+    "threshold": SMALL,
+    "source": st.sampled_from([{"hosts": ["a"]}, {"levels": ["info"]}]),
+}
+REQUIRED: list[tuple[Any, dict[str, Any]]] = [(THRESHOLD, {"threshold": 1}), (ABSENCE, {}), (SPIKE, {"height": 2})]
+
+
+@given(st.data())
+def test_params_are_refused_or_they_run(data: st.DataObject) -> None:
+    """No params make a fault of the server's of themselves: not when they are saved, not in a run."""
+    alert_type, params = data.draw(st.sampled_from(REQUIRED))
+    params = {"window": "5m", **params}
+    properties = alert_type.params_schema["properties"]
+    for name in data.draw(st.lists(st.sampled_from(sorted(properties)), unique=True, max_size=3)):
+        likely = properties[name].get("enum") or [properties[name].get("default", "5m")]
+        fitting = PLAUSIBLE.get(name, st.sampled_from(likely))
+        params[name] = data.draw(st.one_of(*[fitting] * 9, ANY))
+    try:
+        complete = saved(alert_type, params)
+    except TocsinError as refused:
+        assert refused.violations
+        return
+    log = log_of([(0, "a"), (3, "b"), (58, "a")])
+    Runs(alert_type, complete, log).run(T + 60 * MINUTE)
