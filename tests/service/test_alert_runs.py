@@ -177,7 +177,7 @@ async def test_a_run_that_takes_too_long_is_an_error(house: House) -> None:
 
 @pytest.mark.parametrize("types", [[], [scripted_type(lambda c: Report(), enabled=False)]])
 async def test_a_type_that_is_gone_or_off_is_an_error(house: House, types: list[AlertType]) -> None:
-    """C9."""
+    """KC9."""
     alert = await house.create(SCRIPTED)
     house.execution = Execution(house.runs, AlertTypes(types), house.clock.runtime())
     await house.run_due()
@@ -187,7 +187,7 @@ async def test_a_type_that_is_gone_or_off_is_an_error(house: House, types: list[
 
 
 async def test_params_are_checked_before_each_run(house: House) -> None:
-    """R8: a type whose schema has changed."""
+    """KR8: a type whose schema has changed."""
     alert = await house.create(SCRIPTED)
     strict = scripted_type(house.scripted, params_schema={"type": "object", "required": ["n"]})
     house.execution = Execution(house.runs, AlertTypes([strict]), house.clock.runtime())

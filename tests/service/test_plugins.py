@@ -98,7 +98,7 @@ def schedule(id: str, group: str = "default", sub_group: str = "", **state: Any)
 
 
 async def test_the_sources_example_renders_to_the_letter(house: House) -> None:
-    """KM10, KI3, KI5, KE4, KE18: replaced state and context in the templates of a run; its words are chainable."""
+    """KM10, KC1, KI3, KI5, KE4, KE18: replaced state and context in the templates of a run; its words are chainable."""
     body = (
         "The server {{context.server}} has a CPU usage of {{state.cpuUsage}}%. This message for "
         "{{alertInstanceId}} was created by the alert {{alertId}} {{alertName}}."
