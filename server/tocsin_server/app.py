@@ -53,6 +53,7 @@ from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
+from tocsin_server.plugins.loading import with_plugins
 from tocsin_server.runtime import event_loop_factory, system_runtime
 from tocsin_server.store.consumer_store import Consumers
 from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
@@ -230,8 +231,16 @@ class App:
         readers = Readers(store, THREADS, "alerts")
         self._cleanups.append(("alert readers", readers.close))
         runtime = self.runtime if self.settings["alerting.enabled"] else None
-        types = AlertTypes(discover_alert_types())
-        return build_alerting(parts.writer, parts.readers, readers, types, runtime, self.settings["alerting.log_runs"])
+        types, log_runs = self._alert_types(), self.settings["alerting.log_runs"]
+        return build_alerting(parts.writer, parts.readers, readers, types, runtime, log_runs)
+
+    def _alert_types(self) -> AlertTypes:
+        off = self.settings["alerting.disabled_types"]
+        types = with_plugins(discover_alert_types())
+        unknown = sorted(id for id in off if types.find(id) is None)
+        if unknown:
+            log.warning("alerting.disabled_types names types that are not there", ids=unknown)
+        return types.switched_off(off)
 
     async def _start_dispatcher(
         self,

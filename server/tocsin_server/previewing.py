@@ -34,7 +34,6 @@ HEADER = struct.Struct("!cI")
 PROGRESS_S = 1.0
 PROCESSES_MAX = 2  # at once, of all accounts: each keeps a core busy
 NICENESS = 10  # of the process: it gives way to the server
-Loaded = Callable[[], AlertTypes]
 
 
 class ChildPreviews:
@@ -147,17 +146,20 @@ def answers(order: Order, types: AlertTypes, store: Path, clock: Callable[[], fl
 def main() -> None:
     """Do what the order on standard input says."""
     from tocsin_server.alert_types import discover  # noqa: PLC0415 - only the process needs the types
+    from tocsin_server.plugins.loading import with_plugins  # noqa: PLC0415
 
     os.nice(NICENESS)
     plain = json.loads(sys.stdin.readline())
-    out = sys.stdout.buffer
+    # What plug-ins print, and what is logged, goes where it does not disturb the frames.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def write(kind: bytes, body: bytes) -> None:
         out.write(HEADER.pack(kind, len(body)) + body)
         out.flush()
 
     try:
-        for answer in answers(_read(plain), AlertTypes(discover()), Path(plain["store"]), time.monotonic):
+        for answer in answers(_read(plain), with_plugins(discover()), Path(plain["store"]), time.monotonic):
             write(ANSWER, answer)
     except TocsinError as error:
         write(REFUSAL, f"{error.reason} {error.message}".encode())

@@ -74,7 +74,7 @@ class EventAggregates:
             count, found = self._connection.execute(
                 f"SELECT {what.sql} {source.sql}", [*what.values, *source.values]
             ).fetchone()
-            return [Group((), count, found)]
+            return [Group((), count, count if question.aggregation == "count" else found)]
         order = ", ".join(str(3 + place) for place in range(len(fields)))
         least, most = question.at_least, question.at_most
         having = "count(*) >= ?" if most is None else "count(*) BETWEEN ? AND ?"
@@ -82,7 +82,8 @@ class EventAggregates:
             f"SELECT {what.sql} {source.sql} GROUP BY {order} HAVING {having} ORDER BY 1 DESC, {order} LIMIT ?",
             [*what.values, *source.values, least, *([] if most is None else [most]), question.limit],
         )
-        return [Group(tuple(row[2:]), row[0], row[1]) for row in rows]
+        counts = question.aggregation == "count"
+        return [Group(tuple(row[2:]), row[0], row[0] if counts else row[1]) for row in rows]
 
     def samples(
         self, question: EventQuestion, groups: Sequence[tuple[str, ...]], each: int
@@ -191,4 +192,4 @@ def _value(question: EventQuestion) -> Where:
     if question.aggregation == "distinct":
         field = _column(question.field)
         return Where(f"count(DISTINCT {field.sql})", field.values)
-    return Where("max(timestamp)" if question.aggregation == "latest" else "count(*)")
+    return Where("max(timestamp)" if question.aggregation == "latest" else "NULL")
