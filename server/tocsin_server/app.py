@@ -15,8 +15,8 @@ from pathlib import Path
 import structlog
 
 from tocsin_server.alert_types import discover as discover_alert_types
-from tocsin_server.api.alert_navigations import NavigationService
-from tocsin_server.api.alert_runs import AlertRunService
+from tocsin_server.alerting_parts import AlertingParts
+from tocsin_server.alerting_parts import build as build_alerting
 from tocsin_server.api.alerting import AlertingService
 from tocsin_server.api.appends import AppendService
 from tocsin_server.api.consumers import ConsumersService
@@ -41,7 +41,7 @@ from tocsin_server.api.system import SystemService
 from tocsin_server.config import ConfigError, Settings
 from tocsin_server.dispatch.announcing import Announcer
 from tocsin_server.dispatch.dispatcher import Dispatcher
-from tocsin_server.dispatch.execution import THREADS, Execution
+from tocsin_server.dispatch.execution import THREADS
 from tocsin_server.dispatch.loop import Loop
 from tocsin_server.domain import config_webhooks
 from tocsin_server.domain.alerting import AlertTypes
@@ -55,17 +55,13 @@ from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
 from tocsin_server.plugins.loading import with_plugins
 from tocsin_server.runtime import event_loop_factory, system_runtime
-from tocsin_server.store.alerting import Alerts
 from tocsin_server.store.consumer_store import Consumers
 from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
 from tocsin_server.store.delivery_store import Deliveries
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
 from tocsin_server.store.event_types import EventTypes
-from tocsin_server.store.execution import Runs
-from tocsin_server.store.executions import Executions
 from tocsin_server.store.following import Following
-from tocsin_server.store.navigations import Navigations
 from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
 from tocsin_server.store.retention import Retention, Rules, horizons
@@ -104,18 +100,6 @@ class NotificationParts:
     configurations: Notifications
     outbox: StoreOutbox
     silences: SilenceStore
-
-
-@dataclass(frozen=True, slots=True)
-class AlertingParts:
-    """The parts of alerting; without `execution` alerts are kept and do not run."""
-
-    types: AlertTypes
-    alerts: Alerts
-    runs: Runs
-    executions: Executions
-    navigations: Navigations
-    execution: Execution | None
 
 
 class App:
@@ -198,17 +182,10 @@ class App:
             ExplanationService(parts.log, configurations, parts.deliveries, drafts, silences, tokens, self.runtime),
             PreviewService(parts.log, configurations, drafts, kinds, self.runtime, self.settings["server.ui_url"]),
             SilenceService(silences, tokens, digest_key, self.runtime),
-            *self._alerting_services(alert_parts, kinds, tokens, digest_key),
+            *alert_parts.services(
+                kinds, tokens, digest_key, self.runtime, self.settings["server.ui_url"], path_of(self.store_url)
+            ),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
-        ]
-
-    def _alerting_services(
-        self, parts: AlertingParts, kinds: dict[str, EndpointKind], tokens: PageTokens, digest_key: bytes
-    ) -> list[Service]:
-        return [
-            AlertingService(parts.alerts, parts.types, kinds, tokens, digest_key),
-            AlertRunService(parts.alerts, parts.executions, tokens, self.runtime, parts.execution is not None),
-            NavigationService(parts.navigations, self.settings["server.ui_url"]),
         ]
 
     def _build_notifications(
@@ -253,11 +230,9 @@ class App:
     def _build_alerting(self, store: Store, parts: StoreParts) -> AlertingParts:
         readers = Readers(store, THREADS, "alerts")
         self._cleanups.append(("alert readers", readers.close))
-        types, runs = self._alert_types(), Runs(parts.writer, readers)
-        execution = Execution(runs, types, self.runtime) if self.settings["alerting.enabled"] else None
-        alerts, executions = Alerts(parts.writer, parts.readers), Executions(parts.writer, parts.readers)
-        alerts.written = runs.written = executions.tell
-        return AlertingParts(types, alerts, runs, executions, Navigations(parts.writer, parts.readers), execution)
+        runtime = self.runtime if self.settings["alerting.enabled"] else None
+        types, log_runs = self._alert_types(), self.settings["alerting.log_runs"]
+        return build_alerting(parts.writer, parts.readers, readers, types, runtime, log_runs)
 
     def _alert_types(self) -> AlertTypes:
         off = self.settings["alerting.disabled_types"]

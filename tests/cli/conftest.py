@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -87,3 +89,22 @@ def cli(server: Server, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
     found = Cli(server.address, f"account-{uuid4().hex}", capsys)
     yield found
     found.client.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple[Server, Cli]]:
+    """Answer a server of the test's own, to be killed, and the command line for it."""
+    server = Server(tmp_path)
+    server.start()
+    found = Cli(server.address, "admin", capsys)
+    yield server, found
+    found.client.close()
+    server.stop()
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """Answer a URL at which nobody listens."""
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))  # without listen() it refuses, and nobody else can take it
+        yield f"http://127.0.0.1:{unheard.getsockname()[1]}/"

@@ -5,14 +5,22 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
 import sys
 import termios
 import time
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Cli
 
 TIMEOUT_S = 30.0
+CONTROL = re.compile("\x1b\\[[0-9;?]*[a-zA-Z]")
 
 
 class Terminal:
@@ -61,3 +69,12 @@ class Terminal:
             pass
         os.close(self._mine)
         return self.process.wait(TIMEOUT_S)
+
+
+def shown(cli: Cli, columns: int, *words: str) -> list[str]:
+    """Answer the lines that a terminal of so many columns shows of a result."""
+    terminal = Terminal(cli.environment, "-q", *words, columns=columns)
+    assert terminal.end() == 0
+    lines = CONTROL.sub("", terminal.shown).splitlines()
+    assert max(map(cell_len, lines)) <= columns
+    return lines

@@ -26,14 +26,16 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def commands() -> list[list[str]]:
-    """Give every command, as words."""
-    root = typer.main.get_command(application)
+def commands(group: object = None, *above: str) -> list[list[str]]:
+    """Give every command, as words, however deep it stands."""
     found: list[list[str]] = []
-    for name, one in getattr(root, "commands", {}).items():
-        inner = getattr(one, "commands", None)
-        found += [[name, part] for part in inner] if inner else [[name]]
+    for name, one in getattr(group or typer.main.get_command(application), "commands", {}).items():
+        found += commands(one, *above, name) if hasattr(one, "commands") else [[*above, name]]
     return found
+
+
+def test_commands_are_found_at_every_level() -> None:
+    assert {("completion",), ("event", "list"), ("endpoint", "configuration", "create")} <= set(map(tuple, commands()))
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -61,7 +63,13 @@ def test_every_flag_shows_its_variable(command: list[str]) -> None:
             assert str(parameter.envvar).startswith("TOCSIN_"), parameter.name
 
 
-COUNTED = (["event", "summary"],)  # has no ids to print
+COUNTED = (  # have no ids to print
+    ["event", "summary"],
+    ["endpoint", "test"],
+    ["endpoint", "configuration", "test"],
+    ["delivery", "recover"],
+    ["delivery", "stats"],
+)
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
@@ -163,11 +171,14 @@ def test_global_flags_are_found_anywhere() -> None:
 COMPLETE = {
     "bash": """eval "$("$TOCSIN" completion bash)"
         COMP_WORDS=(tocsin event l) COMP_CWORD=2; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
-        COMP_WORDS=(tocsin event list -o json-) COMP_CWORD=4; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}" """,
+        COMP_WORDS=(tocsin event list -o json-) COMP_CWORD=4; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(tocsin delivery list --state ex) COMP_CWORD=4; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(tocsin endpoint configuration e) COMP_CWORD=3; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(tocsin lis) COMP_CWORD=1; _tocsin_completion "$TOCSIN"; echo "${COMPREPLY[@]}" """,
     "zsh": """autoload -U compinit; compinit -u -D; eval "$("$TOCSIN" completion zsh)"; whence -w _tocsin_completion""",
     "fish": """"$TOCSIN" completion fish | source; set PATH (dirname "$TOCSIN") $PATH; complete -C "tocsin event l" """,
 }
-SHOWN = {"bash": "list\njson-raw\n", "zsh": "function", "fish": "list"}
+SHOWN = {"bash": "list\njson-raw\nexhausted\nenable\nlisten\n", "zsh": "function", "fish": "list"}
 
 
 @pytest.mark.parametrize("shell", COMPLETE)

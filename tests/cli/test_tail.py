@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 import tocsin
 from google.protobuf import json_format
 from tocsin.v1 import event_log_pb2 as pb
@@ -16,17 +13,6 @@ from tocsin.v1 import event_log_pb2 as pb
 from examples.demo.server import Server
 from tests.cli.conftest import Cli
 from tests.cli.terminal import Terminal
-
-
-@pytest.fixture
-def own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple[Server, Cli]]:
-    """Answer a server of the test's own, to be killed, and the command line for it."""
-    server = Server(tmp_path)
-    server.start()
-    found = Cli(server.address, "admin", capsys)
-    yield server, found
-    found.client.close()
-    server.stop()
 
 
 def test_what_stands_is_printed_from_where_it_is_told(cli: Cli) -> None:

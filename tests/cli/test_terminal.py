@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 
 import pytest
 import tocsin
-from rich.cells import cell_len
 
 from tests.cli.conftest import Cli
-from tests.cli.terminal import Terminal
+from tests.cli.terminal import Terminal, shown
 
 QUESTION = "Are you sure you want to delete all events (2)? (y/N) "
 SPINNER = re.compile("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏](\x1b\\[0m)? (Listing|Deleting|Fetching) event")
-CONTROL = re.compile("\x1b\\[[0-9;?]*[a-zA-Z]")
 TYPE = "system.image_analysis.registry_lookup_failed"
 UUID = re.compile("[0-9a-f]{32}")
 COLOUR = re.compile("\x1b\\[[0-9;]*3[0-9]m")
@@ -58,15 +56,6 @@ def stored(cli: Cli) -> list[str]:
     source = {"service": "catalog-service-eu", "host": "quickstart-worker-0123"}
     events = [tocsin.draft(TYPE, source=source, level="error", message="x" * 90) for _ in range(3)]
     return [found.id for found in cli.client.append_many(events)]
-
-
-def shown(cli: Cli, columns: int, *words: str) -> list[str]:
-    """Answer the lines that a terminal of so many columns shows of a result."""
-    terminal = Terminal(cli.environment, "-q", *words, columns=columns)
-    assert terminal.end() == 0
-    lines = CONTROL.sub("", terminal.shown).splitlines()
-    assert max(map(cell_len, lines)) <= columns
-    return lines
 
 
 @pytest.mark.parametrize("columns", [300, 120, 92, 80, 70, 60, 36])

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from tocsin.v1.event_log_pb2 import Event, SubscribeRequest, SubscribeResponse
 from tocsin.v1.event_log_pb2_grpc import EventLogServicer, add_EventLogServicer_to_server
+from tocsin.v1.notifications_pb2_grpc import NotificationsServicer, add_NotificationsServicer_to_server
 
 LOG_ID = "0123456789abcdef0123456789abcdef"
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
@@ -68,7 +69,7 @@ class Script:
         return behave
 
 
-class _EventLog(EventLogServicer):
+class _Scripted:
     def __init__(self, script: Script) -> None:
         self._script = script
 
@@ -79,12 +80,19 @@ class _EventLog(EventLogServicer):
         return object.__getattribute__(self, name)
 
 
+class _EventLog(_Scripted, EventLogServicer): ...
+
+
+class _Notifications(_Scripted, NotificationsServicer): ...
+
+
 @contextmanager
 def serving(credentials: grpc.ServerCredentials | None = None) -> Iterator[Script]:
     """Serve a script on a free port."""
     script = Script()
     server = grpc.server(ThreadPoolExecutor(8))
     add_EventLogServicer_to_server(cast(Any, _EventLog)(script), server)
+    add_NotificationsServicer_to_server(cast(Any, _Notifications)(script), server)
     if credentials is None:
         port = server.add_insecure_port("127.0.0.1:0")
     else:

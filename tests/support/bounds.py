@@ -112,6 +112,7 @@ VALID: dict[str, dict[str, Any]] = {
     "MuteInstance": {"id": "x", "instance_id": "i"},
     "UnmuteInstance": {"id": "x", "instance_id": "i"},
     "RunAlert": {"id": "x"},
+    "PreviewAlert": {"id": "x"},
     "ListExecutions": {"id": "x"},
     "GetAlertInstanceSummary": {"id": "x"},
     "RegisterNavigation": {"consumer": "c", "alert_type_id": "t", "path_template": "/x"},

@@ -87,7 +87,7 @@ def test_params_are_checked_against_the_schema(params: dict[str, Json], path: st
 
 
 def test_unknown_groups_are_refused_together() -> None:
-    """KR4: groups are those of the type, and its recovery group."""
+    """KI8, KR4: groups are those of the type, and its recovery group."""
     actions = (Action("default", "c", {}), Action("warn", "c", {}), Action("page", "c", {}))
     reason, violations = refused(replace(SPEC, actions=actions))
     assert reason is Reason.INVALID_FIELD
@@ -99,7 +99,7 @@ def test_unknown_groups_are_refused_together() -> None:
 
 @pytest.mark.parametrize("text", ["0s", "1.5m", "1w", "366d"])
 def test_durations_are_checked(text: str) -> None:
-    """D1, D2, XE10."""
+    """KD1, KD2, XE10."""
     assert set(refused(replace(SPEC, interval=text))[1]) == {"alert.schedule.interval"}
     assert set(refused(replace(SPEC, throttle=text))[1]) == {"alert.throttle"}
 
@@ -147,6 +147,6 @@ def test_types_are_found_by_id() -> None:
     ],
 )
 def test_a_type_that_contradicts_itself_is_not_registered(change: dict[str, Any]) -> None:
-    """R1, R4, R6."""
+    """KR1, KR4, KR6."""
     with pytest.raises(ValueError, match=r"alert type|Invalid duration"):
         replace(CPU, **change)

@@ -9,7 +9,14 @@
 `tocsin.v1`; the errors are drawn as a tree in `tocsin.errors`.
 """
 
-from tocsin.aio import AsyncClient, AsyncConsumption, AsyncIngestion, AsyncSubscription, connect_async
+from tocsin.aio import (
+    AsyncClient,
+    AsyncConsumption,
+    AsyncDeliveryWatch,
+    AsyncIngestion,
+    AsyncSubscription,
+    connect_async,
+)
 from tocsin.alerts import RECOVERED, action, alert
 from tocsin.catalogue import event_type
 from tocsin.client import Client, connect
@@ -17,6 +24,8 @@ from tocsin.consumers import Delivery
 from tocsin.consumption import Consumption
 from tocsin.errors import (
     Aborted,
+    AlertDisabled,
+    AlertingOff,
     AlertTypeDisabled,
     AlertTypeNotRegistered,
     AlreadyExists,
@@ -39,6 +48,8 @@ from tocsin.errors import (
     LimitReached,
     LogChanged,
     NameTaken,
+    NavigationNotRegistered,
+    NavigationRegistered,
     NotFound,
     OutOfRange,
     Overloaded,
@@ -57,6 +68,7 @@ from tocsin.errors import (
     StorageFailed,
     StorageFull,
     TocsinError,
+    TooManyPreviews,
     TooManyStreams,
     TooManyTests,
     Unauthenticated,
@@ -72,21 +84,26 @@ from tocsin.ingestion import Ingestion
 from tocsin.receivers import delivery_options, grouping, mailbox, new_webhook_secret, selector, webhook
 from tocsin.retries import Backoff
 from tocsin.settings import TLS
+from tocsin.signatures import WebhookRefused, verify_webhook
 from tocsin.subscription import Subscription
 from tocsin.v1.event_log_pb2 import Event
 from tocsin.values import to_datetime, to_python
+from tocsin.watching import DeliveryWatch
 
 __all__ = [
     "RECOVERED",
     "TLS",
     "Aborted",
     "After",
+    "AlertDisabled",
     "AlertTypeDisabled",
     "AlertTypeNotRegistered",
+    "AlertingOff",
     "AlreadyExists",
     "Appended",
     "AsyncClient",
     "AsyncConsumption",
+    "AsyncDeliveryWatch",
     "AsyncIngestion",
     "AsyncSubscription",
     "Backoff",
@@ -99,6 +116,7 @@ __all__ = [
     "DeadlineExceeded",
     "Delivery",
     "DeliveryInState",
+    "DeliveryWatch",
     "EndpointDisabled",
     "Event",
     "EventCorrupt",
@@ -116,6 +134,8 @@ __all__ = [
     "LimitReached",
     "LogChanged",
     "NameTaken",
+    "NavigationNotRegistered",
+    "NavigationRegistered",
     "NotFound",
     "OutOfRange",
     "Outcome",
@@ -137,6 +157,7 @@ __all__ = [
     "StorageFull",
     "Subscription",
     "TocsinError",
+    "TooManyPreviews",
     "TooManyStreams",
     "TooManyTests",
     "Unauthenticated",
@@ -144,6 +165,7 @@ __all__ = [
     "Undecodable",
     "Unimplemented",
     "Violation",
+    "WebhookRefused",
     "action",
     "alert",
     "connect",
@@ -158,5 +180,6 @@ __all__ = [
     "selector",
     "to_datetime",
     "to_python",
+    "verify_webhook",
     "webhook",
 ]

@@ -26,6 +26,7 @@ from tocsin.v1.alerting_pb2_grpc import AlertingStub
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub
 from tocsin.v1.system_pb2_grpc import SystemStub
+from tocsin.watching import DeliveryWatch
 
 # Deletions of many events go on for as long as they need; this ends one that hangs.
 _DELETION_TIMEOUT_S = 600.0
@@ -53,6 +54,7 @@ class Client(ConsumerCalls, DeliveryCalls, EndpointCalls, SilenceCalls):
         self._owner = owner
         self._subscriptions: WeakSet[Subscription] = WeakSet()
         self._consumptions: WeakSet[Consumption] = WeakSet()
+        self._watches: WeakSet[DeliveryWatch] = WeakSet()
         self._ingestions: WeakSet[Ingestion] = WeakSet()
         ours = cast(grpc.Channel, Channel(channel, settings))
         self.event_log = EventLogStub(ours)
@@ -73,6 +75,8 @@ class Client(ConsumerCalls, DeliveryCalls, EndpointCalls, SilenceCalls):
             return
         for subscription in list(self._subscriptions):
             subscription.close()
+        for watch in list(self._watches):
+            watch.close()
         for consumption in list(self._consumptions):
             consumption.close()
         for ingestion in list(self._ingestions):
@@ -101,7 +105,7 @@ class Client(ConsumerCalls, DeliveryCalls, EndpointCalls, SilenceCalls):
         settings = self._settings.in_context(**{name: value for name, value in given.items() if value})
         client = Client(self._grpc_channel, settings, owner=False)
         client._subscriptions, client._consumptions = self._subscriptions, self._consumptions
-        client._ingestions = self._ingestions
+        client._ingestions, client._watches = self._ingestions, self._watches
         return client
 
     def info(self) -> system.GetInfoResponse:

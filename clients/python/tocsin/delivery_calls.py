@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Unpack, cast
+from weakref import WeakSet
 
 from tocsin import deliveries
-from tocsin.channel import Stream, pages, until
+from tocsin.channel import Streaming, pages, until
+from tocsin.settings import Settings
+from tocsin.subscription import OnDisconnect
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub
+from tocsin.watching import DeliveryWatch
 
 _POLL_S = 0.1
+_Watch = Streaming[pb.WatchDeliveriesRequest, pb.WatchDeliveriesResponse]
 
 
 class DeliveryCalls:
     """Finding, following and repeating deliveries; a part of `tocsin.Client`."""
 
     notifications: NotificationsStub
+    _settings: Settings
+    _watches: WeakSet[DeliveryWatch]
 
     def list_deliveries(
         self,
@@ -42,14 +49,22 @@ class DeliveryCalls:
         return self.notifications.GetDelivery(pb.GetDeliveryRequest(id=id)).delivery
 
     def watch_deliveries(
-        self, states: Iterable[str] = (), **criteria: Unpack[deliveries.DeliveryCriteria]
-    ) -> Stream[pb.WatchDeliveriesResponse]:
+        self,
+        states: Iterable[str] = (),
+        *,
+        on_disconnect: OnDisconnect | None = None,
+        **criteria: Unpack[deliveries.DeliveryCriteria],
+    ) -> DeliveryWatch:
         """Be told of deliveries as they change, without end; to be left through its `with` block.
 
-        The first message is empty: nothing is missed from then on. It ends with an error when the server stops.
+        The first message is empty: nothing is missed from then on. After a disconnect it connects again, and such an
+        empty message says that what changed meanwhile is to be listed.
         """
         request = deliveries.watch_request(states, **criteria)
-        return cast(Stream[pb.WatchDeliveriesResponse], self.notifications.WatchDeliveries(request))
+        connect = cast(_Watch, self.notifications.WatchDeliveries)
+        watch = DeliveryWatch(connect, request, self._settings.backoff, on_disconnect)
+        self._watches.add(watch)
+        return watch
 
     def retry_delivery(self, id: str) -> pb.Delivery:
         """Have a delivery tried as soon as may be; one that was given up begins anew. Raises DeliveryInState."""

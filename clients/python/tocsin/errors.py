@@ -13,13 +13,17 @@ back to the class of its gRPC code, so catching the inner nodes of the tree keep
     │   ├── InvalidTemplate         INVALID_TEMPLATE
     │   └── AlertTypeNotRegistered  ALERT_TYPE_NOT_REGISTERED
     ├── NotFound                  NOT_FOUND
+    │   └── NavigationNotRegistered NAVIGATION_NOT_REGISTERED
     ├── AlreadyExists             ALREADY_EXISTS
     │   ├── IdReused                ID_REUSED
     │   ├── RequestIdReused         REQUEST_ID_REUSED
-    │   └── NameTaken               NAME_TAKEN
+    │   ├── NameTaken               NAME_TAKEN
+    │   └── NavigationRegistered    NAVIGATION_REGISTERED
     ├── FailedPrecondition        FAILED_PRECONDITION
     │   ├── LogChanged              LOG_CHANGED
     │   ├── AlertTypeDisabled       ALERT_TYPE_DISABLED
+    │   ├── AlertDisabled           ALERT_DISABLED
+    │   ├── AlertingOff             ALERTING_OFF
     │   ├── EndpointDisabled        ENDPOINT_DISABLED
     │   ├── KeyMissing              KEY_MISSING
     │   ├── DeliveryInState         DELIVERY_STATE
@@ -36,7 +40,8 @@ back to the class of its gRPC code, so catching the inner nodes of the tree keep
     │   ├── StorageFull             STORAGE_FULL
     │   ├── Overloaded              OVERLOADED
     │   ├── LimitReached            LIMIT_REACHED
-    │   └── TooManyTests            TOO_MANY_TESTS
+    │   ├── TooManyTests            TOO_MANY_TESTS
+    │   └── TooManyPreviews         TOO_MANY_PREVIEWS
     ├── Aborted                   ABORTED
     │   ├── SlowConsumer            SLOW_CONSUMER
     │   └── Conflict                CONFLICT
@@ -54,56 +59,11 @@ back to the class of its gRPC code, so catching the inner nodes of the tree keep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
-
 import grpc
 
+from tocsin.error import TocsinError, Violation
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One field that was refused: its path in the request, and why."""
-
-    field: str
-    description: str
-
-
-class TocsinError(Exception):
-    """A call failed.
-
-    `code` is the gRPC status, `reason` the name in `tocsin.v1.ErrorReason` without its prefix (empty
-    when the failure did not come from a tocsin server), `metadata` what belongs to the reason,
-    `violations` the refused fields, `retry_after_s` how long the server asked to wait.
-    """
-
-    codes: ClassVar[tuple[grpc.StatusCode, ...]] = ()
-    reasons: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
-        reason: str = "",
-        metadata: Mapping[str, str] | None = None,
-        violations: tuple[Violation, ...] = (),
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.reason = reason
-        self.metadata: Mapping[str, str] = dict(metadata or {})
-        self.violations = violations
-        self.retry_after_s = retry_after_s
-
-    def __str__(self) -> str:
-        name = self.code.name if self.reason in ("", self.code.name) else f"{self.code.name} {self.reason}"
-        # The server's message quotes the first fields itself.
-        fields = [f"{violation.field}: {violation.description}" for violation in self.violations]
-        more = "; ".join(field for field in fields if field not in self.message)
-        return f"{name}: {self.message}" + (f" ({more})" if more else "")
+__all__ = ["BY_CODE", "BY_REASON", "TocsinError", "Violation"]
 
 
 class InvalidRequest(TocsinError):
@@ -161,6 +121,12 @@ class NotFound(TocsinError):
     reasons = ("NOT_FOUND",)
 
 
+class NavigationNotRegistered(NotFound):
+    """No navigation is registered for the alert's consumer."""
+
+    reasons = ("NAVIGATION_NOT_REGISTERED",)
+
+
 class AlreadyExists(TocsinError):
     """Something else is stored under this name."""
 
@@ -185,6 +151,12 @@ class NameTaken(AlreadyExists):
     reasons = ("NAME_TAKEN",)
 
 
+class NavigationRegistered(AlreadyExists):
+    """A navigation is registered for this consumer and type."""
+
+    reasons = ("NAVIGATION_REGISTERED",)
+
+
 class FailedPrecondition(TocsinError):
     """The state of the server forbids the call; repeating it alone cannot help."""
 
@@ -201,6 +173,18 @@ class AlertTypeDisabled(FailedPrecondition):
     """The alert type is switched off."""
 
     reasons = ("ALERT_TYPE_DISABLED",)
+
+
+class AlertDisabled(FailedPrecondition):
+    """The alert is disabled, or was while its run was waited for."""
+
+    reasons = ("ALERT_DISABLED",)
+
+
+class AlertingOff(FailedPrecondition):
+    """No alert runs on this server: `alerting.enabled` is off."""
+
+    reasons = ("ALERTING_OFF",)
 
 
 class EndpointDisabled(FailedPrecondition):
@@ -305,6 +289,12 @@ class TooManyTests(ResourceExhausted):
     """Too many tests of the account are under way."""
 
     reasons = ("TOO_MANY_TESTS",)
+
+
+class TooManyPreviews(ResourceExhausted):
+    """A preview of the account is under way."""
+
+    reasons = ("TOO_MANY_PREVIEWS",)
 
 
 class Aborted(TocsinError):

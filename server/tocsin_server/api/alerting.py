@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from tocsin.v1 import alerting_pb2 as pb
 
+from tocsin_server.api.alert_drafts import AlertDrafts
 from tocsin_server.api.alert_messages import alert_message, failed_message, spec_of, state_message, type_message
 from tocsin_server.api.auth import Caller
 from tocsin_server.api.languages import accepted
 from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
-from tocsin_server.domain.alert_checks import DEPENDENT, checked
 from tocsin_server.domain.alert_filter import compiled
-from tocsin_server.domain.alerting import Action, Alert, AlertSearch, AlertSpec, AlertTypes
-from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
-from tocsin_server.domain.ports import AlertStore, EndpointKind
+from tocsin_server.domain.alerting import Alert, AlertSearch, AlertSpec
+from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
+from tocsin_server.domain.ports import AlertStore
 from tocsin_server.domain.translations import named
 from tocsin_server.domain.where import WhereError
 
@@ -33,7 +33,6 @@ UPDATABLE = {
     "params": "params",
     "actions": "actions",
 }
-REQUIRED = ("name", "alert_type_id", "consumer")  # on create; an update names what it changes
 MASK_ALIASES = {"schedule.interval": "schedule"}
 ALWAYS_SHOWN = ("id", "alert_type_id", "consumer")  # whatever fields FindAlerts is asked for
 UPDATE_TRIES = 3  # another change came between reading and writing; more often it is the caller's to decide
@@ -47,14 +46,13 @@ class AlertingService(Service):
     def __init__(
         self,
         alerts: AlertStore,
-        types: AlertTypes,
-        kinds: Mapping[str, EndpointKind],
+        drafts: AlertDrafts,
         tokens: PageTokens,
         digest_key: bytes,
     ) -> None:
         self._alerts = alerts
-        self._types = types
-        self._kinds = kinds
+        self._drafts = drafts
+        self._types = drafts.types
         self._tokens = tokens
         self._digest_key = digest_key
 
@@ -68,25 +66,9 @@ class AlertingService(Service):
 
     async def create_alert(self, request: pb.CreateAlertRequest, caller: Caller) -> pb.CreateAlertResponse:
         """Store a checked alert; its first run is at once."""
-        if request.alert.id:
-            raise invalid_field("alert.id", "is made by the server: leave it empty")
-        missing = [name for name in REQUIRED if not getattr(request.alert, name)]
-        if missing:
-            raise invalid_fields([Violation(f"alert.{name}", "is required") for name in missing])
         as_sent = request.SerializeToString(deterministic=True)
         digest = hashlib.blake2b(as_sent, key=self._digest_key, digest_size=16).digest()
-        spec = await self._checked(caller, spec_of(request.alert))
-        alert = Alert(
-            account=caller.account,
-            id="",
-            version=0,
-            enabled=request.alert.enabled if request.alert.HasField("enabled") else True,
-            spec=spec,
-            created_by=caller.user,
-            updated_by=caller.user,
-            created_at=0,
-            updated_at=0,
-        )
+        alert = await self._drafts.draft(request.alert, caller)
         created = await self._alerts.create(alert, request.request_id, digest)
         return pb.CreateAlertResponse(alert=alert_message(created))
 
@@ -125,7 +107,7 @@ class AlertingService(Service):
         names = _masked(request.update_mask)
         for left in range(UPDATE_TRIES - 1, -1, -1):
             alert = await self._alerts.get(caller.account, request.alert.id)
-            spec = await self._checked(caller, _merged(alert.spec, spec_of(request.alert), names), names)
+            spec = await self._drafts.checked(caller, _merged(alert.spec, spec_of(request.alert), names), names)
             changed = replace(alert, spec=spec, updated_by=caller.user)
             try:
                 updated = await self._alerts.update(changed, run_now=spec.interval != alert.spec.interval)
@@ -157,37 +139,6 @@ class AlertingService(Service):
     async def get_alert_state(self, request: pb.GetAlertStateRequest, caller: Caller) -> pb.GetAlertStateResponse:
         """Answer the state of an alert and of its active instances."""
         return state_message(await self._alerts.state(caller.account, request.id))
-
-    async def _checked(self, caller: Caller, spec: AlertSpec, changed: Collection[str] = DEPENDENT) -> AlertSpec:
-        """Check an alert against its type, and its actions against the configurations they go to.
-
-        Actions that are not changed are let be: a configuration that was deleted is no reason to refuse
-        another name.
-        """
-        complete = checked(spec, self._types.usable(spec.alert_type_id), changed=changed)
-        if "actions" not in changed:
-            return complete
-        kinds = await self._alerts.kinds(caller.account, [a.configuration_id for a in complete.actions])
-        violations = [
-            violation
-            for index, action in enumerate(complete.actions)
-            for violation in self._action_violations(action, kinds, f"alert.actions[{index}]")
-        ]
-        if violations:
-            raise invalid_fields(violations)
-        return complete
-
-    def _action_violations(self, action: Action, kinds: Mapping[str, str], path: str) -> list[Violation]:
-        name = kinds.get(action.configuration_id)
-        if name is None:
-            missing = f"endpoint configuration {action.configuration_id!r} does not exist"
-            return [Violation(f"{path}.id", missing)]
-        kind = self._kinds[name]
-        unknown = [key for key in action.params if key not in kind.action_params]
-        if unknown:
-            allowed = f"is none of {', '.join(kind.action_params)}, which {name} takes"
-            return [Violation(f"{path}.params.{key}", allowed) for key in unknown]
-        return [Violation(f"{path}.params.{v.path}", v.description) for v in kind.check_action(action.params)]
 
 
 def _filter(text: str) -> Callable[[Alert], bool] | None:

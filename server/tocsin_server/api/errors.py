@@ -49,6 +49,7 @@ STATUS: Mapping[Reason, grpc.StatusCode] = {
     Reason.CONFLICT: grpc.StatusCode.ABORTED,
     Reason.TOO_MANY_STREAMS: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.TOO_MANY_TESTS: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.TOO_MANY_PREVIEWS: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.STORAGE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.ALERT_DISABLED: grpc.StatusCode.FAILED_PRECONDITION,

@@ -22,8 +22,7 @@ from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alert_checks import params_violations
 from tocsin_server.domain.alerting import RUNS_APART_MAX, AlertType, AlertTypes, RunError, RunErrorReason
 from tocsin_server.domain.errors import TocsinError
-from tocsin_server.domain.execution import Claim, Run, RunOutcome, apply, fail
-from tocsin_server.domain.instances import RunFailure
+from tocsin_server.domain.execution import Claim, Run, RunOutcome, fail, perform
 from tocsin_server.domain.ports import AlertRuns, Runtime
 
 log = structlog.get_logger("tocsin.alerting")
@@ -139,8 +138,11 @@ class Execution:
             return fail(run.memory, RunError(RunErrorReason.DISABLED, message))
         usable = alert_type
 
+        def raised(error: Exception) -> None:
+            log.error("an executor raised", account=run.alert.account, alert_id=run.alert.id, exc_info=error)
+
         def work(claimed: Run, events: EventReads) -> RunOutcome:
-            return self._misfit(claimed, usable) or perform(claimed, usable, events)
+            return self._misfit(claimed, usable) or perform(claimed, usable, events, raised)
 
         perform_run = self._runs.perform_apart if usable.apart else self._runs.perform
         try:
@@ -162,17 +164,3 @@ class Execution:
             self._fitting.clear()
         self._fitting[alert.id] = alert.version
         return None
-
-
-def perform(run: Run, alert_type: AlertType, events: EventReads) -> RunOutcome:
-    """Execute a type for a run, and say what follows; an executor that raises is a run that failed."""
-    try:
-        report = alert_type.executor(run.context(events))
-    except RunFailure as failure:
-        return fail(run.memory, failure.error)
-    except Exception as error:
-        log.exception("an executor raised", account=run.alert.account, alert_id=run.alert.id)
-        # The text may hold anything that the executor has read: it stays in the server's log.
-        message = f"the executor raised {type(error).__name__}; the server's log says more"
-        return fail(run.memory, RunError(RunErrorReason.EXECUTE, message))
-    return apply(run, alert_type, report)

@@ -19,7 +19,7 @@ interval lets every run notify, however late each one began.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tocsin_server.domain.actions import Notification, messages
@@ -36,6 +36,7 @@ from tocsin_server.domain.alerting import (
     RunErrorReason,
 )
 from tocsin_server.domain.decisions import Decision, Told, Verdict, decide, recovery, withhold
+from tocsin_server.domain.event_log import Level
 from tocsin_server.domain.instances import (
     Instance,
     Memory,
@@ -45,7 +46,7 @@ from tocsin_server.domain.instances import (
     json_object,
     within_limit,
 )
-from tocsin_server.domain.transitions import Transition, activity, recovered, status_change
+from tocsin_server.domain.transitions import Transition, TransitionKind, activity, recovered, status_change
 from tocsin_server.domain.variables import Json
 
 ADMIN_ACCOUNT = "admin"  # has no namespace
@@ -132,6 +133,22 @@ class RunOutcome:
 # --- transitions -------------------------------------------------------------------------------
 
 
+def perform(
+    run: Run, alert_type: AlertType, events: EventReads, raised: Callable[[Exception], None] = lambda error: None
+) -> RunOutcome:
+    """Execute a type for a run, and say what follows; an executor that raises is a run that failed."""
+    try:
+        report = alert_type.executor(run.context(events))
+    except RunFailure as failure:
+        return fail(run.memory, failure.error)
+    except Exception as error:
+        raised(error)
+        # The text may hold anything that the executor has read: it stays in the server's log.
+        message = f"the executor raised {type(error).__name__}; the server's log says more"
+        return fail(run.memory, RunError(RunErrorReason.EXECUTE, message))
+    return apply(run, alert_type, report)
+
+
 def apply(run: Run, alert_type: AlertType, report: Report) -> RunOutcome:
     """Apply the report of a run; one that cannot be used is a run that failed."""
     try:
@@ -178,6 +195,24 @@ def fail(memory: Memory, error: RunError) -> RunOutcome:
         instances=tuple(memory.instances.values()),
         transitions=tuple(status_change(memory.status, AlertStatus.ERROR, error)),
     )
+
+
+def executed(run: Run, outcome: RunOutcome) -> Transition:
+    """Tell of a run as such, whatever it found."""
+    told = sum(decision.verdict.tells for decision in outcome.decisions)
+    details: dict[str, Json] = {
+        "run_number": run.claim.number,
+        "status": outcome.status.value,
+        "missed": run.claim.missed,
+        "duration_s": outcome.duration_us / 1_000_000,
+        "active": len(outcome.instances),
+        "told": told,
+        "not_told": len(outcome.decisions) - told,
+    }
+    if outcome.error:
+        details |= {"error_reason": outcome.error.reason.value, "error_message": outcome.error.message}
+    message = f"run {run.claim.number} ended with {outcome.status}, {len(outcome.instances)} active, {told} told"
+    return Transition(TransitionKind.EXECUTED, message, details, Level.ERROR if outcome.error else Level.INFO)
 
 
 def silence(run: Run, outcome: RunOutcome, silences: Mapping[str, str]) -> RunOutcome:

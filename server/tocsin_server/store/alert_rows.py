@@ -38,7 +38,7 @@ def alert_of(row: tuple[Any, ...]) -> Alert:
         id=alert_id,
         version=version,
         enabled=bool(enabled),
-        spec=_spec(json.loads(spec)),
+        spec=spec_of(json.loads(spec)),
         created_by=created_by,
         updated_by=updated_by,
         created_at=created_at,
@@ -78,7 +78,8 @@ def spec_json(spec: AlertSpec) -> str:
     )
 
 
-def _spec(values: dict[str, Any]) -> AlertSpec:
+def spec_of(values: dict[str, Any]) -> AlertSpec:
+    """Read what `spec_json` wrote."""
     notify_when = values.pop("notify_when")
     return AlertSpec(
         **values

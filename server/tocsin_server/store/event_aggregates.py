@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from tocsin_server.domain.aggregation import (
     EVENTS_DECODED_MAX,
@@ -38,6 +38,23 @@ T = TypeVar("T")
 LABEL = Where(f"coalesce((SELECT value FROM json_each({selection.LABELS}) WHERE key = ?), '')")
 
 
+class Read(NamedTuple):
+    """One event of a question: the values of its group and of the field, and whether it meets the `where`."""
+
+    timestamp: int
+    position: int
+    created_at: int
+    values: tuple[str, ...]
+    value: Json
+    matches: bool
+
+
+def too_many() -> RunFailure:
+    """Say that a window has more events than a run may decode."""
+    text = f"more than {EVENTS_DECODED_MAX} events would have to be decoded: narrow the source or the window"
+    return RunFailure(RunErrorReason.LIMIT, text)
+
+
 class EventAggregates:
     """What one alert reads; see the port."""
 
@@ -49,7 +66,7 @@ class EventAggregates:
     def aggregate(self, question: EventQuestion) -> list[Group]:
         """Answer the groups, those with most events first, equal ones by their values."""
         if question.needs_bodies:
-            return aggregate(question, ((values, value) for values, value, *_ in self._decoded(question)))
+            return aggregate(question, ((read.values, read.value) for read in self._decoded(question)))
         fields = [_column(field) for field in question.group_by]
         required = [*(fields if question.drop_missing else []), *([_column(question.field)] if question.field else [])]
         source = self._source(question, [Where(f"{one.sql} <> ''", one.values) for one in required])
@@ -103,40 +120,48 @@ class EventAggregates:
         self, question: EventQuestion, groups: Sequence[tuple[str, ...]], each: int
     ) -> Mapping[tuple[str, ...], Sequence[EventSample]]:
         found: dict[tuple[str, ...], list[EventSample]] = {values: [] for values in groups}
-        for values, _, event_id, event_type, timestamp, body in self._decoded(question):
-            samples = found.get(values)
+        for read in sorted(self._decoded(question), reverse=True):
+            samples = found.get(read.values)
             if samples is not None and len(samples) < each:
-                samples.append(EventSample(event_id, event_type, wire.message(body), timestamp))
+                samples.append(self._sample(read.position))
         return found
 
-    def _decoded(self, question: EventQuestion) -> Iterator[tuple[tuple[str, ...], Json, str, str, int, bytes]]:
-        """Give the matching events, newest first: the values of group and field, and what samples show."""
+    def _sample(self, position: int) -> EventSample:
+        event_id, event_type, timestamp, body = self._connection.execute(
+            "SELECT id, type, timestamp, body FROM events WHERE position = ?", (position,)
+        ).fetchone()
+        return EventSample(event_id, event_type, wire.message(body), timestamp)
+
+    def _decoded(self, question: EventQuestion) -> Iterator[Read]:
+        """Give the matching events, in no order; RunFailure where they are too many to be decoded."""
         source = self._source(question, [])
         (count,) = self._connection.execute(
             f"SELECT count(*) FROM (SELECT 1 {source.sql} LIMIT ?)", [*source.values, EVENTS_DECODED_MAX + 1]
         ).fetchone()
         if count > EVENTS_DECODED_MAX:
-            message = f"more than {EVENTS_DECODED_MAX} events would have to be decoded: narrow the source or the window"
-            raise RunFailure(RunErrorReason.LIMIT, message)
+            raise too_many()
+        return (read for read in self.rows(question) if read.matches)
+
+    def rows(self, question: EventQuestion) -> Iterator[Read]:
+        """Read the events of a question, those too that do not match its `where`; what stands in bodies is decoded."""
+        source = self._source(question, [])
         matches = compiled(question.events.where).matches if question.events.where else None
         fields = [*question.group_by, *([question.field] if question.field else [])]
         columns = [Where("''") if details_path(field) else _column(field) for field in fields]
-        what = selection.joined([Where("id, type, timestamp, level, body"), *columns], ", ")
+        body = "body" if question.needs_bodies else "x''"
+        what = selection.joined([Where(f"timestamp, position, created_at, level, {body}"), *columns], ", ")
         paths = [(place, path) for place, field in enumerate(fields) if (path := details_path(field))]
-        rows = self._connection.execute(
-            f"SELECT {what.sql} {source.sql} ORDER BY timestamp DESC, position DESC", [*what.values, *source.values]
-        )
+        rows = self._connection.execute(f"SELECT {what.sql} {source.sql}", [*what.values, *source.values])
         grouped = len(question.group_by)
-        for event_id, event_type, timestamp, level, body, *values in rows:
-            if matches is not None and not matches(body, level):
-                continue
-            if paths:
+        for timestamp, position, created_at, level, body, *values in rows:
+            is_meant = matches is None or matches(body, level)
+            if paths and is_meant:
                 details = wire.details_of(body)
                 for place, path in paths:
                     found = wire.value_at(details, path)
                     values[place] = group_text(found) if place < grouped else found
             value = values[grouped] if question.field else timestamp
-            yield tuple(values[:grouped]), value, event_id, event_type, timestamp, body
+            yield Read(timestamp, position, created_at, tuple(values[:grouped]), value, is_meant)
 
     def _source(self, question: EventQuestion, more: Sequence[Where]) -> Where:
         """Say which events are meant."""
@@ -167,6 +192,7 @@ class ReadsApart:
         self._account = account
         self._alert_id = alert_id
         self._used: sqlite3.Connection | None = None
+        self._ended = False
 
     def aggregate(self, question: EventQuestion) -> list[Group]:
         """Answer the groups, those with most events first, equal ones by their values."""
@@ -182,8 +208,9 @@ class ReadsApart:
         """Say since when what was appended is in the log as it stands."""
         return self._read(EventAggregates.recorded_since)
 
-    def interrupt(self) -> None:
-        """Have the read that is under way fail, if there is one."""
+    def end(self) -> None:
+        """Let nothing more be read: what is under way fails."""
+        self._ended = True
         used = self._used
         if used is not None:
             used.interrupt()
@@ -192,6 +219,8 @@ class ReadsApart:
         def on_thread(connection: sqlite3.Connection) -> T:
             self._used = connection
             try:
+                if self._ended:
+                    raise RuntimeError("the run has ended")
                 return ask(EventAggregates(connection, self._account, self._alert_id))
             finally:
                 self._used = None

@@ -19,7 +19,7 @@ from tocsin_server.domain.actions import Notification
 from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import RUNS_APART_MAX, Alert
 from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, silence
+from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, executed, silence
 from tocsin_server.domain.instances import Instance
 from tocsin_server.domain.navigation import path_of
 from tocsin_server.domain.notifications import Delivery, State
@@ -46,6 +46,7 @@ class Runs:
         # Its threads are made when they are needed; what they wait for ends with the time of its run.
         self._apart = ThreadPoolExecutor(RUNS_APART_MAX, thread_name_prefix="alerts apart")
         self.queued: Callable[[], None] = lambda: None  # told when deliveries wait to be sent
+        self.log_runs = False  # an event for every run, beside those of transitions
         self.written: Callable[[str, str], None] = lambda account, alert_id: None  # told of each run
 
     async def release(self) -> None:
@@ -79,18 +80,17 @@ class Runs:
     async def perform_apart(
         self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float
     ) -> RunOutcome:
-        """Run `work` on a thread that is none of the readers'; when its time is over its query is interrupted."""
+        """Run `work` on a thread that is none of the readers'; a query that it leaves behind is interrupted."""
         reads = ReadsApart(self._readers, run.alert.account, run.alert.id)
         future = self._apart.submit(work, run, reads)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
-        except TimeoutError:
-            reads.interrupt()
-            raise
+        finally:
+            reads.end()
 
     async def settle(self, run: Run, outcome: RunOutcome) -> bool:
         """Write all that a run leaves behind, or nothing."""
-        written = await self._writer.run(lambda tx: _settle(tx, run, outcome))
+        written = await self._writer.run(lambda tx: _settle(tx, run, outcome, self.log_runs))
         if written and outcome.notifications:
             self.queued()
         if written:
@@ -153,7 +153,7 @@ def _load(connection: sqlite3.Connection, claim: Claim) -> Run | None:
     return Run(claim, alert, memory, previous_started_at)
 
 
-def _settle(transaction: Transaction, run: Run, outcome: RunOutcome) -> bool:
+def _settle(transaction: Transaction, run: Run, outcome: RunOutcome, log_run: bool) -> bool:
     if not _still_holds(transaction.connection, run):
         return False
     alert, claim = run.alert, run.claim
@@ -162,7 +162,8 @@ def _settle(transaction: Transaction, run: Run, outcome: RunOutcome) -> bool:
         outcome = silence(run, outcome, silences)
     _write_task(transaction, run, outcome)
     _write_instances(transaction.connection, run, outcome.instances)
-    transaction.append([own_event(alert, transition, claim.scheduled_at) for transition in outcome.transitions])
+    transitions = (*outcome.transitions, executed(run, outcome)) if log_run else outcome.transitions
+    transaction.append([own_event(alert, transition, claim.scheduled_at) for transition in transitions])
     rows = list(_deliveries(transaction, run, outcome))
     delivery_rows.insert(transaction, rows)
     made: defaultdict[str, list[str]] = defaultdict(list)

@@ -18,6 +18,7 @@ from tocsin.aio.endpoint_calls import AsyncEndpointCalls
 from tocsin.aio.ingestion import AsyncIngestion, Pour
 from tocsin.aio.silence_calls import AsyncSilenceCalls
 from tocsin.aio.subscription import AsyncSubscription
+from tocsin.aio.watching import AsyncDeliveryWatch
 from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
 from tocsin.subscription import OnDisconnect
 from tocsin.v1 import alerting_pb2 as alerting
@@ -54,6 +55,7 @@ class AsyncClient(AsyncConsumerCalls, AsyncDeliveryCalls, AsyncEndpointCalls, As
         self._owner = owner
         self._subscriptions: WeakSet[AsyncSubscription] = WeakSet()
         self._consumptions: WeakSet[AsyncConsumption] = WeakSet()
+        self._watches: WeakSet[AsyncDeliveryWatch] = WeakSet()
         self._ingestions: WeakSet[AsyncIngestion] = WeakSet()
         ours = cast(grpc.aio.Channel, AsyncChannel(channel, settings))
         self.event_log = EventLogStub(ours)
@@ -74,6 +76,8 @@ class AsyncClient(AsyncConsumerCalls, AsyncDeliveryCalls, AsyncEndpointCalls, As
             return
         for subscription in list(self._subscriptions):
             subscription.close()
+        for watch in list(self._watches):
+            watch.close()
         for consumption in list(self._consumptions):
             await consumption.close()
         for ingestion in list(self._ingestions):
@@ -102,7 +106,7 @@ class AsyncClient(AsyncConsumerCalls, AsyncDeliveryCalls, AsyncEndpointCalls, As
         settings = self._settings.in_context(**{name: value for name, value in given.items() if value})
         client = AsyncClient(self._grpc_channel, settings, owner=False)
         client._subscriptions, client._consumptions = self._subscriptions, self._consumptions
-        client._ingestions = self._ingestions
+        client._ingestions, client._watches = self._ingestions, self._watches
         return client
 
     async def info(self) -> system.GetInfoResponse:

@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Unpack, cast
+from weakref import WeakSet
 
 from tocsin import deliveries
-from tocsin.aio.channel import AsyncStream, pages, until
+from tocsin.aio.channel import AsyncStreaming, pages, until
+from tocsin.aio.watching import AsyncDeliveryWatch
+from tocsin.settings import Settings
+from tocsin.subscription import OnDisconnect
 from tocsin.v1 import notifications_pb2 as pb
 
 if TYPE_CHECKING:
     from tocsin.v1.notifications_pb2_grpc import NotificationsAsyncStub
 
 _POLL_S = 0.1
+_Watch = AsyncStreaming[pb.WatchDeliveriesRequest, pb.WatchDeliveriesResponse]
 
 
 class AsyncDeliveryCalls:
     """Finding, following and repeating deliveries; a part of `tocsin.AsyncClient`."""
 
     notifications: NotificationsAsyncStub
+    _settings: Settings
+    _watches: WeakSet[AsyncDeliveryWatch]
 
     def list_deliveries(
         self,
@@ -44,14 +51,22 @@ class AsyncDeliveryCalls:
         return (await self.notifications.GetDelivery(pb.GetDeliveryRequest(id=id))).delivery
 
     def watch_deliveries(
-        self, states: Iterable[str] = (), **criteria: Unpack[deliveries.DeliveryCriteria]
-    ) -> AsyncStream[pb.WatchDeliveriesResponse]:
+        self,
+        states: Iterable[str] = (),
+        *,
+        on_disconnect: OnDisconnect | None = None,
+        **criteria: Unpack[deliveries.DeliveryCriteria],
+    ) -> AsyncDeliveryWatch:
         """Be told of deliveries as they change, without end; to be left through its `async with` block.
 
-        The first message is empty: nothing is missed from then on. It ends with an error when the server stops.
+        The first message is empty: nothing is missed from then on. After a disconnect it connects again, and such an
+        empty message says that what changed meanwhile is to be listed.
         """
         request = deliveries.watch_request(states, **criteria)
-        return cast(AsyncStream[pb.WatchDeliveriesResponse], self.notifications.WatchDeliveries(request))
+        connect = cast(_Watch, self.notifications.WatchDeliveries)
+        watch = AsyncDeliveryWatch(connect, request, self._settings.backoff, on_disconnect)
+        self._watches.add(watch)
+        return watch
 
     async def retry_delivery(self, id: str) -> pb.Delivery:
         """Have a delivery tried as soon as may be; one that was given up begins anew. Raises DeliveryInState."""

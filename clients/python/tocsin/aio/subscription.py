@@ -105,7 +105,7 @@ class AsyncSubscription:
         except asyncio.CancelledError:
             # close() cancels the call and gRPC says so in the reader; a task that is itself being
             # cancelled has to end.
-            if not self._closed.is_set() or _is_being_cancelled():
+            if not self._closed.is_set() or is_being_cancelled():
                 self.close()
                 raise
         if self._closed.is_set():
@@ -127,6 +127,7 @@ class AsyncSubscription:
             return
 
 
-def _is_being_cancelled() -> bool:
+def is_being_cancelled() -> bool:
+    """Tell whether the running task is to end, and not only the call that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

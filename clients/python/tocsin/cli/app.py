@@ -10,7 +10,22 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli import appending, complaints, completion, consumers, events, summary, tailing
+from tocsin.cli import (
+    appending,
+    complaints,
+    completion,
+    consumers,
+    deliveries,
+    delivery_watching,
+    endpoints,
+    events,
+    explaining,
+    listening,
+    silences,
+    summary,
+    tailing,
+    triggering,
+)
 from tocsin.cli.flags import takes
 from tocsin.cli.misuse import EXIT_CODES, FAILED, INTERRUPTED, OK, UNAVAILABLE, USAGE, Misuse, Unanswered
 from tocsin.cli.screen import silence
@@ -22,13 +37,19 @@ _EPILOG = f"""{EXIT_CODES}
 
 Global flags may stand before or after the command. A flag wins over its environment variable."""
 
-_COMMANDS = (appending, summary, tailing)  # commands of the group "event" in files of their own
+_COMMANDS = (appending, summary, tailing, delivery_watching)  # commands of groups in files of their own
 
 application = typer.Typer(
     name="tocsin", epilog=_EPILOG, context_settings=_SETTINGS, rich_markup_mode=None, add_completion=False
 )
 application.add_typer(events.group, name="event")
 application.add_typer(consumers.group, name="consumer")
+application.add_typer(endpoints.group, name="endpoint")
+application.add_typer(deliveries.group, name="delivery")
+application.add_typer(silences.group, name="silence")
+application.command("explain", epilog=events.EPILOG)(explaining.explain)
+application.command("listen", epilog=events.EPILOG)(listening.listen)
+application.command("trigger", epilog=events.EPILOG)(triggering.trigger)
 application.command("completion")(completion.completion)
 
 

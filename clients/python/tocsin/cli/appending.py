@@ -83,7 +83,7 @@ def append(
     named["source"] = _given(service=service, host=host, base_url=base_url)
     named["labels"] = criteria.pairs("--label", label or [])
     if details:
-        named["details"] = _details(details)
+        named["details"] = details_of(details)
     if timestamp:
         named["timestamp"] = criteria.moment("--timestamp", timestamp, session.now())
     fields = {name: value for name, value in named.items() if value or name == "details"}
@@ -99,7 +99,8 @@ def _given(**values: str) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def _details(text: str) -> Any:
+def details_of(text: str) -> Any:
+    """Read details: JSON, a file of it, or else a sentence. Raises Misuse."""
     source = text
     if text.startswith("@"):
         try:

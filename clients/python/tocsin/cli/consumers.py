@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Annotated, Any
 
 import typer
 
 from tocsin.channel import pages
-from tocsin.cli import criteria, following, rendering
+from tocsin.cli import criteria, following, printing, rendering
 from tocsin.cli.escaping import escaped
 from tocsin.cli.flags import FORMATS, Count, Criteria, Output, Place, flag, takes
 from tocsin.cli.misuse import Misuse
+from tocsin.cli.printing import Columns
 from tocsin.cli.session import Session
-from tocsin.cli.tables import Form, Sheet
+from tocsin.cli.tables import Form
 from tocsin.consumers import Delivery, create_request, seek_request, update_request
 from tocsin.v1 import event_log_pb2 as pb
 
@@ -22,16 +21,16 @@ EPILOG = "For help regarding global flags, run --help on the root command"
 _SETTLEMENTS = ("ack", "retry", "park", "skip")
 
 # How the columns of a list are set where the terminal is narrow. Names and ids are copied from there and stay whole.
-CONSUMERS = ("NAME", "FILTER", "LEASE", "MAX RETRIES", "MAX IN FLIGHT")
-_NAME, _FILTER, _LEASE, _RETRIES, _IN_FLIGHT = range(len(CONSUMERS))
+_CONSUMER_TITLES = ("NAME", "FILTER", "LEASE", "MAX RETRIES", "MAX IN FLIGHT")
+_NAME, _FILTER, _LEASE, _RETRIES, _IN_FLIGHT = range(len(_CONSUMER_TITLES))
 _CONSUMER_FORMS: tuple[Form, ...] = (
     ((_NAME, _FILTER, _LEASE, _RETRIES, _IN_FLIGHT),),
     ((_NAME, _LEASE, _RETRIES, _IN_FLIGHT), (_FILTER,)),
     ((_NAME,), (_LEASE, _RETRIES, _IN_FLIGHT), (_FILTER,)),
 )
-PARKED = ("ID", "EVENT TYPE", "ATTEMPTS", "PARKED", "PARKED", "REASON")
-_ID, _TYPE, _ATTEMPTS, _FINE, _COARSE, _REASON = range(len(PARKED))
-_PARKED_CUTTABLE = {_TYPE: 12, _REASON: 16}
+CONSUMERS = Columns(_CONSUMER_TITLES, _CONSUMER_FORMS, {_FILTER: 24})
+_PARKED_TITLES = ("ID", "EVENT TYPE", "ATTEMPTS", "PARKED", "PARKED", "REASON")
+_ID, _TYPE, _ATTEMPTS, _FINE, _COARSE, _REASON = range(len(_PARKED_TITLES))
 _PARKED_FORMS: tuple[Form, ...] = (
     ((_ID, _TYPE, _ATTEMPTS, _FINE, _REASON),),
     ((_ID, _TYPE, _ATTEMPTS, _COARSE, _REASON),),
@@ -39,6 +38,7 @@ _PARKED_FORMS: tuple[Form, ...] = (
     ((_ID, _TYPE, _ATTEMPTS), (_REASON,)),
     ((_ID,), (_TYPE, _ATTEMPTS), (_REASON,)),
 )
+PARKED = Columns(_PARKED_TITLES, _PARKED_FORMS, {_TYPE: 12, _REASON: 16})
 
 group = typer.Typer(
     help="Durable consumers: named places in the log, shared by many clients", epilog=EPILOG, rich_markup_mode=None
@@ -118,15 +118,8 @@ def list_consumers(session: Session, output: Output) -> None:
         for page in pages(session.client.event_log.ListConsumers, pb.ListConsumersRequest()):
             everything.consumers.extend(page.consumers)
     found = everything.consumers
-    if format == "json-raw":
-        session.screen.line(rendering.raw_text(everything))
-    elif format == "json":
-        session.screen.line(rendering.json_text([rendering.plain(consumer) for consumer in found]))
-    elif format == "id":
-        for consumer in found:
-            session.screen.line(consumer.name)
-    else:
-        _rows(session, "consumers", CONSUMERS, _CONSUMER_FORMS, {_FILTER: 24}, [_cells(one) for one in found])
+    if not printing.listed(session.screen, format, everything, found, lambda one: one.name):
+        printing.rows(session.screen, "consumers", CONSUMERS, [_cells(one) for one in found])
 
 
 @group.command("update", epilog=EPILOG)
@@ -233,7 +226,7 @@ def parked(session: Session, name: Name, output: Output) -> None:
         for one in found:
             session.screen.line(one.event_id)
     else:
-        _rows(session, "parked events", PARKED, _PARKED_FORMS, _PARKED_CUTTABLE, [_parked_cells(one) for one in found])
+        printing.rows(session.screen, "parked events", PARKED, [_parked_cells(one) for one in found])
 
 
 @group.command("replay", epilog=EPILOG)
@@ -259,24 +252,6 @@ def purge(session: Session, name: Name, ids: Ids = None, position: Positions = N
 def _named(ids: list[str] | None, positions: list[int] | None, every: bool) -> None:
     if bool(ids or positions) is every:
         raise Misuse("ID", "give IDs or --position, or else --all")
-
-
-def _rows(
-    session: Session,
-    what: str,
-    titles: Sequence[str],
-    forms: Sequence[Form],
-    cuttable: Mapping[int, int],
-    rows: list[list[str]],
-) -> None:
-    if not rows:
-        session.screen.note(f"No {what}.")
-        return
-    safe = [[escaped(cell) for cell in row] for row in rows]
-    sheet = Sheet(titles, forms, cuttable, session.screen.width)
-    sheet.take(safe)
-    for line in chain(sheet.head(), *(sheet.lines(row) for row in safe)):
-        session.screen.line(line)
 
 
 def _cells(consumer: pb.Consumer) -> list[str]:

@@ -20,11 +20,29 @@ _RESOURCE_TYPES = {"tag": "image_tag", "imageDigest": "image_digest"}
 def moment(where: str, text: str, now: datetime) -> datetime:
     """Read an ISO 8601 time, UTC unless it says otherwise, or a stretch back from now such as 90s, 15m, 1h, 7d."""
     if ago := _AGO.fullmatch(text):
-        return now - span(where, ago[0])
+        return _shifted(where, now, -span(where, ago[0]))
+    return _time(where, text, "for so long ago")
+
+
+def coming(where: str, text: str, now: datetime) -> datetime:
+    """Read an ISO 8601 time, UTC unless it says otherwise, or a stretch from now on such as 90s, 15m, 1h, 7d."""
+    if stretch := _AGO.fullmatch(text):
+        return _shifted(where, now, span(where, stretch[0]))
+    return _time(where, text, "from now on")
+
+
+def _shifted(where: str, now: datetime, by: timedelta) -> datetime:
+    try:
+        return now + by
+    except OverflowError:
+        raise Misuse(where, "is too far away") from None
+
+
+def _time(where: str, text: str, meaning: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise Misuse(where, f"{text!r} is no time: give 2022-08-24T22:08:28Z, or 15m, 1h, 7d for so long ago") from None
+        raise Misuse(where, f"{text!r} is no time: give 2022-08-24T22:08:28Z, or 15m, 1h, 7d {meaning}") from None
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 

@@ -31,10 +31,12 @@ def event_of_line(line: bytes, default_id: str = "") -> Event:
         raise Unreadable(f"it is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise Unreadable("it is not a JSON object")
-    fields = {name: value for name, value in data.items() if name not in _ADDED}
-    if default_id:
-        fields.setdefault("id", default_id)
-    return event_of_fields(fields)
+    return event_of_data({"id": default_id, **data} if default_id else data)
+
+
+def event_of_data(data: Mapping[str, Any]) -> Event:
+    """Make an event of what `-o json` prints of one; what the server has added is passed over."""
+    return event_of_fields({name: value for name, value in data.items() if name not in _ADDED})
 
 
 def event_of_fields(fields: Mapping[str, Any]) -> Event:

@@ -53,6 +53,10 @@ class Screen:
         if not self.quiet:
             self.err.print(Text(escaped(text), style=style), soft_wrap=True)
 
+    def tell(self, text: str) -> None:
+        """Say what must not be missed, also to who wants no status lines."""
+        self.err.print(Text(escaped(text)), soft_wrap=True)
+
     def complain(self, text: str) -> None:
         """Say what went wrong, also to who wants no status lines."""
         self.err.print(Text(f"tocsin: {escaped(text)}"), soft_wrap=True)

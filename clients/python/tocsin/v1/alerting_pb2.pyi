@@ -2071,3 +2071,285 @@ class GetAlertNavigationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetAlertNavigationResponse: _TypeAlias = GetAlertNavigationResponse  # noqa: Y015
+
+@_typing.final
+class PreviewAlertRequest(_message.Message):
+    """An alert to preview."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ALERT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    EVERY_RUN_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of a stored alert: it need not be enabled."""
+    every_run: _builtins.bool
+    """Answer runs too in which nothing changed and nobody was told."""
+    @_builtins.property
+    def alert(self) -> Global___Alert:
+        """A made-up alert, as for CreateAlert."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The first run is due at or after this time. Unset: a day before the end."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Runs are due before this time. Unset: now."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        alert: Global___Alert | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        every_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "end_time", b"end_time", "id", b"id", "start_time", b"start_time", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "end_time", b"end_time", "every_run", b"every_run", "id", b"id", "start_time", b"start_time", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["id", "alert"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___PreviewAlertRequest: _TypeAlias = PreviewAlertRequest  # noqa: Y015
+
+@_typing.final
+class PreviewAlertResponse(_message.Message):
+    """A part of a preview: one `started`, then `run` and `progress`, last `done`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Started(_message.Message):
+        """What is about to be replayed."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RUNS_FIELD_NUMBER: _builtins.int
+        FIRST_RUN_TIME_FIELD_NUMBER: _builtins.int
+        runs: _builtins.int
+        """Runs that are due in the range."""
+        @_builtins.property
+        def first_run_time(self) -> _timestamp_pb2.Timestamp:
+            """When the first of them is due; unset when there is none."""
+
+        def __init__(
+            self,
+            *,
+            runs: _builtins.int = ...,
+            first_run_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["first_run_time", b"first_run_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["first_run_time", b"first_run_time", "runs", b"runs"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Progress(_message.Message):
+        """How far it is; at least every second or two."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RUNS_FIELD_NUMBER: _builtins.int
+        EVENTS_FIELD_NUMBER: _builtins.int
+        runs: _builtins.int
+        """Runs that are done."""
+        events: _builtins.int
+        """Events that were read."""
+        def __init__(
+            self,
+            *,
+            runs: _builtins.int = ...,
+            events: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "runs", b"runs"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Transition(_message.Message):
+        """A change in the life of the alert, as the log would tell of it."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TYPE_FIELD_NUMBER: _builtins.int
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        DETAILS_FIELD_NUMBER: _builtins.int
+        type: _builtins.str
+        """Type of the event: "system.alerting.new_instance", ..."""
+        message: _builtins.str
+        """What happened, in a sentence."""
+        @_builtins.property
+        def details(self) -> _struct_pb2.Struct:
+            """The details of the event."""
+
+        def __init__(
+            self,
+            *,
+            type: _builtins.str = ...,
+            message: _builtins.str = ...,
+            details: _struct_pb2.Struct | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "message", b"message", "type", b"type"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Notification(_message.Message):
+        """A message of an action."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        INSTANCE_ID_FIELD_NUMBER: _builtins.int
+        ACTION_GROUP_FIELD_NUMBER: _builtins.int
+        ACTION_INDEX_FIELD_NUMBER: _builtins.int
+        CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
+        PARAMS_FIELD_NUMBER: _builtins.int
+        ERROR_FIELD_NUMBER: _builtins.int
+        instance_id: _builtins.str
+        """The instance that it tells of."""
+        action_group: _builtins.str
+        """The group of the instance."""
+        action_index: _builtins.int
+        """Place of the action among the alert's actions, from 0."""
+        configuration_id: _builtins.str
+        """Where it would have gone."""
+        error: _builtins.str
+        """Why it could not be rendered; empty when it could."""
+        @_builtins.property
+        def params(self) -> _struct_pb2.Struct:
+            """What would have been sent, rendered."""
+
+        def __init__(
+            self,
+            *,
+            instance_id: _builtins.str = ...,
+            action_group: _builtins.str = ...,
+            action_index: _builtins.int = ...,
+            configuration_id: _builtins.str = ...,
+            params: _struct_pb2.Struct | None = ...,
+            error: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["params", b"params"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["action_group", b"action_group", "action_index", b"action_index", "configuration_id", b"configuration_id", "error", b"error", "instance_id", b"instance_id", "params", b"params"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Run(_message.Message):
+        """One run."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        EXECUTION_FIELD_NUMBER: _builtins.int
+        TRANSITIONS_FIELD_NUMBER: _builtins.int
+        NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def execution(self) -> Global___Execution:
+            """What it decided; `number` counts the runs of the preview from 1. No deliveries."""
+
+        @_builtins.property
+        def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewAlertResponse.Transition]:
+            """What changed."""
+
+        @_builtins.property
+        def notifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewAlertResponse.Notification]:
+            """What would have been sent."""
+
+        def __init__(
+            self,
+            *,
+            execution: Global___Execution | None = ...,
+            transitions: _abc.Iterable[Global___PreviewAlertResponse.Transition] | None = ...,
+            notifications: _abc.Iterable[Global___PreviewAlertResponse.Notification] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "notifications", b"notifications", "transitions", b"transitions"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Done(_message.Message):
+        """The end."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RUNS_FIELD_NUMBER: _builtins.int
+        ERRORS_FIELD_NUMBER: _builtins.int
+        NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+        EVENTS_FIELD_NUMBER: _builtins.int
+        INCOMPLETE_FIELD_NUMBER: _builtins.int
+        runs: _builtins.int
+        """Runs in all."""
+        errors: _builtins.int
+        """Runs that failed."""
+        notifications: _builtins.int
+        """Messages in all."""
+        events: _builtins.int
+        """Events that were read."""
+        incomplete: _builtins.bool
+        """Whether events of the range have been deleted since, by retention or by hand: live runs saw more."""
+        def __init__(
+            self,
+            *,
+            runs: _builtins.int = ...,
+            errors: _builtins.int = ...,
+            notifications: _builtins.int = ...,
+            events: _builtins.int = ...,
+            incomplete: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "events", b"events", "incomplete", b"incomplete", "notifications", b"notifications", "runs", b"runs"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___PreviewAlertResponse.Started:
+        """First."""
+
+    @_builtins.property
+    def progress(self) -> Global___PreviewAlertResponse.Progress:
+        """Now and then."""
+
+    @_builtins.property
+    def run(self) -> Global___PreviewAlertResponse.Run:
+        """In the order of their times."""
+
+    @_builtins.property
+    def done(self) -> Global___PreviewAlertResponse.Done:
+        """Last."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___PreviewAlertResponse.Started | None = ...,
+        progress: Global___PreviewAlertResponse.Progress | None = ...,
+        run: Global___PreviewAlertResponse.Run | None = ...,
+        done: Global___PreviewAlertResponse.Done | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "part", b"part", "progress", b"progress", "run", b"run", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "part", b"part", "progress", b"progress", "run", b"run", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["started", "progress", "run", "done"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___PreviewAlertResponse: _TypeAlias = PreviewAlertResponse  # noqa: Y015

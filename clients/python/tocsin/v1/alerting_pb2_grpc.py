@@ -116,6 +116,11 @@ class AlertingStub(object):
                 request_serializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryRequest.SerializeToString,
                 response_deserializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryResponse.FromString,
                 _registered_method=True)
+        self.PreviewAlert = channel.unary_stream(
+                '/tocsin.v1.Alerting/PreviewAlert',
+                request_serializer=tocsin_dot_v1_dot_alerting__pb2.PreviewAlertRequest.SerializeToString,
+                response_deserializer=tocsin_dot_v1_dot_alerting__pb2.PreviewAlertResponse.FromString,
+                _registered_method=True)
         self.RegisterNavigation = channel.unary_unary(
                 '/tocsin.v1.Alerting/RegisterNavigation',
                 request_serializer=tocsin_dot_v1_dot_alerting__pb2.RegisterNavigationRequest.SerializeToString,
@@ -271,6 +276,18 @@ class AlertingServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewAlert(self, request, context):
+        """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
+        active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
+        run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
+        what it did; mutes and silences are left out of account. One preview of an account at a time; at most 10,000
+        runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
+        ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RegisterNavigation(self, request, context):
         """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
         NAVIGATION_REGISTERED, LIMIT_REACHED (1000 of one account).
@@ -384,6 +401,11 @@ def add_AlertingServicer_to_server(servicer, server):
                     servicer.GetAlertInstanceSummary,
                     request_deserializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryRequest.FromString,
                     response_serializer=tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryResponse.SerializeToString,
+            ),
+            'PreviewAlert': grpc.unary_stream_rpc_method_handler(
+                    servicer.PreviewAlert,
+                    request_deserializer=tocsin_dot_v1_dot_alerting__pb2.PreviewAlertRequest.FromString,
+                    response_serializer=tocsin_dot_v1_dot_alerting__pb2.PreviewAlertResponse.SerializeToString,
             ),
             'RegisterNavigation': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterNavigation,
@@ -840,6 +862,33 @@ class Alerting(object):
             '/tocsin.v1.Alerting/GetAlertInstanceSummary',
             tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryRequest.SerializeToString,
             tocsin_dot_v1_dot_alerting__pb2.GetAlertInstanceSummaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tocsin.v1.Alerting/PreviewAlert',
+            tocsin_dot_v1_dot_alerting__pb2.PreviewAlertRequest.SerializeToString,
+            tocsin_dot_v1_dot_alerting__pb2.PreviewAlertResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -97,6 +97,14 @@ class AlertingStub:
     """
     GetAlertInstanceSummary: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.GetAlertInstanceSummaryRequest, _alerting_pb2.GetAlertInstanceSummaryResponse]
     """Answers how an alert and its instances did since a time. Reasons: NOT_FOUND, INVALID_FIELD."""
+    PreviewAlert: _grpc.UnaryStreamMultiCallable[_alerting_pb2.PreviewAlertRequest, _alerting_pb2.PreviewAlertResponse]
+    """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
+    active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
+    run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
+    what it did; mutes and silences are left out of account. One preview of an account at a time; at most 10,000
+    runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
+    ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
+    """
     RegisterNavigation: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.RegisterNavigationRequest, _alerting_pb2.RegisterNavigationResponse]
     """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
     NAVIGATION_REGISTERED, LIMIT_REACHED (1000 of one account).
@@ -179,6 +187,14 @@ class AlertingAsyncStub(AlertingStub):
     """
     GetAlertInstanceSummary: _aio.UnaryUnaryMultiCallable[_alerting_pb2.GetAlertInstanceSummaryRequest, _alerting_pb2.GetAlertInstanceSummaryResponse]  # type: ignore[assignment]
     """Answers how an alert and its instances did since a time. Reasons: NOT_FOUND, INVALID_FIELD."""
+    PreviewAlert: _aio.UnaryStreamMultiCallable[_alerting_pb2.PreviewAlertRequest, _alerting_pb2.PreviewAlertResponse]  # type: ignore[assignment]
+    """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
+    active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
+    run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
+    what it did; mutes and silences are left out of account. One preview of an account at a time; at most 10,000
+    runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
+    ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
+    """
     RegisterNavigation: _aio.UnaryUnaryMultiCallable[_alerting_pb2.RegisterNavigationRequest, _alerting_pb2.RegisterNavigationResponse]  # type: ignore[assignment]
     """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
     NAVIGATION_REGISTERED, LIMIT_REACHED (1000 of one account).
@@ -354,6 +370,20 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_alerting_pb2.GetAlertInstanceSummaryResponse, _abc.Awaitable[_alerting_pb2.GetAlertInstanceSummaryResponse]]:
         """Answers how an alert and its instances did since a time. Reasons: NOT_FOUND, INVALID_FIELD."""
+
+    @_abc_1.abstractmethod
+    def PreviewAlert(
+        self,
+        request: _alerting_pb2.PreviewAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_alerting_pb2.PreviewAlertResponse], _abc.AsyncIterator[_alerting_pb2.PreviewAlertResponse]]:
+        """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
+        active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
+        run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
+        what it did; mutes and silences are left out of account. One preview of an account at a time; at most 10,000
+        runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
+        ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
+        """
 
     @_abc_1.abstractmethod
     def RegisterNavigation(

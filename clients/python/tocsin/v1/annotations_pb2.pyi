@@ -113,6 +113,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS: a navigation is registered for this consumer and type."""
     ERROR_REASON_ALERTING_OFF: _ErrorReason.ValueType  # 40
     """FAILED_PRECONDITION: `alerting.enabled` is off in the settings of this server."""
+    ERROR_REASON_TOO_MANY_PREVIEWS: _ErrorReason.ValueType  # 41
+    """RESOURCE_EXHAUSTED: a preview of the account is under way; wait for its end."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is the name without its prefix, the domain is
@@ -205,6 +207,8 @@ ERROR_REASON_NAVIGATION_REGISTERED: ErrorReason.ValueType  # 39
 """ALREADY_EXISTS: a navigation is registered for this consumer and type."""
 ERROR_REASON_ALERTING_OFF: ErrorReason.ValueType  # 40
 """FAILED_PRECONDITION: `alerting.enabled` is off in the settings of this server."""
+ERROR_REASON_TOO_MANY_PREVIEWS: ErrorReason.ValueType  # 41
+"""RESOURCE_EXHAUSTED: a preview of the account is under way; wait for its end."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

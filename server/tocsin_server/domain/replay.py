@@ -1,0 +1,72 @@
+"""Replaying an alert over a range of the log: the runs that it would have had, one after another.
+
+Each run stands for a time at which the alert is due, and sees what a run at that time saw; what it leaves
+behind is what the next begins with. The first begins with nothing, as an alert that has just been enabled.
+Mutes and silences are left out of account: the question is what the alert finds, and what it would say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from tocsin_server.domain.aggregation import EventReads
+from tocsin_server.domain.alerting import Alert, AlertType
+from tocsin_server.domain.execution import Claim, Run, RunOutcome, perform
+from tocsin_server.domain.instances import Memory
+from tocsin_server.domain.schedule import Ticks
+
+RUNS_MAX = 10_000  # of one preview: a week of one-minute runs
+EVENTS_MAX = 1_000_000  # that one preview reads
+RANGE_DEFAULT_US = 24 * 3600 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be replayed: the runs of an alert that are due in [start, end), microseconds."""
+
+    alert: Alert
+    start: int
+    end: int
+    every_run: bool
+
+    @property
+    def times(self) -> range:
+        """The times at which runs are due."""
+        ticks = Ticks.of(self.alert.id, self.alert.spec.interval_us)
+        return range(ticks.after(self.start - 1), self.end, ticks.interval)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One run of a replay."""
+
+    number: int
+    scheduled_at: int
+    outcome: RunOutcome
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing changed, failed or was told."""
+        return not (self.outcome.transitions or self.outcome.notifications or self.outcome.error)
+
+
+def replay(alert: Alert, alert_type: AlertType, events: EventReads, times: Iterable[int]) -> Iterator[Replayed]:
+    """Run an alert at each of these times; nothing is written."""
+    alert = replace(alert, mute_all=False, muted_instance_ids=())
+    memory, previous = Memory(), None
+    for number, at in enumerate(times, 1):
+        run = Run(Claim(alert.account, alert.id, number, at, at, 0), alert, memory, previous)
+        outcome = perform(run, alert_type, events)
+        memory = Memory(outcome.status, outcome.state, {one.id: one for one in outcome.instances})
+        previous = previous if outcome.error else at
+        yield Replayed(number, at, outcome)
+
+
+class Previewer(Protocol):
+    """Replays in a process of its own, so that nobody else waits for it."""
+
+    def frames(self, order: Order) -> AsyncGenerator[bytes, None]:
+        """Give the answers of a preview, encoded; closing it ends the process."""
+        ...

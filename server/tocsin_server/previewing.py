@@ -1,0 +1,172 @@
+"""Previews in a process of their own: a replay of a day is a minute of work that nobody else should wait for.
+
+The server starts `python -m tocsin_server.previewing`, writes an order to it as one line of JSON, and reads
+frames: a byte that says what it is, four bytes of length, and the message. The process opens the store to
+read, beside the server, and ends when its output is not read any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from tocsin_server.api import alert_previews as messages
+from tocsin_server.domain.alerting import Alert, AlertTypes
+from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.replay import EVENTS_MAX, Order, replay
+from tocsin_server.store.alert_rows import spec_json, spec_of
+from tocsin_server.store.replaying import ReplayReads, reading
+
+log = structlog.get_logger("tocsin.alerting")
+
+ANSWER, REFUSAL = b"A", b"R"
+HEADER = struct.Struct("!cI")
+PROGRESS_S = 1.0
+PROCESSES_MAX = 2  # at once, of all accounts: each keeps a core busy
+NICENESS = 10  # of the process: it gives way to the server
+
+
+class ChildPreviews:
+    """See `domain.replay.Previewer`."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._places = asyncio.Semaphore(PROCESSES_MAX)
+
+    async def frames(self, order: Order) -> AsyncGenerator[bytes, None]:
+        """Give the answers of a preview, encoded; closing it ends the process."""
+        async with self._places:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tocsin_server.previewing",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                process.stdin.write(_written(order, self._store))
+                process.stdin.close()
+                while (frame := await _frame(process.stdout)) is not None:
+                    yield frame
+                await _ended(process)
+            finally:
+                if process.returncode is None:
+                    with suppress(ProcessLookupError):
+                        process.kill()
+                    await process.wait()
+
+
+async def _frame(output: asyncio.StreamReader) -> bytes | None:
+    try:
+        kind, length = HEADER.unpack(await output.readexactly(HEADER.size))
+        body = await output.readexactly(length)
+    except asyncio.IncompleteReadError:
+        return None
+    if kind == REFUSAL:
+        reason, _, text = body.decode().partition(" ")
+        raise TocsinError(Reason(reason), text)
+    return body
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Wait for the end of a process that has no more to say; RuntimeError when it did not end well."""
+    assert process.stderr is not None
+    complaint = (await process.stderr.read()).decode(errors="replace")
+    if await process.wait():
+        log.error("a preview failed", exit_status=process.returncode, complaint=complaint[-4000:])
+        raise RuntimeError(f"the process of a preview ended with {process.returncode}")
+
+
+def _written(order: Order, store: Path) -> bytes:
+    alert = order.alert
+    plain = {
+        "store": str(store),
+        "account": alert.account,
+        "alert_id": alert.id,
+        "created_by": alert.created_by,
+        "updated_by": alert.updated_by,
+        "spec": json.loads(spec_json(alert.spec)),
+        "start": order.start,
+        "end": order.end,
+        "every_run": order.every_run,
+    }
+    return json.dumps(plain).encode() + b"\n"
+
+
+def _read(plain: dict[str, Any]) -> Order:
+    alert = Alert(
+        account=plain["account"],
+        id=plain["alert_id"],
+        version=0,
+        enabled=True,
+        spec=spec_of(plain["spec"]),
+        created_by=plain["created_by"],
+        updated_by=plain["updated_by"],
+        created_at=0,
+        updated_at=0,
+    )
+    return Order(alert, plain["start"], plain["end"], plain["every_run"])
+
+
+# --- the process -------------------------------------------------------------------------------
+
+
+def answers(order: Order, types: AlertTypes, store: Path, clock: Callable[[], float]) -> Iterator[bytes]:
+    """Replay an alert; give the answers in their order. TocsinError when it is too much."""
+    alert_type = types.usable(order.alert.spec.alert_type_id)
+    runs = errors = notifications = 0
+    said = clock()
+    yield messages.started(order)
+    with reading(store) as connection:
+        reads = ReplayReads(connection, order.alert.account, order.alert.id)
+        for replayed in replay(order.alert, alert_type, reads, order.times):
+            if reads.events > EVENTS_MAX:
+                text = f"a preview reads at most {EVENTS_MAX:,} events: choose a shorter range, or fewer events"
+                raise TocsinError(Reason.LIMIT_REACHED, text)
+            runs += 1
+            errors += replayed.outcome.error is not None
+            notifications += len(replayed.outcome.notifications)
+            if order.every_run or not replayed.is_quiet:
+                yield messages.run(order, replayed)
+            if clock() - said >= PROGRESS_S:
+                said = clock()
+                yield messages.progress(runs, reads.events)
+        yield messages.done(runs, errors, notifications, reads.events, reads.is_incomplete(order.start))
+
+
+def main() -> None:
+    """Do what the order on standard input says."""
+    from tocsin_server.alert_types import discover  # noqa: PLC0415 - only the process needs the types
+    from tocsin_server.plugins.loading import with_plugins  # noqa: PLC0415
+
+    os.nice(NICENESS)
+    plain = json.loads(sys.stdin.readline())
+    # What plug-ins print, and what is logged, goes where it does not disturb the frames.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def write(kind: bytes, body: bytes) -> None:
+        out.write(HEADER.pack(kind, len(body)) + body)
+        out.flush()
+
+    try:
+        for answer in answers(_read(plain), with_plugins(discover()), Path(plain["store"]), time.monotonic):
+            write(ANSWER, answer)
+    except TocsinError as error:
+        write(REFUSAL, f"{error.reason} {error.message}".encode())
+    except BrokenPipeError:
+        # Whoever asked has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+
+if __name__ == "__main__":
+    main()

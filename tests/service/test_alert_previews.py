@@ -1,0 +1,228 @@
+"""Previews: a replay says what live runs did, of which events whatever came late, and sends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
+from tocsin.v1 import alerting_pb2 as pb
+from tocsin.v1 import event_log_pb2 as log_pb
+from tocsin_server.domain.aggregation import EventQuestion
+from tocsin_server.domain.event_log import EventHead, Stored
+from tocsin_server.domain.selection import EventFilter
+from tocsin_server.store.appending import INSERT_EVENT, event_row
+from tocsin_server.store.database import open_store
+from tocsin_server.store.event_aggregates import EventAggregates
+from tocsin_server.store.replaying import ReplayReads
+from tocsin_server.store.wire import created_at_field, frame
+
+from tests.service.test_alert_control import executions, run
+from tests.service.test_firing import fail, firing
+from tests.support.alert_house import T0
+from tests.support.alerts import OTHER, alert, create, struct, webhook
+from tests.support.receivers import WebhookReceiver
+from tests.support.servers import Api, refused, serving
+
+SECOND = 1_000_000
+
+
+async def preview(api: Api, **request: Any) -> list[pb.PreviewAlertResponse]:
+    call = api.alerting.PreviewAlert(pb.PreviewAlertRequest(**request))
+    return [part async for part in call]
+
+
+def runs(parts: list[pb.PreviewAlertResponse]) -> list[pb.PreviewAlertResponse.Run]:
+    return [part.run for part in parts if part.HasField("run")]
+
+
+def time(micros: int) -> Timestamp:
+    return Timestamp(seconds=micros // SECOND, nanos=micros % SECOND * 1000)
+
+
+async def test_a_preview_is_what_live_runs_did(api: Api, hook: WebhookReceiver) -> None:
+    """Every run from the alert's first on: what changed, what was told and what was said."""
+    created = await create(api, firing(await webhook(api, hook.url)))
+    for resource in ("nginx", "nginx", "redis", "redis"):
+        await fail(api, resource)
+    posted = await hook.until(4)  # both became active, and have recovered two seconds later
+    await api.alerting.DisableAlert(pb.DisableAlertRequest(id=created.id))
+    live = [one for one in reversed(await executions(api, created.id)) if one.status != pb.ALERT_STATUS_PENDING][1:]
+    first, last = live[0].scheduled_time.ToMicroseconds(), live[-1].scheduled_time.ToMicroseconds()
+    parts = await preview(api, id=created.id, start_time=time(first), end_time=time(last + 1), every_run=True)
+    replayed = {one.execution.scheduled_time.ToMicroseconds(): one for one in runs(parts)}
+    for execution in live:
+        there = replayed[execution.scheduled_time.ToMicroseconds()].execution
+        assert there.status == execution.status
+        assert [(i.id, i.action_group, i.recovered, i.verdict) for i in there.instances] == [
+            (i.id, i.action_group, i.recovered, i.verdict) for i in execution.instances
+        ]
+    said = [str(n.params["body"]) for one in runs(parts) for n in one.notifications]
+    assert sorted(said) == sorted(p.body.decode() for p in posted)
+    kinds = [t.type for one in runs(parts) for t in one.transitions]
+    assert kinds.count("system.alerting.new_instance") == kinds.count("system.alerting.recovered_instance") == 2
+    assert parts[0].started.runs == len(replayed) == parts[-1].done.runs
+    assert (parts[-1].done.notifications, parts[-1].done.errors, parts[-1].done.incomplete) == (4, 0, False)
+    again = await preview(api, id=created.id, start_time=time(first), end_time=time(last + 1), every_run=True)
+    assert runs(again) == runs(parts)
+
+
+async def test_an_alert_that_is_not_stored_can_be_previewed(api: Api, hook: WebhookReceiver) -> None:
+    """What is quiet is left out; nothing is written or sent, mutes are left out of account."""
+    await fail(api, "nginx")
+    listed = await api.events.ListEvents(log_pb.ListEventsRequest())
+    failed_at = listed.events[0].timestamp.ToMicroseconds()
+    made_up = firing(await webhook(api, hook.url), throttle="1s", mute_all=True)
+    made_up.params.update({"threshold": 1, "window": "2s"})
+    async with asyncio.timeout(20):
+        found: list[pb.PreviewAlertResponse.Run] = []
+        while len(found) < 4:  # until time has gone on so far: OK, active, active still, recovered
+            parts = await preview(api, alert=made_up, start_time=time(failed_at - 60 * SECOND))
+            found = runs(parts)
+    assert parts[0].started.runs >= 62
+    assert [t.type.rpartition(".")[2] for one in found for t in one.transitions] == [
+        "status_changed", "new_instance", "status_changed", "recovered_instance", "status_changed",
+    ]  # fmt: skip
+    said = [str(n.params["body"]) for one in found for n in one.notifications]
+    assert said == ["nginx: 1 event in 2s with resource_id nginx: >= 1"] * 2 + ["nginx is fine"]
+    assert not (await api.alerting.FindAlerts(pb.FindAlertsRequest())).alerts
+    assert not hook.posted
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason", "path"),
+    [
+        ({}, "INVALID_FIELD", "subject"),
+        ({"id": "nobody"}, "NOT_FOUND", ""),
+        ({"alert": alert(name="")}, "INVALID_FIELD", "alert.name"),
+        ({"alert": alert(alert_type_id="none")}, "ALERT_TYPE_NOT_REGISTERED", ""),
+        ({"alert": alert(), "start_time": Timestamp(seconds=9), "end_time": Timestamp(seconds=9)},
+         "INVALID_FIELD", "start_time"),
+        ({"alert": alert(schedule=pb.Schedule(interval="1s"), params=struct({"window": "1s", "threshold": 1})),
+          "start_time": Timestamp(seconds=1_700_000_000)}, "INVALID_FIELD", "start_time"),
+    ],
+)  # fmt: skip
+async def test_a_bad_preview_is_refused(api: Api, request_: dict[str, Any], reason: str, path: str) -> None:
+    refusal = await refused(preview(api, **request_))
+    assert (refusal.reason, list(refusal.fields)) == (reason, [path] if path else [])
+
+
+async def test_an_account_has_one_preview_at_a_time(api: Api) -> None:
+    """The second is refused, another account's is not; the end of the caller ends it."""
+    made_up = alert(schedule=pb.Schedule(interval="10s"))
+    call = api.alerting.PreviewAlert(pb.PreviewAlertRequest(alert=made_up))
+    first = await call.read()
+    assert isinstance(first, pb.PreviewAlertResponse)
+    assert first.HasField("started")
+    assert (await refused(preview(api, alert=made_up))).reason == "TOO_MANY_PREVIEWS"
+    theirs = api.alerting.PreviewAlert(pb.PreviewAlertRequest(alert=made_up), metadata=OTHER)
+    assert [part async for part in theirs][-1].HasField("done")
+    call.cancel()
+    with pytest.raises((asyncio.CancelledError, grpc.aio.AioRpcError)):
+        await call.read()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                parts = await preview(api, alert=made_up)
+                break
+            except grpc.aio.AioRpcError as error:
+                assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert parts[-1].HasField("done")
+
+
+async def test_a_preview_of_what_was_deleted_says_so(api: Api) -> None:
+    created = await create(api, alert(schedule=pb.Schedule(interval="1h")))
+    event = await api.append("a")
+    await run(api, created.id)
+    assert not (await preview(api, id=created.id))[-1].done.incomplete
+    await api.events.DeleteEvent(log_pb.DeleteEventRequest(id=event.id))
+    assert (await preview(api, id=created.id))[-1].done.incomplete
+
+
+async def test_a_preview_that_cannot_be_read_to_its_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies: the call fails, and the server goes on."""
+    async with serving(tmp_path) as api:
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        (tmp_path / "sitecustomize.py").write_text("raise SystemExit(3)", encoding="utf-8")
+        assert (await refused(preview(api, alert=alert()))).reason == "INTERNAL"
+        monkeypatch.delenv("PYTHONPATH")
+        assert (await preview(api, alert=alert()))[-1].HasField("done")
+
+
+# --- the slide ---------------------------------------------------------------------------------
+
+NUMBERS = st.one_of(st.none(), st.integers(-5, 5), st.floats(-1e3, 1e3), st.sampled_from(["x", True]))
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(0, 60),  # when it happened, seconds
+        st.integers(-5, 30),  # how much later it was stored
+        st.sampled_from(["", "a", "b"]),  # its resource
+        st.sampled_from(["h", "g"]),
+        NUMBERS,
+    ),
+    max_size=40,
+)
+QUESTIONS = st.fixed_dictionaries(
+    {
+        "aggregation": st.sampled_from(["count", "distinct", "latest", "sum", "avg", "max", "p90"]),
+        "group_by": st.sampled_from([(), ("resource_id",), ("resource_id", "host"), ("details.n",)]),
+        "drop_missing": st.booleans(),
+        "at_least": st.integers(1, 2),
+        "at_most": st.sampled_from([None, 3]),
+        "limit": st.sampled_from([1, 1000]),
+        "where": st.sampled_from(["", "has(event.details.n)"]),
+    }
+)
+
+
+def rows(events: list[tuple[int, int, str, str, Any]]) -> Iterator[tuple[object, ...]]:
+    for position, (second, late, resource, host, number) in enumerate(events, 1):
+        at, created = T0 + second * SECOND, T0 + (second + late) * SECOND
+        message = log_pb.Event(id=f"e{position}", account="acme", type="t", level=log_pb.LEVEL_INFO)
+        if number is not None:
+            message.details.struct_value.update({"n": number})
+        head = EventHead("acme", "t", "", 1, "", resource, "", "", host, {}, at)
+        body = frame(message.SerializeToString(), position, created_at_field(created))
+        yield event_row(Stored(position, created, message.id, head, body))
+
+
+@given(EVENTS, QUESTIONS, st.integers(1, 20), st.integers(1, 15), st.integers(0, 5))
+def test_a_slide_answers_what_the_store_answers(
+    events: list[tuple[int, int, str, str, Any]], asked: dict[str, Any], window: int, step: int, delay: int
+) -> None:
+    """At each step, whatever came late, and whatever the aggregate."""
+    field = {"distinct": "host", "sum": "details.n", "avg": "details.n", "max": "details.n", "p90": "details.n"}
+    where = asked.pop("where")
+    with closing(sqlite3.connect(EMPTY)) as source, closing(sqlite3.connect(":memory:")) as connection:
+        source.backup(connection)
+        connection.executemany(INSERT_EVENT, rows(events))
+        slide, store = ReplayReads(connection, "acme", "x"), EventAggregates(connection, "acme", "x")
+        for second in range(0, 100, step):
+            at = T0 + second * SECOND
+            before = at - delay * SECOND
+            events_ = EventFilter("acme", since=before - window * SECOND, before=before, where=where)
+            question = EventQuestion(events_, at, field=field.get(asked["aggregation"], ""), **asked)
+            assert slide.aggregate(question) == store.aggregate(question)
+        assert slide.events <= len(events)
+
+
+def _empty() -> Path:
+    folder = Path(__file__).parents[2] / ".cache" / "tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"empty-{random.getrandbits(64):x}.db"
+    open_store(f"sqlite:///{path}", lambda: "0" * 32).close()
+    return path
+
+
+EMPTY = _empty()
