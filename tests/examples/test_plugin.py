@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tocsin
+from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import alerting_pb2 as pb
 
 from examples import cpu_usage
@@ -49,7 +50,21 @@ def test_the_type_is_listed(server: Server) -> None:
 
 def test_the_pager_tells_of_the_server_that_is_busy(server: Server) -> None:
     """KE19, KI3: one read for all servers, an instance for the one above the threshold."""
+    begun = Timestamp()
+    begun.GetCurrentTime()
     assert cpu_alert.run(server.address) == "The server server_1 has a CPU usage of 0.92."
+    # And a preview of what has been says the same: the plug-in reads the log there too. The first that has
+    # a run after the events does: within a second, its interval.
+    changes: list[str] = []
+    with tocsin.connect(server.address) as client:
+        made_up = tocsin.alert("again", "example.cpu-usage", {"threshold": 0.8}, interval="1s")
+        for _ in range(20):
+            parts = list(client.alerting.PreviewAlert(pb.PreviewAlertRequest(alert=made_up, start_time=begun)))
+            assert parts[-1].done.errors == 0
+            changes = [change.type for part in parts for change in part.run.transitions]
+            if "system.alerting.new_instance" in changes:
+                break
+    assert "system.alerting.new_instance" in changes
 
 
 def test_without_the_plug_in_the_example_says_what_is_missing(tmp_path: Path) -> None:

@@ -384,6 +384,22 @@ async def test_runs_that_never_end_use_up_the_threads_of_plugins_alone(house: Ho
     assert (await bench.run(schedule("a"))).last_execution_at == T0 + 3 * MINUTE
 
 
+async def test_a_read_that_takes_too_long_gives_its_reader_back(house: House) -> None:
+    bench = await bench_of(house, timeout_s=0.1)
+    endless = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+    def execute(options: ExecutorOptions) -> None:
+        reads: Any = options.services.events._context.events
+        reads._read(lambda store: store._connection.execute(endless).fetchone())
+
+    for _ in range(3):  # more than there are readers
+        late = await bench.run(execute)
+        assert late.error is not None
+        assert late.error.reason is RunErrorReason.TIMEOUT
+    fine = await bench.run(lambda options: options.services.events.aggregate(timedelta(minutes=1)) and None)
+    assert fine.error is None
+
+
 async def test_a_timeout_of_its_own_is_a_fault_of_the_executor(house: House) -> None:
     def execute(options: ExecutorOptions) -> None:
         raise TimeoutError("the database")

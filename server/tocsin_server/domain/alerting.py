@@ -27,6 +27,7 @@ ALERT_STATE_BYTES_MAX = 1024 * 1024
 INSTANCE_ID_MAX = 1024
 ALERTS_MAX = 10_000  # of one account
 MUTED_MAX = 1000  # instances of one alert that are muted for themselves
+RUNS_APART_MAX = 8  # at the same time, of types whose executor may wait for anything
 TYPE_TIMEOUT_S = 30.0  # of one run, unless its type says otherwise
 
 OWN_PRODUCER = "tocsin"
@@ -194,7 +195,8 @@ class Names:
 class AlertType:
     """Something that can be checked. `check` finds what is wrong with params that fit the schema.
 
-    `translations` are by language: "de", "pt-BR".
+    `translations` are by language: "de", "pt-BR". `apart` says that the executor may wait for anything: it
+    runs where it keeps nobody else waiting.
     """
 
     id: str
@@ -211,6 +213,7 @@ class AlertType:
     enabled: bool = True
     check: ParamsCheck = lambda params: ()
     translations: Mapping[str, Names] = field(default_factory=dict)
+    apart: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a type that contradicts itself: a fault of its author."""

@@ -1,8 +1,8 @@
 """Running the executor of a plug-in: on a thread of its own, for so long, and its words as a report.
 
-The thread that a run has been given may read the store and is one of few. A plug-in's code runs on another
-one: when its time is over the run ends, whatever the code goes on doing. An `async` executor is cancelled;
-one that is not cannot be stopped and keeps its thread until it returns, of which there are so many.
+The thread that a run has been given is one of few. A plug-in's code runs on another one: when its time is
+over the run ends, whatever the code goes on doing. An `async` executor is cancelled; one that is not cannot
+be stopped and keeps its thread until it returns, of which there are so many.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from time import monotonic
 from typing import Any
 
-from tocsin_server.domain.alerting import Executor, Report, RunContext, RunErrorReason
+from tocsin_server.domain.alerting import RUNS_APART_MAX, Executor, Report, RunContext, RunErrorReason
 from tocsin_server.domain.instances import RunFailure
 from tocsin_server.plugins.services import Ending, ExecutorOptions, Services, State, serialised
 
-THREADS_MAX = 8  # of all plug-ins: more than run at the same time, so that a few may hang
+THREADS_MAX = 2 * RUNS_APART_MAX  # of all plug-ins: more than run at the same time, so that some may hang
 
 
 class PluginThreads:

@@ -68,4 +68,5 @@ class AlertTypeSpec:
             enabled=self.enabled,
             check=self.check,
             translations=self.translations,
+            apart=True,
         )

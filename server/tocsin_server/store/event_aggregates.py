@@ -8,9 +8,9 @@ interpreter; what stands in `details` is decoded, of the matching events only, a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tocsin_server.domain.aggregation import (
     EVENTS_DECODED_MAX,
@@ -31,8 +31,10 @@ from tocsin_server.domain.transitions import RESOURCE_TYPE
 from tocsin_server.domain.variables import Json
 from tocsin_server.domain.where import compiled
 from tocsin_server.store import selection, wire
+from tocsin_server.store.database import Readers
 from tocsin_server.store.selection import Where
 
+T = TypeVar("T")
 LABEL = Where(f"coalesce((SELECT value FROM json_each({selection.LABELS}) WHERE key = ?), '')")
 
 
@@ -180,6 +182,50 @@ class EventAggregates:
             f"({others.sql} OR ({asked.sql} AND NOT (resource_type = ? AND resource_id = ?)))",
             (*others.values, *asked.values, RESOURCE_TYPE, self._alert_id),
         )
+
+
+class ReadsApart:
+    """What one alert reads, for code that is on no reader's thread: each read waits for one and gives it back."""
+
+    def __init__(self, readers: Readers, account: str, alert_id: str) -> None:
+        self._readers = readers
+        self._account = account
+        self._alert_id = alert_id
+        self._used: sqlite3.Connection | None = None
+        self._ended = False
+
+    def aggregate(self, question: EventQuestion) -> list[Group]:
+        """Answer the groups, those with most events first, equal ones by their values."""
+        return self._read(lambda reads: reads.aggregate(question))
+
+    def samples(
+        self, question: EventQuestion, groups: Sequence[tuple[str, ...]], each: int
+    ) -> Mapping[tuple[str, ...], Sequence[EventSample]]:
+        """Give the newest events of groups, at most `each` of one group."""
+        return self._read(lambda reads: reads.samples(question, groups, each))
+
+    def recorded_since(self) -> int | None:
+        """Say since when what was appended is in the log as it stands."""
+        return self._read(EventAggregates.recorded_since)
+
+    def end(self) -> None:
+        """Let nothing more be read: what is under way fails."""
+        self._ended = True
+        used = self._used
+        if used is not None:
+            used.interrupt()
+
+    def _read(self, ask: Callable[[EventAggregates], T]) -> T:
+        def on_thread(connection: sqlite3.Connection) -> T:
+            self._used = connection
+            try:
+                if self._ended:
+                    raise RuntimeError("the run has ended")
+                return ask(EventAggregates(connection, self._account, self._alert_id))
+            finally:
+                self._used = None
+
+        return self._readers.submit(on_thread).result()
 
 
 def _column(field: str) -> Where:

@@ -13,10 +13,11 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from tocsin_server.domain.actions import Notification
 from tocsin_server.domain.aggregation import EventReads
-from tocsin_server.domain.alerting import Alert
+from tocsin_server.domain.alerting import RUNS_APART_MAX, Alert
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, executed, silence
 from tocsin_server.domain.instances import Instance
@@ -27,7 +28,7 @@ from tocsin_server.domain.transitions import own_event
 from tocsin_server.store import delivery_rows, executions, navigations, silenced_actions
 from tocsin_server.store.alert_rows import INSTANCE_COLUMNS, instance_row, read_alert, read_memory
 from tocsin_server.store.database import Readers
-from tocsin_server.store.event_aggregates import EventAggregates
+from tocsin_server.store.event_aggregates import EventAggregates, ReadsApart
 from tocsin_server.store.writer import Transaction, Writer
 
 INSTANCE_MARKS = ",".join("?" * 14)
@@ -42,6 +43,8 @@ class Runs:
     def __init__(self, writer: Writer, readers: Readers) -> None:
         self._writer = writer
         self._readers = readers
+        # Its threads are made when they are needed; what they wait for ends with the time of its run.
+        self._apart = ThreadPoolExecutor(RUNS_APART_MAX, thread_name_prefix="alerts apart")
         self.queued: Callable[[], None] = lambda: None  # told when deliveries wait to be sent
         self.log_runs = False  # an event for every run, beside those of transitions
         self.written: Callable[[str, str], None] = lambda account, alert_id: None  # told of each run
@@ -73,6 +76,17 @@ class Runs:
             if used and not future.done():
                 used[0].interrupt()
             raise
+
+    async def perform_apart(
+        self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float
+    ) -> RunOutcome:
+        """Run `work` on a thread that is none of the readers'; a query that it leaves behind is interrupted."""
+        reads = ReadsApart(self._readers, run.alert.account, run.alert.id)
+        future = self._apart.submit(work, run, reads)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        finally:
+            reads.end()
 
     async def settle(self, run: Run, outcome: RunOutcome) -> bool:
         """Write all that a run leaves behind, or nothing."""
