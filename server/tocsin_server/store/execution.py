@@ -221,10 +221,7 @@ def _deliveries(transaction: Transaction, run: Run, outcome: RunOutcome) -> Iter
         kind, state, reason = waiting.get(notification.configuration_id, ("", State.CANCELLED, "DELETED"))
         if notification.error:
             state, reason = State.EXHAUSTED, "RENDER"
-        more = {
-            "verdict": verdicts[notification.instance_id],
-            **({"navigation": run.place.path} if run.place.path else {}),
-        }
+        more = {"verdict": verdicts[notification.instance_id], **navigation}
         row = _delivery(transaction, run, notification, (kind, state, reason), more)
         is_silenced = notification.silence_id and state is not State.CANCELLED
         yield silenced_actions.silenced(row, notification.silence_id) if is_silenced else row
