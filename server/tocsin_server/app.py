@@ -53,6 +53,7 @@ from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
+from tocsin_server.plugins.loading import with_plugins
 from tocsin_server.runtime import event_loop_factory, system_runtime
 from tocsin_server.store.consumer_store import Consumers
 from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
@@ -60,6 +61,7 @@ from tocsin_server.store.delivery_store import Deliveries
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
 from tocsin_server.store.event_types import EventTypes
+from tocsin_server.store.execution import Runs
 from tocsin_server.store.following import Following
 from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
@@ -229,8 +231,18 @@ class App:
     def _build_alerting(self, store: Store, parts: StoreParts) -> AlertingParts:
         readers = Readers(store, THREADS, "alerts")
         self._cleanups.append(("alert readers", readers.close))
+        runs = Runs(parts.writer, readers)
+        runs.log_runs, runs.ui_url = self.settings["alerting.log_runs"], self.settings["server.ui_url"]
         runtime = self.runtime if self.settings["alerting.enabled"] else None
-        return build_alerting(parts.writer, parts.readers, readers, AlertTypes(discover_alert_types()), runtime)
+        return build_alerting(parts.writer, parts.readers, runs, self._alert_types(), runtime)
+
+    def _alert_types(self) -> AlertTypes:
+        off = self.settings["alerting.disabled_types"]
+        types = with_plugins(discover_alert_types())
+        unknown = sorted(id for id in off if types.find(id) is None)
+        if unknown:
+            log.warning("alerting.disabled_types names types that are not there", ids=unknown)
+        return types.switched_off(off)
 
     async def _start_dispatcher(
         self,

@@ -23,6 +23,7 @@ import structlog
 from tocsin_server.api import alert_previews as messages
 from tocsin_server.domain.alerting import Alert, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.navigation import Place
 from tocsin_server.domain.replay import EVENTS_MAX, Order, replay
 from tocsin_server.store.alert_rows import spec_json, spec_of
 from tocsin_server.store.replaying import ReplayReads, reading
@@ -34,7 +35,6 @@ HEADER = struct.Struct("!cI")
 PROGRESS_S = 1.0
 PROCESSES_MAX = 2  # at once, of all accounts: each keeps a core busy
 NICENESS = 10  # of the process: it gives way to the server
-Loaded = Callable[[], AlertTypes]
 
 
 class ChildPreviews:
@@ -99,6 +99,7 @@ def _written(order: Order, store: Path) -> bytes:
         "start": order.start,
         "end": order.end,
         "every_run": order.every_run,
+        "place": [order.place.path, order.place.link],
     }
     return json.dumps(plain).encode() + b"\n"
 
@@ -115,7 +116,7 @@ def _read(plain: dict[str, Any]) -> Order:
         created_at=0,
         updated_at=0,
     )
-    return Order(alert, plain["start"], plain["end"], plain["every_run"])
+    return Order(alert, plain["start"], plain["end"], plain["every_run"], Place(*plain["place"]))
 
 
 # --- the process -------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def answers(order: Order, types: AlertTypes, store: Path, clock: Callable[[], fl
     yield messages.started(order)
     with reading(store) as connection:
         reads = ReplayReads(connection, order.alert.account, order.alert.id)
-        for replayed in replay(order.alert, alert_type, reads, order.times):
+        for replayed in replay(order, alert_type, reads):
             if reads.events > EVENTS_MAX:
                 text = f"a preview reads at most {EVENTS_MAX:,} events: choose a shorter range, or fewer events"
                 raise TocsinError(Reason.LIMIT_REACHED, text)
@@ -147,17 +148,20 @@ def answers(order: Order, types: AlertTypes, store: Path, clock: Callable[[], fl
 def main() -> None:
     """Do what the order on standard input says."""
     from tocsin_server.alert_types import discover  # noqa: PLC0415 - only the process needs the types
+    from tocsin_server.plugins.loading import with_plugins  # noqa: PLC0415
 
     os.nice(NICENESS)
     plain = json.loads(sys.stdin.readline())
-    out = sys.stdout.buffer
+    # What plug-ins print, and what is logged, goes where it does not disturb the frames.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def write(kind: bytes, body: bytes) -> None:
         out.write(HEADER.pack(kind, len(body)) + body)
         out.flush()
 
     try:
-        for answer in answers(_read(plain), AlertTypes(discover()), Path(plain["store"]), time.monotonic):
+        for answer in answers(_read(plain), with_plugins(discover()), Path(plain["store"]), time.monotonic):
             write(ANSWER, answer)
     except TocsinError as error:
         write(REFUSAL, f"{error.reason} {error.message}".encode())

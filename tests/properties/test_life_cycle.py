@@ -147,7 +147,7 @@ def test_who_is_told_is_what_the_table_says(
     mode: NotifyWhen | None,
     throttle: str,
 ) -> None:
-    """Trap 1, trap 5, I6, I7: mutes and silences over any life; neither moves the clock of the throttle."""
+    """Trap 1, trap 5, KI6, KI7: mutes and silences over any life; neither moves the clock of the throttle."""
     alert = spec(notify_when=mode, throttle=throttle)
     life, table = Life(alert), Table(alert.spec.notifies_when, alert.spec.throttle_us)
     for run, mute_all, muted, silenced, minutes in runs:

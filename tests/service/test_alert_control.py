@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +204,7 @@ async def test_a_summary_tells_how_instances_are(tmp_path: Path, hook: WebhookRe
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-01-02", "2026-01-02T03:04:05", "1.5h", "0s"])
 async def test_a_date_that_is_none_is_refused(api: Api, text: str) -> None:
+    """KA6."""
     created = await create(api, alert())
     request = pb.GetAlertInstanceSummaryRequest(id=created.id, date_start=text)
     refusal = await refused(api.alerting.GetAlertInstanceSummary(request))
@@ -309,7 +311,7 @@ async def test_a_path_that_could_lead_elsewhere_is_refused(api: Api, path: str, 
 async def test_messages_link_to_where_the_alert_is_shown(
     tmp_path: Path, box: Mailbox, ui_url: str, path: str, link: str
 ) -> None:
-    """A18, A19, KN5: the navigation, else `ui_url`, else nothing."""
+    """KC8: A18, A19, KN5: the navigation, else `ui_url`, else nothing."""
     async with serving(tmp_path, server__ui_url=ui_url) as api:
         if path:
             await register(api, path)
@@ -320,6 +322,25 @@ async def test_messages_link_to_where_the_alert_is_shown(
         ((_, message),) = await box.until(1)
         assert ("://" in plain_of(message)) == bool(link)
         assert link.replace("ID", created.id) in plain_of(message)
+
+
+async def test_a_body_of_ones_own_can_have_the_link(tmp_path: Path, hook: WebhookReceiver) -> None:
+    """KN5: a webhook has the link where its body asks for it, or as `url` where it has no body; previews too."""
+    async with serving(tmp_path, server__ui_url="https://ui.example.com") as api:
+        await register(api, "/ops/{{alert.name}}")
+        hook_id = await webhook(api, hook.url)
+        actions = [pb.Action(id=hook_id, params=struct({"body": "see {{{alertUrl}}}"})), pb.Action(id=hook_id)]
+        created = await create(api, alert(**HOURLY | {"actions": actions}))
+        await fail(api, "nginx")
+        await run(api, created.id)
+        link = "https://ui.example.com/ops/failures"
+        bodies = [posted.body.decode() for posted in await hook.until(2)]
+        assert f"see {link}" in bodies
+        (whole,) = [json.loads(body) for body in bodies if body.startswith("{")]
+        assert whole["data"]["url"] == link
+        call = api.alerting.PreviewAlert(pb.PreviewAlertRequest(id=created.id, every_run=True))
+        parts = [part async for part in call]
+        assert parts[-1].HasField("done")
 
 
 async def test_a_change_during_a_run_repeats_it_as_the_alert_now_is(api: Api, hook: WebhookReceiver) -> None:
@@ -338,3 +359,13 @@ async def test_a_change_during_a_run_repeats_it_as_the_alert_now_is(api: Api, ho
     assert verdicts(await run(api, made_alert.id)) == {"nginx": "MUTED"}
     changed = await update(api, pb.Alert(id=made_alert.id, name="renamed"), "name")
     assert changed.mute_all
+
+
+async def test_every_run_is_an_event_where_it_is_asked_for(tmp_path: Path) -> None:
+    async with serving(tmp_path, alerting__log_runs=True) as api:
+        created = await create(api, alert())
+        execution = await run(api, created.id)
+        executed = log_pb.EventFilter(types=["system.alerting.executed"], resource_ids=[created.id])
+        listed = (await api.events.ListEvents(log_pb.ListEventsRequest(filter=executed))).events
+        details = listed[0].details.struct_value
+        assert (details["run_number"], details["status"], details["told"]) == (execution.number, "OK", 0)

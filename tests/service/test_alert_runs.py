@@ -28,7 +28,7 @@ from tests.support.alert_house import LEASE, MINUTE, SCRIPTED, T0, House, delive
 
 
 async def test_a_run_writes_everything_at_once(house: House) -> None:
-    """XE5: state, instances, events, deliveries and the next run in one transaction."""
+    """KE18, XE5: state, instances, events, deliveries and the next run in one transaction."""
     alert = await house.create(SCRIPTED)
     house.scripted.says("web-1")
     (claim,) = await house.run_due()
@@ -133,7 +133,7 @@ async def test_what_was_reported_recovers_with_a_message(house: House) -> None:
 
 
 async def test_an_executor_that_raises_changes_only_the_status(house: House) -> None:
-    """XE1: and its text does not leave the log."""
+    """KE7, XE1: and its text does not leave the log."""
     alert = await house.create(SCRIPTED)
     house.scripted.says("web-1")
     await house.run_due()
@@ -177,7 +177,7 @@ async def test_a_run_that_takes_too_long_is_an_error(house: House) -> None:
 
 @pytest.mark.parametrize("types", [[], [scripted_type(lambda c: Report(), enabled=False)]])
 async def test_a_type_that_is_gone_or_off_is_an_error(house: House, types: list[AlertType]) -> None:
-    """C9."""
+    """KC9."""
     alert = await house.create(SCRIPTED)
     house.execution = Execution(house.runs, AlertTypes(types), house.clock.runtime())
     await house.run_due()
@@ -187,7 +187,7 @@ async def test_a_type_that_is_gone_or_off_is_an_error(house: House, types: list[
 
 
 async def test_params_are_checked_before_each_run(house: House) -> None:
-    """R8: a type whose schema has changed."""
+    """KR8: a type whose schema has changed."""
     alert = await house.create(SCRIPTED)
     strict = scripted_type(house.scripted, params_schema={"type": "object", "required": ["n"]})
     house.execution = Execution(house.runs, AlertTypes([strict]), house.clock.runtime())
@@ -325,6 +325,25 @@ async def test_every_call_keeps_to_the_account(house: House) -> None:
         assert refused.value.reason is Reason.NOT_FOUND
     assert await house.alerts.kinds("other", ["hook"]) == {}
     assert await house.alerts.get("acme", alert.id) == alert
+
+
+async def test_a_throttle_holds_over_a_restart_and_a_clock_that_jumps(house: House) -> None:
+    """XE6: the clock of the throttle is in the same transaction, and is kept as long as the instance is active."""
+    await house.create(replace(SCRIPTED, throttle="1h"))
+    house.scripted.says("web-1")
+    await house.run_due()
+    house = house.reopened()
+    try:
+        for minutes in (1, -30, 40):  # on, back before the first run, on again
+            house.clock.time += minutes * MINUTE
+            await house.run_due()
+        assert len(deliveries(house)) == 1
+        house = house.reopened()
+        house.clock.time += 60 * MINUTE
+        await house.run_due()
+        assert [key.split("/")[3] for key, *_ in deliveries(house)] == ["web-1", "web-1"]
+    finally:
+        house.close()
 
 
 async def test_executions_are_kept_a_week(house: House) -> None:

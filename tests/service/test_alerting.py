@@ -17,7 +17,7 @@ from tests.support.servers import Api, refused
 
 
 async def test_alert_types_are_listed(api: Api) -> None:
-    """A7, R3 to R7: what a user needs to write an alert."""
+    """KC3, KA7, KR3 to KR7: what a user needs to write an alert."""
     listed = (await api.alerting.ListAlertTypes(pb.ListAlertTypesRequest())).alert_types
     (threshold,) = [found for found in listed if found.id == ".event-threshold"]
     assert threshold.producer == "tocsin"
@@ -30,7 +30,7 @@ async def test_alert_types_are_listed(api: Api) -> None:
 
 
 async def test_create_answers_what_get_answers(api: Api, hook: WebhookReceiver) -> None:
-    """A1, A4: defaults are filled in; what only the server sets is ignored."""
+    """KC3, KC7, KA1, KA4: defaults are filled in; what only the server sets is ignored."""
     action = pb.Action(id=await webhook(api, hook.url), params=struct({"body": {"n": [1, "{{x}}"]}}))
     wanted = alert(tags=["t"], throttle="10m", actions=[action], enabled=False, created_by="me", account="x")
     wanted.ClearField("schedule")
@@ -192,7 +192,7 @@ async def test_finding_by_what_alerts_refer_to_and_by_a_condition(api: Api, hook
 
 
 async def test_finding(api: Api) -> None:
-    """A3: words in fields, joined by OR or AND, sorted, in pages, counted."""
+    """KA3: words in fields, joined by OR or AND, sorted, in pages, counted."""
     for name, tags in (("Äpfel", ["red"]), ("apples", ["red", "green"]), ("pears", ["Green"]), ("zebra", [])):
         await create(api, alert(name=name, tags=tags, consumer="zoo" if name == "zebra" else "fruit"))
     await create(api, alert(name="not mine"), metadata=OTHER)
@@ -215,6 +215,7 @@ async def test_finding(api: Api) -> None:
 
 
 async def test_pages(api: Api) -> None:
+    """KA3."""
     for number in range(5):
         await create(api, alert(name=f"n{number // 2}"))
     seen: list[str] = []
@@ -258,7 +259,7 @@ async def test_a_page_fits_into_a_message(api: Api, hook: WebhookReceiver) -> No
 
 
 async def test_an_update_changes_what_the_mask_names(api: Api) -> None:
-    """A8."""
+    """KC3, KA8."""
     before = await create(api, alert(tags=["old"], throttle="5m"))
     after = await update(api, pb.Alert(id=before.id, name="new", tags=["ignored"]), "name", "throttle")
     assert (after.name, after.throttle, list(after.tags)) == ("new", "", ["old"])
@@ -272,14 +273,14 @@ async def test_an_update_changes_what_the_mask_names(api: Api) -> None:
     "path", ["enabled", "alert_type_id", "consumer", "id", "created_by", "nothing", "params.window"]
 )
 async def test_what_cannot_be_updated_is_refused(api: Api, path: str) -> None:
-    """A8: not enabled, alert_type_id, consumer."""
+    """KA8: not enabled, alert_type_id, consumer."""
     before = await create(api, alert())
     refusal = await refused(update(api, alert(id=before.id), path))
     assert (refusal.reason, list(refusal.fields)) == ("INVALID_FIELD", ["update_mask"])
 
 
 async def test_an_update_leaves_alone_what_the_mask_does_not_name(api: Api, hook: WebhookReceiver) -> None:
-    """A8: an action whose configuration is gone is no reason to refuse another name."""
+    """KA8: an action whose configuration is gone is no reason to refuse another name."""
     hook_id = await webhook(api, hook.url)
     before = await create(api, alert(actions=[pb.Action(id=hook_id)]))
     deletion = notifications_pb.DeleteEndpointConfigurationRequest(id=hook_id)

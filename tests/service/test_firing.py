@@ -45,7 +45,7 @@ def firing(hook_id: str, **changes: Any) -> pb.Alert:
 
 
 async def test_an_alert_fires_notifies_once_and_recovers(api: Api, hook: WebhookReceiver) -> None:
-    """The main job: grouped by resource, a rendered message, one notification, one recovery."""
+    """KC1, KC2, KE19, KI9: The main job: grouped by resource, a rendered message, one notification, one recovery."""
     seen = Subscriber(api, filter=ALERT_EVENTS)
     await seen.until(step="caught_up")
     created = await create(api, firing(await webhook(api, hook.url)))
@@ -80,7 +80,7 @@ async def test_an_alert_fires_notifies_once_and_recovers(api: Api, hook: Webhook
 
 
 async def test_a_message_by_mail_is_escaped_as_the_source_does(api: Api, box: Mailbox) -> None:
-    """M9: HTML by default, not with three braces; numbers as JSON writes them."""
+    """KM9: HTML by default, not with three braces; numbers as JSON writes them."""
     action = pb.Action(
         id=await mail(api, box),
         params=struct(
@@ -135,7 +135,7 @@ async def test_a_changed_schedule_runs_at_once(api: Api) -> None:
 
 
 async def test_disable_and_enable(api: Api) -> None:
-    """A5, A9, A10: no-ops when it is so already; the state is empty while it is disabled."""
+    """KA5, KA9, KA10: no-ops when it is so already; the state is empty while it is disabled."""
     seen = Subscriber(api, filter=ALERT_EVENTS)
     await seen.until(step="caught_up")
     created = await create(api, alert(params=struct({"window": "1m", "threshold": 0})))
@@ -160,7 +160,7 @@ async def test_disable_and_enable(api: Api) -> None:
 
 
 async def test_a_deleted_alert_is_gone(api: Api) -> None:
-    """A2: its instances end with a reason."""
+    """KC3, KA2: its instances end with a reason."""
     seen = Subscriber(api, filter=ALERT_EVENTS)
     await seen.until(step="caught_up")
     created = await create(api, alert(params=struct({"window": "1m", "threshold": 0})))

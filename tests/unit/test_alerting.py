@@ -47,7 +47,7 @@ def refused(spec: AlertSpec) -> tuple[Reason, dict[str, str]]:
 
 
 def test_what_is_left_open_is_filled_in() -> None:
-    """R5, R8, A1: default interval, default params, the default group of an action that names none."""
+    """KR5, KR8, KA1: default interval, default params, the default group of an action that names none."""
     saved = checked(replace(SPEC, actions=(Action("", "c1", {}), Action("recovered", "c1", {}))), CPU)
     assert saved.interval == "1m"
     assert saved.params == {"limit": 0.8, "unit": "percent", "where": {"hosts": []}}
@@ -79,7 +79,7 @@ def test_what_an_unset_notify_when_means(notify_when: NotifyWhen | None, throttl
     ],
 )
 def test_params_are_checked_against_the_schema(params: dict[str, Json], path: str, words: str) -> None:
-    """R8: a violation names the path, and is short however long the value."""
+    """KR8: a violation names the path, and is short however long the value."""
     reason, violations = refused(replace(SPEC, params=params))
     assert reason is Reason.INVALID_FIELD
     assert words in violations[path]
@@ -87,7 +87,7 @@ def test_params_are_checked_against_the_schema(params: dict[str, Json], path: st
 
 
 def test_unknown_groups_are_refused_together() -> None:
-    """R4: groups are those of the type, and its recovery group."""
+    """KI8, KR4: groups are those of the type, and its recovery group."""
     actions = (Action("default", "c", {}), Action("warn", "c", {}), Action("page", "c", {}))
     reason, violations = refused(replace(SPEC, actions=actions))
     assert reason is Reason.INVALID_FIELD
@@ -99,7 +99,7 @@ def test_unknown_groups_are_refused_together() -> None:
 
 @pytest.mark.parametrize("text", ["0s", "1.5m", "1w", "366d"])
 def test_durations_are_checked(text: str) -> None:
-    """D1, D2, XE10."""
+    """KD1, KD2, XE10."""
     assert set(refused(replace(SPEC, interval=text))[1]) == {"alert.schedule.interval"}
     assert set(refused(replace(SPEC, throttle=text))[1]) == {"alert.throttle"}
 
@@ -113,7 +113,7 @@ def test_templates_are_read_when_the_alert_is_saved() -> None:
 
 
 def test_a_check_of_the_types_own_names_its_path() -> None:
-    """R8: what a schema cannot say."""
+    """KR8: what a schema cannot say."""
     from tocsin_server.domain.errors import Violation
 
     strict = replace(CPU, check=lambda params: [Violation("limit", "too much")])
@@ -121,7 +121,7 @@ def test_a_check_of_the_types_own_names_its_path() -> None:
 
 
 def test_types_are_found_by_id() -> None:
-    """R1: an unknown type is refused by its name; a second registration is a fault."""
+    """KR1: an unknown type is refused by its name; a second registration is a fault."""
     types = AlertTypes([CPU, replace(CPU, id="a.off", enabled=False)])
     assert [t.id for t in types] == ["a.off", "example.cpu-usage"]
     assert types.usable(CPU.id) is CPU
@@ -147,6 +147,6 @@ def test_types_are_found_by_id() -> None:
     ],
 )
 def test_a_type_that_contradicts_itself_is_not_registered(change: dict[str, Any]) -> None:
-    """R1, R4, R6."""
+    """KR1, KR4, KR6."""
     with pytest.raises(ValueError, match=r"alert type|Invalid duration"):
         replace(CPU, **change)

@@ -21,7 +21,7 @@ COMBINATIONS = list(itertools.product(MODES, THROTTLES, MUTES, (False, True), CH
 
 @pytest.mark.parametrize(("mode", "throttle", "mute", "is_silenced", "change"), COMBINATIONS)
 def test_every_combination(mode: NotifyWhen, throttle: str, mute: str, is_silenced: bool, change: str) -> None:
-    """Trap 1 (muted is silent on a change too), trap 10: the second run of an instance that was told in the first."""
+    """KI6, trap 1 (muted is silent on a change too), trap 10: the second run of one that was told in the first."""
     alert = spec(notify_when=mode, throttle=throttle)
     life = Life(alert)
     assert verdicts(life.run(found("a", "default", "x"))) == {"a": "FIRST"}

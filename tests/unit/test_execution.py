@@ -25,7 +25,7 @@ from tests.support.lives import ALERT, MINUTE, T0, TYPE, Life, found, sent, spec
 
 
 def test_new_active_recovered() -> None:
-    """I9: activity begins with a message, goes on with one each run, and ends with one."""
+    """KI9: activity begins with a message, goes on with one each run, and ends with one."""
     life = Life()
     first = life.run(found("a"))
     assert told(first) == ["new_instance a"]
@@ -100,7 +100,7 @@ def test_who_is_told_when(
     runs: Sequence[tuple[str, str] | None],
     notifies: str,
 ) -> None:
-    """I6, I7, trap 4 (sub-group set, unset, set), trap 5 (recovery ignores the throttle)."""
+    """KD2, KI6, KI7, trap 4 (sub-group set, unset, set), trap 5 (recovery ignores the throttle)."""
     life = Life(spec(notify_when=notify_when, throttle=throttle))
     outcomes = [life.run(*([found("a", *now)] if now else [])) for now in runs]
     assert "".join("1" if sent(outcome) else "0" for outcome in outcomes) == notifies
@@ -155,7 +155,7 @@ def test_what_was_only_looked_at_does_not_recover() -> None:
 
 
 def test_an_active_instance_that_is_only_looked_at_recovers() -> None:
-    """I5: without a group its state is forgotten."""
+    """KI5: without a group its state is forgotten."""
     life = Life()
     life.run(found("a"))
     assert told(life.run(found("a", None))) == ["recovered_instance a"]
@@ -193,7 +193,7 @@ def test_recovery_tells_how_long_it_was() -> None:
 
 
 def test_state_is_replaced_and_cleared() -> None:
-    """I5, E17: no merge; what is not returned is gone."""
+    """KI5, KE17: no merge; what is not returned is gone."""
     life = Life()
     life.run(InstanceReport("a", "default", state={"x": 1}), state={"n": 1})
     outcome = life.run(InstanceReport("a", "default", state={"y": 2}))
@@ -202,7 +202,7 @@ def test_state_is_replaced_and_cleared() -> None:
 
 
 def test_every_variable_of_a_message() -> None:
-    """M2 to M8, M11."""
+    """KI8, KM3, KM4, KM5, KM6, KM7, KM2 to KM8, KM11."""
     body = (
         "{{context.server}} {{state.n}} {{alertId}} {{alertInstanceId}} {{alertName}} {{spaceId}} "
         "{{#tags}}{{.}},{{/tags}} {{params.p}} {{date}} {{alertActionGroup}} {{alertActionGroupName}} "
@@ -256,7 +256,7 @@ def test_a_message_that_cannot_be_rendered_says_why() -> None:
 def test_a_report_that_cannot_be_used_fails_the_run(
     reports: list[InstanceReport], reason: RunErrorReason, words: str
 ) -> None:
-    """XE4, I3: unknown groups, an instance twice, 10 MB of state, NaN."""
+    """XE4, KI3: unknown groups, an instance twice, 10 MB of state, NaN."""
     with pytest.raises(RunFailure, match=words) as failure:
         Life().run(*reports)
     assert failure.value.error.reason is reason

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
-from tocsin_server.dispatch.execution import BACKSTOP_S, CLAIMED_MAX, RUNS_MAX, THREADS, Execution
+from tocsin_server.dispatch.execution import BACKSTOP_S, CLAIMED_MAX, CLAIMS_APART_S, RUNS_MAX, THREADS, Execution
+from tocsin_server.dispatch.loop import Loop
 from tocsin_server.domain.aggregation import EventReads
-from tocsin_server.domain.alerting import AlertStatus, AlertTypes
+from tocsin_server.domain.alerting import RUNS_APART_MAX, AlertStatus, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome
 from tocsin_server.domain.instances import Memory
@@ -20,6 +21,7 @@ from tests.support.lives import ALERT, T0, TYPE
 
 RUNTIME = Runtime(now=lambda: T0, monotonic=lambda: 0.0, new_id=lambda: "0" * 32, jitter=lambda: 0.5)
 FAILED = TocsinError(Reason.STORAGE_FAILED, "the store did not take the write")
+APART = replace(TYPE, id="example.apart", apart=True)
 OUTCOME = RunOutcome(AlertStatus.OK, None, {}, ())
 
 
@@ -37,6 +39,7 @@ class FakeRuns:
     calls: list[str] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
     go: asyncio.Event = field(default_factory=asyncio.Event)
+    go_apart: asyncio.Event = field(default_factory=asyncio.Event)
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -54,11 +57,19 @@ class FakeRuns:
 
     async def load(self, claim: Claim) -> Run | None:
         self._call("load")
-        return Run(claim, ALERT, Memory(), None)
+        spec = replace(ALERT.spec, alert_type_id=APART.id) if claim.alert_id.startswith("apart") else ALERT.spec
+        return Run(claim, replace(ALERT, spec=spec), Memory(), None)
 
     async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
         self._call("perform")
         await self.go.wait()
+        return OUTCOME
+
+    async def perform_apart(
+        self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float
+    ) -> RunOutcome:
+        self._call("perform_apart")
+        await self.go_apart.wait()
         return OUTCOME
 
     async def settle(self, run: Run, outcome: RunOutcome) -> bool:
@@ -75,7 +86,7 @@ class Bench:
     wakes: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.execution = Execution(self.runs, AlertTypes([TYPE]), RUNTIME)
+        self.execution = Execution(self.runs, AlertTypes([TYPE, APART]), RUNTIME)
         self.execution.wake_in = self.wakes.append
 
     async def until_settled(self, count: int) -> None:
@@ -102,7 +113,7 @@ async def test_leases_are_given_back_once_before_the_first_claim() -> None:
     [
         (None, []),
         (T0 + 3 * SECOND_US, [3.0]),
-        (T0 - SECOND_US, [0.001]),
+        (T0 - SECOND_US, [CLAIMS_APART_S]),
         (T0 + int(BACKSTOP_S) * SECOND_US, []),
     ],
 )
@@ -124,6 +135,32 @@ async def test_no_more_work_at_once_than_there_are_threads() -> None:
     await bench.until_settled(CLAIMED_MAX + 5)
     assert sorted(bench.runs.settled) == sorted(f"alert-{n}" for n in range(CLAIMED_MAX + 5))
     assert 0.0 in bench.wakes  # each end of a run has the loop look again
+
+
+async def test_a_loop_gets_through_all_that_is_due_without_its_backstop() -> None:
+    """A look that was put off, because claims waited or all places were taken, is made when a run has ended."""
+    bench = Bench(FakeRuns([claim(n) for n in range(3 * CLAIMED_MAX + 5)], next_due_at=T0))
+    bench.runs.go.set()
+    loop = Loop("executing", bench.execution.step, backstop_s=600.0)
+    bench.execution.wake_in = loop.wake_in
+    running = asyncio.create_task(loop.run())
+    async with asyncio.timeout(5):
+        while len(bench.runs.settled) < 3 * CLAIMED_MAX + 5:
+            await asyncio.sleep(0)
+    running.cancel()
+    assert bench.runs.calls.count("claim") >= 4
+
+
+async def test_runs_that_wait_apart_keep_no_other_waiting() -> None:
+    """Code of others may wait for a network as long as it likes: so many at a time, beside the rest."""
+    apart = [replace(claim(n), alert_id=f"apart-{n}") for n in range(2 * RUNS_MAX)]
+    bench = Bench(FakeRuns([*apart, *(claim(n) for n in range(5))]))
+    bench.runs.go.set()
+    await bench.until_settled(5)
+    assert sorted(bench.runs.settled) == [f"alert-{n}" for n in range(5)]
+    assert bench.runs.calls.count("perform_apart") == RUNS_APART_MAX
+    bench.runs.go_apart.set()
+    await bench.until_settled(5 + 2 * RUNS_MAX)
 
 
 async def test_stopping_finishes_what_is_under_way_and_begins_nothing() -> None:

@@ -14,7 +14,7 @@ MINUTE = 60 * SECOND_US
     ("text", "seconds"), [("10s", 10), ("5m", 300), ("1h", 3600), ("1d", 86400), ("365d", 365 * 86400)]
 )
 def test_durations(text: str, seconds: int) -> None:
-    """D1: a number and a unit."""
+    """KD1: a number and a unit."""
     assert duration_us(text) == seconds * SECOND_US
 
 
@@ -23,7 +23,7 @@ def test_durations(text: str, seconds: int) -> None:
     ["", "0s", "1.5m", "1w", "90", "-1s", "01s", "1 s", "5M", "1s\n", "٣s", "366d", "99999999999s", "1ms"],
 )
 def test_what_is_no_duration(text: str) -> None:
-    """D1, XE10: zero, fractions, other units, a hundred years."""
+    """KD1, XE10: zero, fractions, other units, a hundred years."""
     with pytest.raises(DurationError, match="Invalid duration"):
         duration_us(text)
 

@@ -46,7 +46,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def test_the_sources_example_renders_to_the_letter() -> None:
-    """M10: the cpu alert of the source, subject, body and recipients."""
+    """KM10: the cpu alert of the source, subject, body and recipients."""
     params = {
         "from": "example@elastic.co",
         "to": ["destination@elastic.co"],
@@ -278,7 +278,7 @@ def test_json_stays_json() -> None:
 
 
 def test_a_string_that_is_one_triple_tag_keeps_the_type() -> None:
-    """C6: arrays and objects reach an action; everything else stays a string."""
+    """KM1, KC6: arrays and objects reach an action; everything else stays a string."""
     variables = Variables({"list": ["a", 1.0], "object": {"k": True}, "number": 5, "text": "t"})
     params = {
         "array": "{{{list}}}",
@@ -303,6 +303,7 @@ def test_a_string_that_is_one_triple_tag_keeps_the_type() -> None:
 
 
 def test_strings_are_walked_with_their_paths() -> None:
+    """KM1."""
     params: Json = {"a": "x", "b": ["y", {"c": "z"}], "n": 1, "o": None}
     assert list(strings(params, "p")) == [("p.a", "x"), ("p.b[0]", "y"), ("p.b[1].c", "z")]
 

@@ -103,9 +103,16 @@ _VARIABLES = ActionVariables(
 
 def check(params: Params) -> Iterator[Violation]:
     """Find what the schema cannot say."""
-    yield from check_window(params)
-    yield from duration_violations(params, "seen_within", WINDOW_MAX_US)
-    yield from duration_violations(params, "forget_after", FORGET_AFTER_MAX_US)
+    wrong = [
+        *check_window(params),
+        *duration_violations(params, "seen_within", WINDOW_MAX_US),
+        *duration_violations(params, "forget_after", FORGET_AFTER_MAX_US),
+    ]
+    yield from wrong or _contradictions(params)
+
+
+def _contradictions(params: Params) -> Iterator[Violation]:
+    """Find params that are right each for itself and do not go together."""
     fields = len(strings(params["group_by"]))
     for place, values in enumerate(_expected(params)):
         if len(values) != fields:

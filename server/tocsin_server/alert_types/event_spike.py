@@ -36,6 +36,7 @@ from tocsin_server.alert_types._window import (
     WINDOW_MAX_US,
     Window,
     check_window,
+    duration_violations,
     params_variables,
     question,
     schema,
@@ -56,7 +57,7 @@ from tocsin_server.domain.alerting import (
 )
 from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.instances import RunFailure
-from tocsin_server.domain.schedule import duration_us
+from tocsin_server.domain.schedule import SECOND_US, duration_us
 from tocsin_server.domain.variables import Json, text_of, time_text
 
 REFERENCE_WINDOWS_MAX = 28
@@ -96,15 +97,17 @@ _VARIABLES = ActionVariables(
 
 def check(params: Params) -> Iterator[Violation]:
     """Find what the schema cannot say."""
-    yield from check_window(params)
-    reference = str(params["reference"])
-    if reference == "previous":
-        if _reach_us(params) > WINDOW_MAX_US:
-            yield Violation("reference_windows", "the reference reaches back more than 31 days")
-    elif duration_us(reference) < span_us(params, "window"):
-        yield Violation("reference", "is shorter than the window: it would compare the window with itself")
+    previous = params["reference"] == "previous"
+    wrong = [*check_window(params), *(() if previous else duration_violations(params, "reference", WINDOW_MAX_US))]
+    yield from wrong or _contradictions(params, "reference_windows" if previous else "reference")
+
+
+def _contradictions(params: Params, path: str) -> Iterator[Violation]:
+    """Find params that are right each for itself and do not go together."""
+    if _step_us(params) < span_us(params, "window"):
+        yield Violation(path, "is shorter than the window: it would compare the window with itself")
     elif _reach_us(params) > WINDOW_MAX_US:
-        yield Violation("reference", "the reference reaches back more than 31 days")
+        yield Violation(path, f"the reference reaches back more than {WINDOW_MAX_US // SECOND_US} seconds")
 
 
 def _step_us(params: Params) -> int:

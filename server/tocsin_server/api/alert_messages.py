@@ -16,6 +16,7 @@ from tocsin_server.domain.alerting import (
     AlertSpec,
     AlertStatus,
     AlertType,
+    FailedType,
     NotifyWhen,
 )
 from tocsin_server.domain.execution import AlertState
@@ -102,6 +103,11 @@ def type_message(alert_type: AlertType) -> pb.AlertType:
         default_interval=alert_type.default_interval,
         enabled=alert_type.enabled,
     )
+
+
+def failed_message(failed: FailedType) -> pb.FailedAlertType:
+    """Write a plug-in that cannot be used."""
+    return pb.FailedAlertType(entry_point=failed.entry_point, distribution=failed.distribution, error=failed.error)
 
 
 def state_message(state: AlertState) -> pb.GetAlertStateResponse:

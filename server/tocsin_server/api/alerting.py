@@ -11,14 +11,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from tocsin.v1 import alerting_pb2 as pb
 
 from tocsin_server.api.alert_drafts import AlertDrafts
-from tocsin_server.api.alert_messages import alert_message, spec_of, state_message, type_message
+from tocsin_server.api.alert_messages import alert_message, failed_message, spec_of, state_message, type_message
 from tocsin_server.api.auth import Caller
+from tocsin_server.api.languages import accepted
 from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
 from tocsin_server.domain.alert_filter import compiled
 from tocsin_server.domain.alerting import Alert, AlertSearch, AlertSpec
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
 from tocsin_server.domain.ports import AlertStore
+from tocsin_server.domain.translations import named
 from tocsin_server.domain.where import WhereError
 
 # What UpdateAlert can change, by the name in the mask: the fields of AlertSpec.
@@ -55,8 +57,12 @@ class AlertingService(Service):
         self._digest_key = digest_key
 
     async def list_alert_types(self, request: pb.ListAlertTypesRequest, caller: Caller) -> pb.ListAlertTypesResponse:
-        """Answer every registered type."""
-        return pb.ListAlertTypesResponse(alert_types=map(type_message, self._types))
+        """Answer every registered type; to who may see what is installed, also what cannot be used."""
+        languages = accepted(caller.accept_language)
+        return pb.ListAlertTypesResponse(
+            alert_types=(type_message(named(alert_type, languages)) for alert_type in self._types),
+            failed=map(failed_message, self._types.failed if caller.is_admin else ()),
+        )
 
     async def create_alert(self, request: pb.CreateAlertRequest, caller: Caller) -> pb.CreateAlertResponse:
         """Store a checked alert; its first run is at once."""

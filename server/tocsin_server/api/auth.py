@@ -18,6 +18,7 @@ ACCOUNT = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,256}")
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 ECHOED = ("x-request-id", "x-correlation-id", "traceparent")
+READ = (*ECHOED, "x-tocsin-account", "accept-language")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Caller:
     request_id: str = ""
     correlation_id: str = ""
     traceparent: str = ""
+    accept_language: str = ""
 
     @property
     def is_admin(self) -> bool:
@@ -49,7 +51,7 @@ def caller_of(metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
     """Read the caller from a call's metadata."""
     given: dict[str, str] = {}
     for key, value in metadata:
-        if key in ECHOED or key == "x-tocsin-account":
+        if key in READ:
             given[key] = value if isinstance(value, str) else value.decode("ascii", "replace")
     if not given:
         return ANYBODY
@@ -68,6 +70,7 @@ def caller_of(metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
         request_id=given.get("x-request-id", ""),
         correlation_id=given.get("x-correlation-id", ""),
         traceparent=given.get("traceparent", ""),
+        accept_language=given.get("accept-language", ""),
     )
 
 

@@ -20,17 +20,20 @@ import structlog
 
 from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alert_checks import params_violations
-from tocsin_server.domain.alerting import AlertType, AlertTypes, RunError, RunErrorReason
+from tocsin_server.domain.alerting import RUNS_APART_MAX, AlertType, AlertTypes, RunError, RunErrorReason
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.execution import Claim, Run, RunOutcome, fail, perform
 from tocsin_server.domain.ports import AlertRuns, Runtime
+from tocsin_server.domain.schedule import Ticks
 
 log = structlog.get_logger("tocsin.alerting")
 
 THREADS = 2  # that runs work on: they read, and share one interpreter
+APART_WAITING_MAX = 64  # runs apart that wait for each other and take no place of the others
 RUNS_MAX = 16  # under way: those that do not work wait for a thread or for the disk
 CLAIMED_MAX = 64  # runs that one transaction claims; those that wait for a thread are leased too
 LEASE_S = 300.0  # longer than claimed runs wait and take; after it the run is repeated
+CLAIMS_APART_S = 0.02  # at least, unless somebody asks: what is due within it is claimed in one transaction
 BACKSTOP_S = 30.0  # of the loop: the clock may have been set, so it looks now and then
 FITTING_MAX = 100_000  # alerts whose params are known to fit: checking them costs half a run
 SECOND_US = 1_000_000
@@ -48,6 +51,9 @@ class Execution:
         self._waiting: deque[Claim] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._threads = asyncio.Semaphore(THREADS)
+        self._put_off = False  # a look at what is due, until a run has ended
+        self._apart = asyncio.Semaphore(RUNS_APART_MAX)
+        self._runs_apart = 0
         self._fitting: dict[str, int] = {}  # the version of an alert whose params fit its type
         self.wake_in: Callable[[float], None] = lambda seconds: None
 
@@ -56,6 +62,7 @@ class Execution:
         if not self._released:
             await self._runs.release()
             self._released = True
+        self._put_off = bool(self._waiting) or not self._room()
         if self._stopping or not self._room():
             return False
         if not self._waiting:
@@ -67,13 +74,13 @@ class Execution:
         return False
 
     def _room(self) -> int:
-        return RUNS_MAX - len(self._running)
+        return RUNS_MAX - len(self._running) + min(self._runs_apart, APART_WAITING_MAX)
 
     def _look_again(self, next_due_at: int | None) -> None:
         if next_due_at is not None:
             seconds = (next_due_at - self._runtime.now()) / SECOND_US
             if seconds < BACKSTOP_S:
-                self.wake_in(max(seconds, 0.001))
+                self.wake_in(max(seconds, CLAIMS_APART_S))
 
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self.execute(claim))
@@ -82,7 +89,7 @@ class Execution:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if not self._stopping:
+        if not self._stopping and (self._waiting or self._put_off):
             self.wake_in(0.0)
 
     async def stop(self) -> None:
@@ -97,20 +104,39 @@ class Execution:
         if claim.missed:
             told.info("runs were missed; one run stands in for them", missed=claim.missed)
         try:
-            # The time of a run begins when a thread is free for it.
-            async with self._threads:
-                run = await self._runs.load(claim)
-                if run is None:
-                    return
-                began = self._runtime.monotonic()
-                outcome = await self._outcome(run)
-            outcome = replace(outcome, duration_us=int((self._runtime.monotonic() - began) * SECOND_US))
-            if not await self._runs.settle(run, outcome):
+            performed = await self._performed(claim)
+            if performed is None:
+                return
+            if not await self._runs.settle(*performed):
                 told.info("the alert was changed during its run; the run is dropped")
+            interval_us = performed[0].alert.spec.interval_us
+            self._look_again(Ticks.of(claim.alert_id, interval_us).after(claim.scheduled_at))
         except TocsinError as error:
             told.warning("a run cannot be written; it is repeated", reason=error.reason)
         except Exception:
             told.exception("a run failed in the server; it is repeated when its lease ends")
+
+    async def _performed(self, claim: Claim) -> tuple[Run, RunOutcome] | None:
+        """Load and perform a run; its time begins when a thread is free for it. None when it does not hold."""
+        async with self._threads:
+            run = await self._runs.load(claim)
+            if run is None:
+                return None
+            alert_type = self._types.find(run.alert.spec.alert_type_id)
+            if alert_type is None or not alert_type.apart:
+                return run, await self._timed(run)
+        self._runs_apart += 1
+        self.wake_in(0.0)  # there is room for another run
+        try:
+            async with self._apart:
+                return run, await self._timed(run)
+        finally:
+            self._runs_apart -= 1
+
+    async def _timed(self, run: Run) -> RunOutcome:
+        began = self._runtime.monotonic()
+        outcome = await self._outcome(run)
+        return replace(outcome, duration_us=int((self._runtime.monotonic() - began) * SECOND_US))
 
     async def _outcome(self, run: Run) -> RunOutcome:
         """Perform a run within its time; a run that cannot be performed is a run that failed."""
@@ -126,8 +152,9 @@ class Execution:
         def work(claimed: Run, events: EventReads) -> RunOutcome:
             return self._misfit(claimed, usable) or perform(claimed, usable, events, raised)
 
+        perform_run = self._runs.perform_apart if usable.apart else self._runs.perform
         try:
-            return await self._runs.perform(run, work, usable.timeout_s)
+            return await perform_run(run, work, usable.timeout_s)
         except TimeoutError:
             message = f"the run took longer than {usable.timeout_s:g} s"
             return fail(run.memory, RunError(RunErrorReason.TIMEOUT, message))

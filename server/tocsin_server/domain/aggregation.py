@@ -35,8 +35,8 @@ FIELD_LENGTH_MAX = 256  # characters of a field's path
 FIELD_DEPTH_MAX = 16  # parts of a path into `details`
 GROUP_BY_MAX = 4
 GROUP_VALUE_MAX = 1024  # characters of a value that is grouped by; a longer one ends in its hash
-# Events that one read may decode. Counting is SQL; what stands in `details` costs some 5 us of the
-# interpreter for each event, and 50 ms is what one run may take from everybody else.
+# Events that one read may decode. Counting is SQL; what stands in `details` costs some 10 us of the
+# interpreter for each event, and a tenth of a second is what one run may take from everybody else.
 EVENTS_DECODED_MAX = 10_000
 
 PERCENTILES = {f"p{n}": n for n in range(50, 100)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ ALERT_STATE_BYTES_MAX = 1024 * 1024
 INSTANCE_ID_MAX = 1024
 ALERTS_MAX = 10_000  # of one account
 MUTED_MAX = 1000  # instances of one alert that are muted for themselves
+RUNS_APART_MAX = 8  # at the same time, of types whose executor may wait for anything
 TYPE_TIMEOUT_S = 30.0  # of one run, unless its type says otherwise
 
 OWN_PRODUCER = "tocsin"
@@ -178,8 +179,25 @@ ParamsCheck = Callable[[Params], Iterable[Violation]]
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """The names of a type in one language; what is not there keeps the name that it has.
+
+    `action_groups` are by id, the recovery group among them; `variables` are descriptions, by the name
+    with its root: "context.server".
+    """
+
+    name: str = ""
+    action_groups: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class AlertType:
-    """Something that can be checked. `check` finds what is wrong with params that fit the schema."""
+    """Something that can be checked. `check` finds what is wrong with params that fit the schema.
+
+    `translations` are by language: "de", "pt-BR". `apart` says that the executor may wait for anything: it
+    runs where it keeps nobody else waiting.
+    """
 
     id: str
     name: str
@@ -194,6 +212,8 @@ class AlertType:
     timeout_s: float = TYPE_TIMEOUT_S
     enabled: bool = True
     check: ParamsCheck = lambda params: ()
+    translations: Mapping[str, Names] = field(default_factory=dict)
+    apart: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a type that contradicts itself: a fault of its author."""
@@ -213,10 +233,20 @@ class AlertType:
         return next((group.name for group in groups if group.id == group_id), None)
 
 
-class AlertTypes:
-    """All alert types that are registered, by id."""
+@dataclass(frozen=True, slots=True)
+class FailedType:
+    """A plug-in that cannot be used: the name of its entry point, whose it is, and why not."""
 
-    def __init__(self, types: Iterable[AlertType]) -> None:
+    entry_point: str
+    distribution: str
+    error: str
+
+
+class AlertTypes:
+    """All alert types that are registered, by id; and the plug-ins that could not be."""
+
+    def __init__(self, types: Iterable[AlertType], failed: Iterable[FailedType] = ()) -> None:
+        self.failed = tuple(failed)
         self._types: dict[str, AlertType] = {}
         for alert_type in types:
             if alert_type.id in self._types:
@@ -229,6 +259,11 @@ class AlertTypes:
     def find(self, type_id: str) -> AlertType | None:
         """Give a type, if it is registered."""
         return self._types.get(type_id)
+
+    def switched_off(self, ids: Iterable[str]) -> AlertTypes:
+        """Give the same types, of which some are off; ids that there are none of mean nothing."""
+        off = frozenset(ids)
+        return AlertTypes((replace(t, enabled=t.enabled and t.id not in off) for t in self), self.failed)
 
     def usable(self, type_id: str) -> AlertType:
         """Give a type that alerts can be created of, or refuse."""

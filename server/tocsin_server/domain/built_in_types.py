@@ -192,6 +192,10 @@ SILENCES = (
     ),
 )  # fmt: skip
 
+COUNTS: dict[str, object] = {
+    name: {"type": "number", "minimum": 0}
+    for name in ("run_number", "missed", "duration_s", "active", "told", "not_told")
+}  # fmt: skip
 OWN = (
     EventType(
         "system.alerting.new_instance", "", "An instance of an alert has become active.", "alert", Level.INFO,
@@ -218,6 +222,14 @@ OWN = (
             *ALERT, "status", "previous_status",
         ),
         example=ALERT_EXAMPLE | {"status": "active", "previous_status": "ok"},
+    ),
+    EventType(
+        "system.alerting.executed", "", "An alert has run; written where alerting.log_runs asks for it.", "alert", 0,
+        _fields(
+            ALERT | {"status": TEXT, "error_reason": TEXT, "error_message": TEXT} | COUNTS,
+            *ALERT, "status", *COUNTS,
+        ),
+        example=ALERT_EXAMPLE | {"status": "OK"} | dict.fromkeys(COUNTS, 0),
     ),
 )  # fmt: skip
 

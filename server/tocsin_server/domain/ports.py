@@ -299,6 +299,12 @@ class AlertRuns(Protocol):
         """Run `work` on a thread that can read the log as the alert's owner; TimeoutError when it is over."""
         ...
 
+    async def perform_apart(
+        self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float
+    ) -> RunOutcome:
+        """Do the same for work that may wait for anything: it has a thread that can read only while it reads."""
+        ...
+
     async def settle(self, run: Run, outcome: RunOutcome) -> bool:
         """Write all that a run leaves behind, or nothing: False when the claim does not hold any more."""
         ...

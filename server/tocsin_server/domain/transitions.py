@@ -22,6 +22,7 @@ class TransitionKind(StrEnum):
     RECOVERED_INSTANCE = "recovered_instance"
     ACTION_GROUP_CHANGED = "action_group_changed"
     STATUS_CHANGED = "status_changed"
+    EXECUTED = "executed"  # every run, where `alerting.log_runs` asks for it
 
 
 @dataclass(frozen=True, slots=True)

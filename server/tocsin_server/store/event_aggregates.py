@@ -8,9 +8,9 @@ interpreter; what stands in `details` is decoded, of the matching events only, a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tocsin_server.domain.aggregation import (
     EVENTS_DECODED_MAX,
@@ -31,8 +31,10 @@ from tocsin_server.domain.transitions import RESOURCE_TYPE
 from tocsin_server.domain.variables import Json
 from tocsin_server.domain.where import compiled
 from tocsin_server.store import selection, wire
+from tocsin_server.store.database import Readers
 from tocsin_server.store.selection import Where
 
+T = TypeVar("T")
 LABEL = Where(f"coalesce((SELECT value FROM json_each({selection.LABELS}) WHERE key = ?), '')")
 
 
@@ -74,7 +76,7 @@ class EventAggregates:
             count, found = self._connection.execute(
                 f"SELECT {what.sql} {source.sql}", [*what.values, *source.values]
             ).fetchone()
-            return [Group((), count, found)]
+            return [Group((), count, count if question.aggregation == "count" else found)]
         order = ", ".join(str(3 + place) for place in range(len(fields)))
         least, most = question.at_least, question.at_most
         having = "count(*) >= ?" if most is None else "count(*) BETWEEN ? AND ?"
@@ -82,7 +84,8 @@ class EventAggregates:
             f"SELECT {what.sql} {source.sql} GROUP BY {order} HAVING {having} ORDER BY 1 DESC, {order} LIMIT ?",
             [*what.values, *source.values, least, *([] if most is None else [most]), question.limit],
         )
-        return [Group(tuple(row[2:]), row[0], row[1]) for row in rows]
+        counts = question.aggregation == "count"
+        return [Group(tuple(row[2:]), row[0], row[0] if counts else row[1]) for row in rows]
 
     def samples(
         self, question: EventQuestion, groups: Sequence[tuple[str, ...]], each: int
@@ -181,6 +184,50 @@ class EventAggregates:
         )
 
 
+class ReadsApart:
+    """What one alert reads, for code that is on no reader's thread: each read waits for one and gives it back."""
+
+    def __init__(self, readers: Readers, account: str, alert_id: str) -> None:
+        self._readers = readers
+        self._account = account
+        self._alert_id = alert_id
+        self._used: sqlite3.Connection | None = None
+        self._ended = False
+
+    def aggregate(self, question: EventQuestion) -> list[Group]:
+        """Answer the groups, those with most events first, equal ones by their values."""
+        return self._read(lambda reads: reads.aggregate(question))
+
+    def samples(
+        self, question: EventQuestion, groups: Sequence[tuple[str, ...]], each: int
+    ) -> Mapping[tuple[str, ...], Sequence[EventSample]]:
+        """Give the newest events of groups, at most `each` of one group."""
+        return self._read(lambda reads: reads.samples(question, groups, each))
+
+    def recorded_since(self) -> int | None:
+        """Say since when what was appended is in the log as it stands."""
+        return self._read(EventAggregates.recorded_since)
+
+    def end(self) -> None:
+        """Let nothing more be read: what is under way fails."""
+        self._ended = True
+        used = self._used
+        if used is not None:
+            used.interrupt()
+
+    def _read(self, ask: Callable[[EventAggregates], T]) -> T:
+        def on_thread(connection: sqlite3.Connection) -> T:
+            self._used = connection
+            try:
+                if self._ended:
+                    raise RuntimeError("the run has ended")
+                return ask(EventAggregates(connection, self._account, self._alert_id))
+            finally:
+                self._used = None
+
+        return self._readers.submit(on_thread).result()
+
+
 def _column(field: str) -> Where:
     """Say a field that the row has; a question was made of fields that there are, so no word of it is unknown."""
     return Where(LABEL.sql, (field.removeprefix(LABELS),)) if field.startswith(LABELS) else Where(field)
@@ -191,4 +238,4 @@ def _value(question: EventQuestion) -> Where:
     if question.aggregation == "distinct":
         field = _column(question.field)
         return Where(f"count(DISTINCT {field.sql})", field.values)
-    return Where("max(timestamp)" if question.aggregation == "latest" else "count(*)")
+    return Where("max(timestamp)" if question.aggregation == "latest" else "NULL")

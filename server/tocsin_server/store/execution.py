@@ -13,21 +13,22 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from tocsin_server.domain.actions import Notification
 from tocsin_server.domain.aggregation import EventReads
-from tocsin_server.domain.alerting import Alert
+from tocsin_server.domain.alerting import RUNS_APART_MAX, Alert
 from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, silence
+from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, executed, silence
 from tocsin_server.domain.instances import Instance
-from tocsin_server.domain.navigation import path_of
+from tocsin_server.domain.navigation import Place, path_of
 from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.schedule import Ticks, duration_us
 from tocsin_server.domain.transitions import own_event
 from tocsin_server.store import delivery_rows, executions, navigations, silenced_actions
 from tocsin_server.store.alert_rows import INSTANCE_COLUMNS, instance_row, read_alert, read_memory
 from tocsin_server.store.database import Readers
-from tocsin_server.store.event_aggregates import EventAggregates
+from tocsin_server.store.event_aggregates import EventAggregates, ReadsApart
 from tocsin_server.store.writer import Transaction, Writer
 
 INSTANCE_MARKS = ",".join("?" * 14)
@@ -42,7 +43,11 @@ class Runs:
     def __init__(self, writer: Writer, readers: Readers) -> None:
         self._writer = writer
         self._readers = readers
+        # Its threads are made when they are needed; what they wait for ends with the time of its run.
+        self._apart = ThreadPoolExecutor(RUNS_APART_MAX, thread_name_prefix="alerts apart")
         self.queued: Callable[[], None] = lambda: None  # told when deliveries wait to be sent
+        self.ui_url = ""  # where people look at alerts
+        self.log_runs = False  # an event for every run, beside those of transitions
         self.written: Callable[[str, str], None] = lambda account, alert_id: None  # told of each run
 
     async def release(self) -> None:
@@ -55,7 +60,7 @@ class Runs:
 
     async def load(self, claim: Claim) -> Run | None:
         """Read what a run needs."""
-        return await asyncio.wrap_future(self._readers.submit(lambda c: _load(c, claim)))
+        return await asyncio.wrap_future(self._readers.submit(lambda c: _load(c, claim, self.ui_url)))
 
     async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
         """Run `work` on a reader's thread; when its time is over its query is interrupted."""
@@ -73,9 +78,20 @@ class Runs:
                 used[0].interrupt()
             raise
 
+    async def perform_apart(
+        self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float
+    ) -> RunOutcome:
+        """Run `work` on a thread that is none of the readers'; a query that it leaves behind is interrupted."""
+        reads = ReadsApart(self._readers, run.alert.account, run.alert.id)
+        future = self._apart.submit(work, run, reads)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        finally:
+            reads.end()
+
     async def settle(self, run: Run, outcome: RunOutcome) -> bool:
         """Write all that a run leaves behind, or nothing."""
-        written = await self._writer.run(lambda tx: _settle(tx, run, outcome))
+        written = await self._writer.run(lambda tx: _settle(tx, run, outcome, self.log_runs))
         if written and outcome.notifications:
             self.queued()
         if written:
@@ -127,7 +143,7 @@ def _ticks(alert_id: str, interval: str) -> Ticks:
     return Ticks.of(alert_id, duration_us(interval))
 
 
-def _load(connection: sqlite3.Connection, claim: Claim) -> Run | None:
+def _load(connection: sqlite3.Connection, claim: Claim, ui_url: str) -> Run | None:
     try:
         alert = read_alert(connection, claim.account, claim.alert_id)
     except TocsinError as error:
@@ -135,10 +151,11 @@ def _load(connection: sqlite3.Connection, claim: Claim) -> Run | None:
             return None
         raise
     memory, previous_started_at = read_memory(connection, alert)
-    return Run(claim, alert, memory, previous_started_at)
+    path = path_of(navigations.holding(connection, alert), alert) if alert.spec.actions else ""
+    return Run(claim, alert, memory, previous_started_at, Place.of(ui_url, path))
 
 
-def _settle(transaction: Transaction, run: Run, outcome: RunOutcome) -> bool:
+def _settle(transaction: Transaction, run: Run, outcome: RunOutcome, log_run: bool) -> bool:
     if not _still_holds(transaction.connection, run):
         return False
     alert, claim = run.alert, run.claim
@@ -147,7 +164,8 @@ def _settle(transaction: Transaction, run: Run, outcome: RunOutcome) -> bool:
         outcome = silence(run, outcome, silences)
     _write_task(transaction, run, outcome)
     _write_instances(transaction.connection, run, outcome.instances)
-    transaction.append([own_event(alert, transition, claim.scheduled_at) for transition in outcome.transitions])
+    transitions = (*outcome.transitions, executed(run, outcome)) if log_run else outcome.transitions
+    transaction.append([own_event(alert, transition, claim.scheduled_at) for transition in transitions])
     rows = list(_deliveries(transaction, run, outcome))
     delivery_rows.insert(transaction, rows)
     made: defaultdict[str, list[str]] = defaultdict(list)
@@ -197,13 +215,13 @@ def _deliveries(transaction: Transaction, run: Run, outcome: RunOutcome) -> Iter
     if not notifications:
         return
     waiting = _waiting(transaction.connection, run.alert)
-    path = path_of(navigations.holding(transaction.connection, run.alert), run.alert)
     verdicts = {decision.instance_id: decision.verdict for decision in outcome.decisions}
+    navigation = {"navigation": run.place.path} if run.place.path else {}
     for notification in notifications:
         kind, state, reason = waiting.get(notification.configuration_id, ("", State.CANCELLED, "DELETED"))
         if notification.error:
             state, reason = State.EXHAUSTED, "RENDER"
-        more = {"verdict": verdicts[notification.instance_id], **({"navigation": path} if path else {})}
+        more = {"verdict": verdicts[notification.instance_id], **navigation}
         row = _delivery(transaction, run, notification, (kind, state, reason), more)
         is_silenced = notification.silence_id and state is not State.CANCELLED
         yield silenced_actions.silenced(row, notification.silence_id) if is_silenced else row

@@ -36,7 +36,8 @@ AHEAD = 64  # steps of the window that one read looks ahead: no read transaction
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a store to read, beside the server that has it."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+    # A plug-in reads on a thread of its own, while the one that opened it waits.
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA query_only = 1")
         yield connection

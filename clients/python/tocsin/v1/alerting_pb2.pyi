@@ -381,7 +381,8 @@ class Action(_message.Message):
         """What to send. email: subject, body, from, to, cc, bcc; webhook: body, headers. Every string at
         any depth is a mustache template over context, state, alertId, alertInstanceId, alertName,
         spaceId, tags, params, date, alertActionGroup, alertActionGroupName, alertActionSubgroup,
-        alertInstanceStartedAt (RFC 3339), alertInstanceDurationSeconds. At most 64 KiB.
+        alertInstanceStartedAt (RFC 3339), alertInstanceDurationSeconds, alertUrl (where the alert is shown; empty without
+        `server.ui_url`). At most 64 KiB.
         """
 
     def __init__(
@@ -595,22 +596,60 @@ class ListAlertTypesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_TYPES_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert_types(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertType]:
-        """The types, by id."""
+        """The types, by id, with their names in the language that the metadata `accept-language` asks for
+        where the type has it.
+        """
+
+    @_builtins.property
+    def failed(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedAlertType]:
+        """The plug-ins that are installed and cannot be used; only for the account `admin` acting for itself."""
 
     def __init__(
         self,
         *,
         alert_types: _abc.Iterable[Global___AlertType] | None = ...,
+        failed: _abc.Iterable[Global___FailedAlertType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_types", b"alert_types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_types", b"alert_types", "failed", b"failed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAlertTypesResponse: _TypeAlias = ListAlertTypesResponse  # noqa: Y015
+
+@_typing.final
+class FailedAlertType(_message.Message):
+    """A plug-in of alert types that cannot be used. Alerts of its types stay, and their runs are errors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_POINT_FIELD_NUMBER: _builtins.int
+    DISTRIBUTION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    entry_point: _builtins.str
+    """Name of the entry point in the group `tocsin.alert_types`."""
+    distribution: _builtins.str
+    """Name of the distribution that has it."""
+    error: _builtins.str
+    """What is wrong with it, in one line; the server's log says more."""
+    def __init__(
+        self,
+        *,
+        entry_point: _builtins.str = ...,
+        distribution: _builtins.str = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distribution", b"distribution", "entry_point", b"entry_point", "error", b"error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedAlertType: _TypeAlias = FailedAlertType  # noqa: Y015
 
 @_typing.final
 class CreateAlertRequest(_message.Message):

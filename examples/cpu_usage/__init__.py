@@ -1,0 +1,1 @@
+"""An alert type of one's own as a plug-in, and an alert of it."""
