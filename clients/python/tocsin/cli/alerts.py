@@ -198,7 +198,10 @@ def types(
         typer.Argument(metavar="TYPE", help="show this one with its params and variables", show_default=False),
     ] = "",
 ) -> None:
-    """List what can be checked: types, their groups, how often they run unless an alert says otherwise."""
+    """List what can be checked: types, their groups, how often they run unless an alert says otherwise.
+
+    To the account admin it says too which plug-ins cannot be used.
+    """
     format = output.one_of(session, *FORMATS)
     with session.screen.step("Listing alert types", "List alert types"):
         response = session.client.alerting.ListAlertTypes(pb.ListAlertTypesRequest())
@@ -207,6 +210,9 @@ def types(
     elif not printing.listed(session.screen, format, response, response.alert_types, lambda one: one.id):
         rows = [alert_records.type_cells(one) for one in response.alert_types]
         printing.rows(session.screen, "alert types", alert_records.TYPES, rows)
+        for failed in response.failed:
+            where = f"{failed.entry_point} of {failed.distribution}"
+            session.screen.note(f"Plug-in {where} cannot be used: {failed.error}", "yellow")
 
 
 def _show_type(session: Session, format: str, response: pb.ListAlertTypesResponse, type: str) -> None:
