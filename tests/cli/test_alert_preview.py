@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -242,6 +243,16 @@ def test_a_terminal_shows_a_bar_and_colours(cli: Cli) -> None:
     streamed = Terminal(cli.environment, *words, "-o", "json")
     assert streamed.end() == 0
     assert "━" not in streamed.shown
+
+
+def test_ctrl_c_ends_a_preview(cli: Cli) -> None:
+    id = created(cli, schedule={"interval": "1s"})
+    terminal = Terminal(cli.environment, "alert", "preview", id, "--since", "2h")
+    terminal.until("Previewing")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert "✘" in terminal.shown
+    assert "Traceback" not in terminal.shown
 
 
 def test_a_preview_fits_the_terminal(cli: Cli) -> None:

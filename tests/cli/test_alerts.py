@@ -10,9 +10,11 @@ import yaml
 from google.protobuf import json_format
 from tocsin.v1 import alerting_pb2 as pb
 
+from examples.demo.server import Server
 from tests.cli.alerting import FILE, created, receiver, text
 from tests.cli.conftest import Cli
 from tests.cli.terminal import Terminal, shown
+from tests.support.plugin_packages import install
 
 
 def test_types_are_listed_and_shown(cli: Cli) -> None:
@@ -27,6 +29,25 @@ def test_types_are_listed_and_shown(cli: Cli) -> None:
     raw = json_format.Parse(cli("alert", "types", "-o", "json-raw").out, pb.ListAlertTypesResponse())
     assert {".event-threshold"} <= {type.id for type in raw.alert_types}
     assert "TYPE: 'x' is none of .event-" in cli("alert", "types", "x").err
+
+
+def test_a_plug_in_that_cannot_be_used_is_named_to_the_admin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    install(installed, "broken-checks", "raise ImportError('no such library')")
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    server = Server(tmp_path)
+    server.start()
+    admin = Cli(server.address, "admin", capsys)
+    try:
+        said = admin("alert", "types").err
+        assert "Plug-in one of broken-checks cannot be used: " in said
+        assert "no such library" in said
+    finally:
+        admin.client.close()
+        server.stop()
 
 
 def test_an_alert_from_its_creation_to_its_end(cli: Cli) -> None:

@@ -205,7 +205,7 @@ def test_a_position_is_good_in_another_process(server: Server) -> None:
     assert [event.position for event in rest] == [found.position for found in stored[2:]]
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 5])
+@pytest.mark.parametrize("number", [0, 1, 2, 4, 5, 6])
 def test_the_readme_runs(shared: Server, number: int, capsys: pytest.CaptureFixture[str]) -> None:
     code = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[number]
     exec(compile(code.replace("127.0.0.1:50051", shared.address), f"README block {number}", "exec"), {})

@@ -106,7 +106,7 @@ class Screen:
         What prints meanwhile to the same terminal goes without the bar.
         """
         shown = self.err.is_terminal and not self.quiet and not (prints and self.out.is_terminal)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
         bar = Progress(
             *columns,
             console=self.err,
