@@ -39,6 +39,9 @@ GROUP_VALUE_MAX = 1024  # characters of a value that is grouped by; a longer one
 # interpreter for each event, and a tenth of a second is what one run may take from everybody else.
 EVENTS_DECODED_MAX = 10_000
 
+# Groups that one read may answer where not each of them becomes an instance: some 10 ms of the interpreter.
+GROUPS_READ_MAX = 10_000
+
 PERCENTILES = {f"p{n}": n for n in range(50, 100)}
 NUMERIC = frozenset({"sum", "avg", "min", "max", *PERCENTILES})
 AGGREGATIONS = ("count", "sum", "avg", "min", "max", "distinct", *PERCENTILES)
