@@ -49,18 +49,15 @@ class AlertingParts:
         drafts = AlertDrafts(self.alerts, self.types, kinds)
         return [
             AlertingService(self.alerts, drafts, tokens, digest_key),
-            AlertPreviewService(self.alerts, drafts, ChildPreviews(store), runtime),
+            AlertPreviewService(self.alerts, drafts, self.navigations, ui_url, ChildPreviews(store), runtime),
             AlertRunService(self.alerts, self.executions, tokens, runtime, self.execution is not None),
             NavigationService(self.navigations, ui_url),
         ]
 
 
-def build(
-    writer: Writer, readers: Readers, own: Readers, types: AlertTypes, runtime: Runtime | None, log_runs: bool
-) -> AlertingParts:
-    """Put the parts together: `own` are the readers of runs, and without a `runtime` no alert runs."""
-    runs, alerts, executions = Runs(writer, own), Alerts(writer, readers), Executions(writer, readers)
-    runs.log_runs = log_runs
+def build(writer: Writer, readers: Readers, runs: Runs, types: AlertTypes, runtime: Runtime | None) -> AlertingParts:
+    """Put the parts together; without a `runtime` no alert runs."""
+    alerts, executions = Alerts(writer, readers), Executions(writer, readers)
     alerts.written = runs.written = executions.tell
     execution = Execution(runs, types, runtime) if runtime else None
     return AlertingParts(types, alerts, runs, executions, Navigations(writer, readers), execution)

@@ -61,6 +61,7 @@ from tocsin_server.store.delivery_store import Deliveries
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
 from tocsin_server.store.event_types import EventTypes
+from tocsin_server.store.execution import Runs
 from tocsin_server.store.following import Following
 from tocsin_server.store.notifications import ConfigurationCodec, Notifications
 from tocsin_server.store.outbox import StoreOutbox
@@ -230,9 +231,10 @@ class App:
     def _build_alerting(self, store: Store, parts: StoreParts) -> AlertingParts:
         readers = Readers(store, THREADS, "alerts")
         self._cleanups.append(("alert readers", readers.close))
+        runs = Runs(parts.writer, readers)
+        runs.log_runs, runs.ui_url = self.settings["alerting.log_runs"], self.settings["server.ui_url"]
         runtime = self.runtime if self.settings["alerting.enabled"] else None
-        types, log_runs = self._alert_types(), self.settings["alerting.log_runs"]
-        return build_alerting(parts.writer, parts.readers, readers, types, runtime, log_runs)
+        return build_alerting(parts.writer, parts.readers, runs, self._alert_types(), runtime)
 
     def _alert_types(self) -> AlertTypes:
         off = self.settings["alerting.disabled_types"]

@@ -23,6 +23,7 @@ import structlog
 from tocsin_server.api import alert_previews as messages
 from tocsin_server.domain.alerting import Alert, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.navigation import Place
 from tocsin_server.domain.replay import EVENTS_MAX, Order, replay
 from tocsin_server.store.alert_rows import spec_json, spec_of
 from tocsin_server.store.replaying import ReplayReads, reading
@@ -98,6 +99,7 @@ def _written(order: Order, store: Path) -> bytes:
         "start": order.start,
         "end": order.end,
         "every_run": order.every_run,
+        "place": [order.place.path, order.place.link],
     }
     return json.dumps(plain).encode() + b"\n"
 
@@ -114,7 +116,7 @@ def _read(plain: dict[str, Any]) -> Order:
         created_at=0,
         updated_at=0,
     )
-    return Order(alert, plain["start"], plain["end"], plain["every_run"])
+    return Order(alert, plain["start"], plain["end"], plain["every_run"], Place(*plain["place"]))
 
 
 # --- the process -------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ def answers(order: Order, types: AlertTypes, store: Path, clock: Callable[[], fl
     yield messages.started(order)
     with reading(store) as connection:
         reads = ReplayReads(connection, order.alert.account, order.alert.id)
-        for replayed in replay(order.alert, alert_type, reads, order.times):
+        for replayed in replay(order, alert_type, reads):
             if reads.events > EVENTS_MAX:
                 text = f"a preview reads at most {EVENTS_MAX:,} events: choose a shorter range, or fewer events"
                 raise TocsinError(Reason.LIMIT_REACHED, text)

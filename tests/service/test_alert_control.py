@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -321,6 +322,25 @@ async def test_messages_link_to_where_the_alert_is_shown(
         ((_, message),) = await box.until(1)
         assert ("://" in plain_of(message)) == bool(link)
         assert link.replace("ID", created.id) in plain_of(message)
+
+
+async def test_a_body_of_ones_own_can_have_the_link(tmp_path: Path, hook: WebhookReceiver) -> None:
+    """KN5: a webhook has the link where its body asks for it, or as `url` where it has no body; previews too."""
+    async with serving(tmp_path, server__ui_url="https://ui.example.com") as api:
+        await register(api, "/ops/{{alert.name}}")
+        hook_id = await webhook(api, hook.url)
+        actions = [pb.Action(id=hook_id, params=struct({"body": "see {{{alertUrl}}}"})), pb.Action(id=hook_id)]
+        created = await create(api, alert(**HOURLY | {"actions": actions}))
+        await fail(api, "nginx")
+        await run(api, created.id)
+        link = "https://ui.example.com/ops/failures"
+        bodies = [posted.body.decode() for posted in await hook.until(2)]
+        assert f"see {link}" in bodies
+        (whole,) = [json.loads(body) for body in bodies if body.startswith("{")]
+        assert whole["data"]["url"] == link
+        call = api.alerting.PreviewAlert(pb.PreviewAlertRequest(id=created.id, every_run=True))
+        parts = [part async for part in call]
+        assert parts[-1].HasField("done")
 
 
 async def test_a_change_during_a_run_repeats_it_as_the_alert_now_is(api: Api, hook: WebhookReceiver) -> None:

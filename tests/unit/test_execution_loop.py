@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
-from tocsin_server.dispatch.execution import BACKSTOP_S, CLAIMED_MAX, RUNS_MAX, THREADS, Execution
+from tocsin_server.dispatch.execution import BACKSTOP_S, CLAIMED_MAX, CLAIMS_APART_S, RUNS_MAX, THREADS, Execution
+from tocsin_server.dispatch.loop import Loop
 from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import RUNS_APART_MAX, AlertStatus, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError
@@ -112,7 +113,7 @@ async def test_leases_are_given_back_once_before_the_first_claim() -> None:
     [
         (None, []),
         (T0 + 3 * SECOND_US, [3.0]),
-        (T0 - SECOND_US, [0.001]),
+        (T0 - SECOND_US, [CLAIMS_APART_S]),
         (T0 + int(BACKSTOP_S) * SECOND_US, []),
     ],
 )
@@ -134,6 +135,20 @@ async def test_no_more_work_at_once_than_there_are_threads() -> None:
     await bench.until_settled(CLAIMED_MAX + 5)
     assert sorted(bench.runs.settled) == sorted(f"alert-{n}" for n in range(CLAIMED_MAX + 5))
     assert 0.0 in bench.wakes  # each end of a run has the loop look again
+
+
+async def test_a_loop_gets_through_all_that_is_due_without_its_backstop() -> None:
+    """A look that was put off, because claims waited or all places were taken, is made when a run has ended."""
+    bench = Bench(FakeRuns([claim(n) for n in range(3 * CLAIMED_MAX + 5)], next_due_at=T0))
+    bench.runs.go.set()
+    loop = Loop("executing", bench.execution.step, backstop_s=600.0)
+    bench.execution.wake_in = loop.wake_in
+    running = asyncio.create_task(loop.run())
+    async with asyncio.timeout(5):
+        while len(bench.runs.settled) < 3 * CLAIMED_MAX + 5:
+            await asyncio.sleep(0)
+    running.cancel()
+    assert bench.runs.calls.count("claim") >= 4
 
 
 async def test_runs_that_wait_apart_keep_no_other_waiting() -> None:

@@ -18,6 +18,7 @@ from tocsin_server.api.timestamps import timestamp
 from tocsin_server.domain.alerting import Alert
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
 from tocsin_server.domain.executions import Executed, Execution
+from tocsin_server.domain.navigation import NavigationStore, Place, path_of
 from tocsin_server.domain.ports import AlertStore, Runtime
 from tocsin_server.domain.replay import RANGE_DEFAULT_US, RUNS_MAX, Order, Previewer, Replayed
 from tocsin_server.domain.transitions import EVENT_TYPE_PREFIX
@@ -30,8 +31,18 @@ class AlertPreviewService(Service):
 
     descriptor = pb.DESCRIPTOR.services_by_name["Alerting"]
 
-    def __init__(self, alerts: AlertStore, drafts: AlertDrafts, previewer: Previewer, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        alerts: AlertStore,
+        drafts: AlertDrafts,
+        navigations: NavigationStore,
+        ui_url: str,
+        previewer: Previewer,
+        runtime: Runtime,
+    ) -> None:
         self._alerts = alerts
+        self._navigations = navigations
+        self._ui_url = ui_url
         self._drafts = drafts
         self._previewer = previewer
         self._now = runtime.now
@@ -39,7 +50,9 @@ class AlertPreviewService(Service):
 
     async def preview_alert(self, request: pb.PreviewAlertRequest, caller: Caller, send: Send) -> None:
         """Replay an alert and send what it would have done."""
-        order = self._order(request, await self._alert(request, caller))
+        alert = await self._alert(request, caller)
+        path = path_of(await self._navigations.holding(alert), alert)
+        order = self._order(request, alert, Place.of(self._ui_url, path))
         if caller.account in self._under_way:
             text = "a preview of the account is under way: wait for its end, or cancel it"
             raise TocsinError(Reason.TOO_MANY_PREVIEWS, text)
@@ -58,13 +71,13 @@ class AlertPreviewService(Service):
         self._drafts.types.usable(alert.spec.alert_type_id)
         return alert
 
-    def _order(self, request: pb.PreviewAlertRequest, alert: Alert) -> Order:
+    def _order(self, request: pb.PreviewAlertRequest, alert: Alert, place: Place) -> Order:
         now = self._now()
         end = min(micros(request.end_time), now) if request.HasField("end_time") else now
         start = micros(request.start_time) if request.HasField("start_time") else end - RANGE_DEFAULT_US
         if start >= end:
             raise invalid_field("start_time", "is not before end_time, or not in the past")
-        order = Order(alert, start, end, request.every_run)
+        order = Order(alert, start, end, request.every_run, place)
         if len(order.times) > RUNS_MAX:
             text = (
                 f"the range has {len(order.times):,} runs of {alert.spec.interval}, at most {RUNS_MAX:,} are replayed"

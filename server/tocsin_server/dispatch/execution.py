@@ -24,6 +24,7 @@ from tocsin_server.domain.alerting import RUNS_APART_MAX, AlertType, AlertTypes,
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.execution import Claim, Run, RunOutcome, fail, perform
 from tocsin_server.domain.ports import AlertRuns, Runtime
+from tocsin_server.domain.schedule import Ticks
 
 log = structlog.get_logger("tocsin.alerting")
 
@@ -32,6 +33,7 @@ APART_WAITING_MAX = 64  # runs apart that wait for each other and take no place 
 RUNS_MAX = 16  # under way: those that do not work wait for a thread or for the disk
 CLAIMED_MAX = 64  # runs that one transaction claims; those that wait for a thread are leased too
 LEASE_S = 300.0  # longer than claimed runs wait and take; after it the run is repeated
+CLAIMS_APART_S = 0.02  # at least, unless somebody asks: what is due within it is claimed in one transaction
 BACKSTOP_S = 30.0  # of the loop: the clock may have been set, so it looks now and then
 FITTING_MAX = 100_000  # alerts whose params are known to fit: checking them costs half a run
 SECOND_US = 1_000_000
@@ -49,6 +51,7 @@ class Execution:
         self._waiting: deque[Claim] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._threads = asyncio.Semaphore(THREADS)
+        self._put_off = False  # a look at what is due, until a run has ended
         self._apart = asyncio.Semaphore(RUNS_APART_MAX)
         self._runs_apart = 0
         self._fitting: dict[str, int] = {}  # the version of an alert whose params fit its type
@@ -59,6 +62,7 @@ class Execution:
         if not self._released:
             await self._runs.release()
             self._released = True
+        self._put_off = bool(self._waiting) or not self._room()
         if self._stopping or not self._room():
             return False
         if not self._waiting:
@@ -76,7 +80,7 @@ class Execution:
         if next_due_at is not None:
             seconds = (next_due_at - self._runtime.now()) / SECOND_US
             if seconds < BACKSTOP_S:
-                self.wake_in(max(seconds, 0.001))
+                self.wake_in(max(seconds, CLAIMS_APART_S))
 
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self.execute(claim))
@@ -85,7 +89,7 @@ class Execution:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if not self._stopping:
+        if not self._stopping and (self._waiting or self._put_off):
             self.wake_in(0.0)
 
     async def stop(self) -> None:
@@ -101,8 +105,12 @@ class Execution:
             told.info("runs were missed; one run stands in for them", missed=claim.missed)
         try:
             performed = await self._performed(claim)
-            if performed is not None and not await self._runs.settle(*performed):
+            if performed is None:
+                return
+            if not await self._runs.settle(*performed):
                 told.info("the alert was changed during its run; the run is dropped")
+            interval_us = performed[0].alert.spec.interval_us
+            self._look_again(Ticks.of(claim.alert_id, interval_us).after(claim.scheduled_at))
         except TocsinError as error:
             told.warning("a run cannot be written; it is repeated", reason=error.reason)
         except Exception:

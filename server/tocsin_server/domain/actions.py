@@ -30,12 +30,14 @@ class Notification:
     silence_id: str = ""
 
 
-def messages(alert: Alert, alert_type: AlertType, instance: Instance, scheduled_at: int) -> Iterator[Notification]:
+def messages(
+    alert: Alert, alert_type: AlertType, instance: Instance, scheduled_at: int, link: str = ""
+) -> Iterator[Notification]:
     """Render the messages about one instance in its group."""
     actions = [(i, a) for i, a in enumerate(alert.spec.actions) if a.group == instance.group]
     if not actions:
         return
-    variables = _variables(alert, alert_type, instance, scheduled_at)
+    variables = _variables(alert, alert_type, instance, scheduled_at, link)
     for index, action in actions:
         params: Json = None
         error = ""
@@ -46,7 +48,7 @@ def messages(alert: Alert, alert_type: AlertType, instance: Instance, scheduled_
         yield Notification(instance.id, instance.group, index, action.configuration_id, params, error)
 
 
-def _variables(alert: Alert, alert_type: AlertType, instance: Instance, scheduled_at: int) -> Variables:
+def _variables(alert: Alert, alert_type: AlertType, instance: Instance, scheduled_at: int, link: str) -> Variables:
     return Variables(
         {
             "context": instance.context,
@@ -55,6 +57,7 @@ def _variables(alert: Alert, alert_type: AlertType, instance: Instance, schedule
             "alertId": alert.id,
             "alertInstanceId": instance.id,
             "alertName": alert.spec.name,
+            "alertUrl": link,
             "spaceId": alert.account,
             "tags": list(alert.spec.tags),
             "date": time_text(scheduled_at),

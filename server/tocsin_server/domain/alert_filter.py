@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 from cel_expr_python import cel
-from google.protobuf import json_format, struct_pb2, timestamp_pb2
-from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf import json_format
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.message_factory import GetMessageClass
 
 from tocsin_server.domain.alerting import Alert
-from tocsin_server.domain.where import condition
+from tocsin_server.domain.where import condition, pool_of
 
 TEXTS = (
     "id", "name", "alert_type_id", "consumer", "interval", "throttle", "notify_when", "status", "created_by",
@@ -84,22 +83,6 @@ def _described() -> DescriptorProto:
     return alert
 
 
-def _pool() -> DescriptorPool:
-    pool = DescriptorPool()
-    for known in (struct_pb2, timestamp_pb2):
-        file = FileDescriptorProto()
-        known.DESCRIPTOR.CopyToProto(file)
-        pool.Add(file)
-    dependency = [struct_pb2.DESCRIPTOR.name, timestamp_pb2.DESCRIPTOR.name]
-    pool.Add(
-        FileDescriptorProto(
-            name="alert_filter.proto", package="tocsin", syntax="proto3", dependency=dependency,
-            message_type=[_described()],
-        )
-    )  # fmt: skip
-    return pool
-
-
-_POOL = _pool()
+_POOL = pool_of([_described()], "alert_filter.proto")
 _ALERT = GetMessageClass(_POOL.FindMessageTypeByName("tocsin.Alert"))
 _ENVIRONMENT = cel.NewEnv(_POOL, variables={"alert": cel.Type("tocsin.Alert")})

@@ -46,6 +46,7 @@ from tocsin_server.domain.instances import (
     json_object,
     within_limit,
 )
+from tocsin_server.domain.navigation import NOWHERE, Place
 from tocsin_server.domain.transitions import Transition, TransitionKind, activity, recovered, status_change
 from tocsin_server.domain.variables import Json
 
@@ -93,6 +94,7 @@ class Run:
     alert: Alert
     memory: Memory
     previous_started_at: int | None
+    place: Place = NOWHERE
 
     def context(self, events: EventReads) -> RunContext:
         """Give what the executor sees."""
@@ -152,13 +154,15 @@ def perform(
 def apply(run: Run, alert_type: AlertType, report: Report) -> RunOutcome:
     """Apply the report of a run; one that cannot be used is a run that failed."""
     try:
-        return advance(run.alert, alert_type, run.memory, report, run.claim.scheduled_at)
+        return advance(run.alert, alert_type, run.memory, report, run.claim.scheduled_at, run.place.link)
     except RunFailure as failure:
         return fail(run.memory, failure.error)
 
 
-def advance(alert: Alert, alert_type: AlertType, memory: Memory, report: Report, scheduled_at: int) -> RunOutcome:
-    """Apply what a run found; RunFailure when its report cannot be used."""
+def advance(
+    alert: Alert, alert_type: AlertType, memory: Memory, report: Report, scheduled_at: int, link: str = ""
+) -> RunOutcome:
+    """Apply what a run found; RunFailure when its report cannot be used. `link` leads to where the alert is shown."""
     found, limited = within_limit(checked_report(report, alert_type), memory, report.limit_reached)
     missing = [i for id, i in sorted(memory.instances.items()) if id not in found]
     ended, untouched = ([], missing) if limited else (missing, [])
@@ -182,7 +186,7 @@ def advance(alert: Alert, alert_type: AlertType, memory: Memory, report: Report,
             *status_change(memory.status, status, error),
         ),
         decisions=tuple(decision for decision, _ in (*ends, *actives)),
-        notifications=tuple(_notifications(alert, alert_type, (*ends, *actives), scheduled_at)),
+        notifications=tuple(_notifications(alert, alert_type, (*ends, *actives), scheduled_at, link)),
     )
 
 
@@ -253,8 +257,8 @@ def _limit_error() -> RunError:
 
 
 def _notifications(
-    alert: Alert, alert_type: AlertType, decided: Iterable[tuple[Decision, Instance]], scheduled_at: int
+    alert: Alert, alert_type: AlertType, decided: Iterable[tuple[Decision, Instance]], scheduled_at: int, link: str
 ) -> Iterator[Notification]:
     for decision, instance in decided:
         if decision.verdict.tells:
-            yield from messages(alert, alert_type, instance, scheduled_at)
+            yield from messages(alert, alert_type, instance, scheduled_at, link)

@@ -80,6 +80,22 @@ def path_of(navigation: Navigation | None, alert: Alert) -> str:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an alert is shown: the path of its navigation, if it has one, and the link, if there is a `ui_url`."""
+
+    path: str = ""
+    link: str = ""
+
+    @classmethod
+    def of(cls, ui_url: str, path: str) -> Place:
+        """Make a place of a path below `ui_url`; without a path it is `ui_url` itself."""
+        return cls(path, ui_url.rstrip("/") + path if ui_url and path else ui_url)
+
+
+NOWHERE = Place()
+
+
 class NavigationStore(Protocol):
     """The registered navigations; every call is within one account."""
 
@@ -89,6 +105,10 @@ class NavigationStore(Protocol):
 
     async def forget(self, account: str, consumer: str, alert_type_id: str) -> None:
         """Forget a navigation; NAVIGATION_NOT_REGISTERED when there is none."""
+        ...
+
+    async def holding(self, alert: Alert) -> Navigation | None:
+        """Read the navigation that holds for an alert, stored or not."""
         ...
 
     async def of(self, account: str, alert_id: str) -> tuple[Alert, Navigation | None]:

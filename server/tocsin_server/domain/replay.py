@@ -7,7 +7,7 @@ Mutes and silences are left out of account: the question is what the alert finds
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import Alert, AlertType
 from tocsin_server.domain.execution import Claim, Run, RunOutcome, perform
 from tocsin_server.domain.instances import Memory
+from tocsin_server.domain.navigation import NOWHERE, Place
 from tocsin_server.domain.schedule import Ticks
 
 RUNS_MAX = 10_000  # of one preview: a week of one-minute runs
@@ -30,6 +31,7 @@ class Order:
     start: int
     end: int
     every_run: bool
+    place: Place = NOWHERE
 
     @property
     def times(self) -> range:
@@ -52,12 +54,12 @@ class Replayed:
         return not (self.outcome.transitions or self.outcome.notifications or self.outcome.error)
 
 
-def replay(alert: Alert, alert_type: AlertType, events: EventReads, times: Iterable[int]) -> Iterator[Replayed]:
-    """Run an alert at each of these times; nothing is written."""
-    alert = replace(alert, mute_all=False, muted_instance_ids=())
+def replay(order: Order, alert_type: AlertType, events: EventReads) -> Iterator[Replayed]:
+    """Run an alert at each of its times; nothing is written."""
+    alert = replace(order.alert, mute_all=False, muted_instance_ids=())
     memory, previous = Memory(), None
-    for number, at in enumerate(times, 1):
-        run = Run(Claim(alert.account, alert.id, number, at, at, 0), alert, memory, previous)
+    for number, at in enumerate(order.times, 1):
+        run = Run(Claim(alert.account, alert.id, number, at, at, 0), alert, memory, previous, order.place)
         outcome = perform(run, alert_type, events)
         memory = Memory(outcome.status, outcome.state, {one.id: one for one in outcome.instances})
         previous = previous if outcome.error else at

@@ -9,7 +9,7 @@ has the language, its bounds and the measurement behind the choice of the librar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from cel_expr_python import cel
@@ -160,21 +160,20 @@ def _messages() -> Iterator[DescriptorProto]:
     yield frame
 
 
-def _pool() -> DescriptorPool:
+def pool_of(messages: Iterable[DescriptorProto], name: str) -> DescriptorPool:
+    """Describe what a condition can be about, apart from the generated code: what it sees is not what is sent."""
     pool = DescriptorPool()
     for known in (struct_pb2, timestamp_pb2):
         file = FileDescriptorProto()
         known.DESCRIPTOR.CopyToProto(file)
         pool.Add(file)
     dependency = [struct_pb2.DESCRIPTOR.name, timestamp_pb2.DESCRIPTOR.name]
-    pool.Add(
-        FileDescriptorProto(
-            name="where.proto", package="tocsin", syntax="proto3", dependency=dependency, message_type=_messages()
-        )
-    )
+    file = FileDescriptorProto(name=name, package="tocsin", syntax="proto3", dependency=dependency)
+    file.message_type.extend(messages)
+    pool.Add(file)
     return pool
 
 
-_POOL = _pool()
+_POOL = pool_of(_messages(), "where.proto")
 _FRAME = GetMessageClass(_POOL.FindMessageTypeByName("tocsin.Frame"))
 _ENVIRONMENT = cel.NewEnv(_POOL, variables={"event": cel.Type("tocsin.Event")})

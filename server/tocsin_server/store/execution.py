@@ -21,7 +21,7 @@ from tocsin_server.domain.alerting import RUNS_APART_MAX, Alert
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, executed, silence
 from tocsin_server.domain.instances import Instance
-from tocsin_server.domain.navigation import path_of
+from tocsin_server.domain.navigation import Place, path_of
 from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.schedule import Ticks, duration_us
 from tocsin_server.domain.transitions import own_event
@@ -46,6 +46,7 @@ class Runs:
         # Its threads are made when they are needed; what they wait for ends with the time of its run.
         self._apart = ThreadPoolExecutor(RUNS_APART_MAX, thread_name_prefix="alerts apart")
         self.queued: Callable[[], None] = lambda: None  # told when deliveries wait to be sent
+        self.ui_url = ""  # where people look at alerts
         self.log_runs = False  # an event for every run, beside those of transitions
         self.written: Callable[[str, str], None] = lambda account, alert_id: None  # told of each run
 
@@ -59,7 +60,7 @@ class Runs:
 
     async def load(self, claim: Claim) -> Run | None:
         """Read what a run needs."""
-        return await asyncio.wrap_future(self._readers.submit(lambda c: _load(c, claim)))
+        return await asyncio.wrap_future(self._readers.submit(lambda c: _load(c, claim, self.ui_url)))
 
     async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
         """Run `work` on a reader's thread; when its time is over its query is interrupted."""
@@ -142,7 +143,7 @@ def _ticks(alert_id: str, interval: str) -> Ticks:
     return Ticks.of(alert_id, duration_us(interval))
 
 
-def _load(connection: sqlite3.Connection, claim: Claim) -> Run | None:
+def _load(connection: sqlite3.Connection, claim: Claim, ui_url: str) -> Run | None:
     try:
         alert = read_alert(connection, claim.account, claim.alert_id)
     except TocsinError as error:
@@ -150,7 +151,8 @@ def _load(connection: sqlite3.Connection, claim: Claim) -> Run | None:
             return None
         raise
     memory, previous_started_at = read_memory(connection, alert)
-    return Run(claim, alert, memory, previous_started_at)
+    path = path_of(navigations.holding(connection, alert), alert) if alert.spec.actions else ""
+    return Run(claim, alert, memory, previous_started_at, Place.of(ui_url, path))
 
 
 def _settle(transaction: Transaction, run: Run, outcome: RunOutcome, log_run: bool) -> bool:
@@ -213,13 +215,13 @@ def _deliveries(transaction: Transaction, run: Run, outcome: RunOutcome) -> Iter
     if not notifications:
         return
     waiting = _waiting(transaction.connection, run.alert)
-    path = path_of(navigations.holding(transaction.connection, run.alert), run.alert)
     verdicts = {decision.instance_id: decision.verdict for decision in outcome.decisions}
+    navigation = {"navigation": run.place.path} if run.place.path else {}
     for notification in notifications:
         kind, state, reason = waiting.get(notification.configuration_id, ("", State.CANCELLED, "DELETED"))
         if notification.error:
             state, reason = State.EXHAUSTED, "RENDER"
-        more = {"verdict": verdicts[notification.instance_id], **({"navigation": path} if path else {})}
+        more = {"verdict": verdicts[notification.instance_id], **navigation}
         row = _delivery(transaction, run, notification, (kind, state, reason), more)
         is_silenced = notification.silence_id and state is not State.CANCELLED
         yield silenced_actions.silenced(row, notification.silence_id) if is_silenced else row

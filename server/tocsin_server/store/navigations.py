@@ -31,6 +31,10 @@ class Navigations:
         """Forget a navigation."""
         await self._writer.run(lambda tx: _forget(tx, Navigation(account, consumer, alert_type_id, "")))
 
+    async def holding(self, alert: Alert) -> Navigation | None:
+        """Read the navigation that holds for an alert, stored or not."""
+        return await asyncio.wrap_future(self._readers.submit(lambda c: holding(c, alert)))
+
     async def of(self, account: str, alert_id: str) -> tuple[Alert, Navigation | None]:
         """Read an alert and the navigation that holds for it."""
 

@@ -381,7 +381,8 @@ class Action(_message.Message):
         """What to send. email: subject, body, from, to, cc, bcc; webhook: body, headers. Every string at
         any depth is a mustache template over context, state, alertId, alertInstanceId, alertName,
         spaceId, tags, params, date, alertActionGroup, alertActionGroupName, alertActionSubgroup,
-        alertInstanceStartedAt (RFC 3339), alertInstanceDurationSeconds. At most 64 KiB.
+        alertInstanceStartedAt (RFC 3339), alertInstanceDurationSeconds, alertUrl (where the alert is shown; empty without
+        `server.ui_url`). At most 64 KiB.
         """
 
     def __init__(
