@@ -162,6 +162,8 @@ async def filled(api: Api, hook: WebhookReceiver) -> Mine:
     await api.events.RegisterEventTypes(log_pb.RegisterEventTypesRequest(event_types=[described]))
     delivery_id = (await hook.until(1))[0].id
     made = await create(api, alert(name=SECRET_WORD), "r")
+    shown = alerting_pb.RegisterDefaultNavigationRequest(consumer="ops", path_template="/mine")
+    await api.alerting.RegisterDefaultNavigation(shown)
     silenced = (await api.notifications.CreateSilence(quiet(SECRET_WORD, request_id="r"))).silence
     return Mine(appended.event, configuration, delivery_id, made, silenced)
 
@@ -340,6 +342,33 @@ CROSSINGS: dict[str, tuple[Callable[[Mine], Message], Verdict]] = {
     "EnableAlert": (lambda mine: alerting_pb.EnableAlertRequest(id=mine.alert.id), not_found),
     "DisableAlert": (lambda mine: alerting_pb.DisableAlertRequest(id=mine.alert.id), not_found),
     "GetAlertState": (lambda mine: alerting_pb.GetAlertStateRequest(id=mine.alert.id), not_found),
+    "MuteAll": (lambda mine: alerting_pb.MuteAllRequest(id=mine.alert.id), not_found),
+    "UnmuteAll": (lambda mine: alerting_pb.UnmuteAllRequest(id=mine.alert.id), not_found),
+    "MuteInstance": (lambda mine: alerting_pb.MuteInstanceRequest(id=mine.alert.id, instance_id="i"), not_found),
+    "UnmuteInstance": (lambda mine: alerting_pb.UnmuteInstanceRequest(id=mine.alert.id, instance_id="i"), not_found),
+    "RunAlert": (lambda mine: alerting_pb.RunAlertRequest(id=mine.alert.id), not_found),
+    "ListExecutions": (lambda mine: alerting_pb.ListExecutionsRequest(id=mine.alert.id), not_found),
+    "GetAlertInstanceSummary": (
+        lambda mine: alerting_pb.GetAlertInstanceSummaryRequest(id=mine.alert.id),
+        not_found,
+    ),
+    "PreviewAlert": (lambda mine: alerting_pb.PreviewAlertRequest(id=mine.alert.id), not_found),
+    # The navigation of the owner is registered: another account's is its own.
+    "RegisterNavigation": (
+        lambda mine: alerting_pb.RegisterNavigationRequest(
+            consumer="ops", alert_type_id=".event-threshold", path_template="/theirs"
+        ),
+        answered(lambda answers, mine: len(answers) == 1),
+    ),
+    "RegisterDefaultNavigation": (
+        lambda mine: alerting_pb.RegisterDefaultNavigationRequest(consumer="ops", path_template="/theirs"),
+        answered(lambda answers, mine: len(answers) == 1),
+    ),
+    "DeleteNavigation": (
+        lambda mine: alerting_pb.DeleteNavigationRequest(consumer="ops"),
+        lambda answers, refusal, mine: refusal is not None and refusal.reason == "NAVIGATION_NOT_REGISTERED",
+    ),
+    "GetAlertNavigation": (lambda mine: alerting_pb.GetAlertNavigationRequest(id=mine.alert.id), not_found),
     "GetInfo": (lambda mine: system_pb.GetInfoRequest(), everybodys),
 }
 
@@ -369,6 +398,8 @@ async def test_no_rpc_crosses_accounts(api: Api, hook: WebhookReceiver, method: 
     assert [branch.event_type.description for branch in described.types] == [SECRET_WORD]
     found = (await api.alerting.GetAlert(alerting_pb.GetAlertRequest(id=mine.alert.id))).alert
     assert (found.enabled, found.update_time) == (mine.alert.enabled, mine.alert.update_time)
+    shown = await api.alerting.GetAlertNavigation(alerting_pb.GetAlertNavigationRequest(id=mine.alert.id))
+    assert shown.path == "/mine"
 
 
 async def answers_of(api: Api, method: MethodDescriptor, request: Message) -> Answers:

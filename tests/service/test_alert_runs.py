@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -366,3 +367,23 @@ async def test_an_alert_keeps_so_many_executions(house: House) -> None:
     await house.run_due()
     rows = house.rows("SELECT number FROM alert_executions WHERE alert_id = ?", alert.id)
     assert rows == [(EXECUTIONS_MAX + 1,)]
+
+
+async def test_a_run_by_hand_waits_for_the_run_under_way(house: House) -> None:
+    """It ends none, however often somebody asks; those who ask together get one run."""
+    alert = await house.create(SCRIPTED)
+    records = executions.Executions(house.writer, house.readers)
+    house.runs.written = records.tell
+    under_way = await house.claim()
+    asked = [asyncio.create_task(records.run_now("acme", alert.id)) for _ in range(3)]
+    await house.writer.run(lambda tx: None)  # they have asked
+    await house.execution.execute(under_way)
+    async with asyncio.timeout(10):
+        while not await house.run_due():
+            await asyncio.sleep(0)
+        found = await asyncio.gather(*asked)
+    assert len({one.number for one in found}) == 1
+    assert [number for (number,) in house.rows("SELECT number FROM alert_executions ORDER BY number")] == [
+        under_way.number,
+        found[0].number,
+    ]

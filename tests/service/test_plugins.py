@@ -1,100 +1,21 @@
-"""Plug-ins in runs: the source's words do what the source says, and a plug-in's faults stay its own."""
+"""Plug-ins in runs: the source's words do what the source says."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
-import threading
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tocsin_server.dispatch.execution import Execution
-from tocsin_server.domain.alerting import Action, Alert, AlertSpec, AlertStatus, AlertTypes, RunErrorReason
+from tocsin_server.domain.alerting import Action, AlertStatus, RunErrorReason
 from tocsin_server.domain.event_log import OwnEvent
 from tocsin_server.logs import configure_logs
-from tocsin_server.plugins import (
-    ActionGroup,
-    AlertTypeSpec,
-    AlreadyScheduled,
-    ExecutorOptions,
-    RunEnded,
-    State,
-)
-from tocsin_server.plugins.running import PluginThreads
+from tocsin_server.plugins import AlreadyScheduled, ExecutorOptions, State
 
-from tests.support.alert_house import MINUTE, T0, House, deliveries
-
-Body = Callable[[ExecutorOptions], Any]
-GROUPS = (ActionGroup("default", "Default"), ActionGroup("warning", "Warning"))
-ALERT = AlertSpec(
-    name="cpu alert",
-    alert_type_id="example.cpu",
-    consumer="c",
-    interval="1m",
-    tags=("infra", "cpu"),
-    params={"server": "server_1", "threshold": 0.8},
-    actions=(
-        Action("default", "hook", {"body": "{{alertInstanceId}} {{context.server}} {{state.cpuUsage}}"}),
-        Action("warning", "hook", {"body": "warning {{alertInstanceId}}"}),
-        Action("recovered", "hook", {"body": "{{alertInstanceId}} is fine"}),
-    ),
-)
-
-
-class Bench:
-    """An alert whose type is a plug-in, run by run."""
-
-    def __init__(self, house: House, timeout_s: float, threads: PluginThreads) -> None:
-        self.house = house
-        self.seen: list[ExecutorOptions] = []
-        self.body: Body = lambda options: None
-        spec = AlertTypeSpec("example.cpu", "CPU", self.execute, GROUPS, timeout_s=timeout_s)
-        self.type = spec.alert_type("example", threads)
-        house.types = AlertTypes([self.type])
-        house.execution = Execution(house.runs, house.types, house.clock.runtime())
-        self.alert: Alert
-
-    def execute(self, options: ExecutorOptions) -> State | Awaitable[State]:
-        self.seen.append(options)
-        answer: State | Awaitable[State] = self.body(options)
-        return answer
-
-    async def run(self, body: Body) -> Alert:
-        """Run once, a minute after the run before."""
-        self.body = body
-        await self.house.run_due()
-        self.house.clock.time += MINUTE
-        return await self.house.alerts.get("acme", self.alert.id)
-
-    async def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        memory = (await self.house.alerts.state("acme", self.alert.id)).memory
-        return dict(memory.state), {id: dict(one.state) for id, one in memory.instances.items()}
-
-    def sent(self) -> list[Any]:
-        return [content["body"] for _, _, _, content, _ in deliveries(self.house)]
-
-
-async def bench_of(house: House, timeout_s: float = 30.0, threads: int = 8, **changes: Any) -> Bench:
-    bench = Bench(house, timeout_s, PluginThreads(threads))
-    bench.alert = await house.create(replace(ALERT, **changes))
-    return bench
-
-
-def schedule(id: str, group: str = "default", sub_group: str = "", **state: Any) -> Body:
-    def body(options: ExecutorOptions) -> None:
-        instance = options.services.alert_instance_factory(id)
-        instance.replace_state(state) if state else None
-        context = {"server": id}
-        if sub_group:
-            instance.schedule_actions_with_sub_group(group, sub_group, context)
-        else:
-            instance.schedule_actions(group, context)
-
-    return body
+from tests.support.alert_house import MINUTE, House, deliveries
+from tests.support.plugin_bench import ALERT, Body, bench_of, schedule
 
 
 async def test_the_sources_example_renders_to_the_letter(house: House) -> None:
@@ -299,111 +220,3 @@ async def test_a_line_in_the_servers_log(house: House, logged: Callable[[], list
     assert said[0]["data"] == '{"at": "2027-01-15T08:00:00Z", "odd": "{1}"}'
     assert said[0]["at"] == "2027-01-15T08:00:00+00:00"
     assert (said[1]["level"], len(said[1]["data"])) == ("info", 4096)
-
-
-@pytest.mark.parametrize(
-    ("body", "reason", "words"),
-    [
-        (lambda o: 1 / 0, RunErrorReason.EXECUTE, "ZeroDivisionError"),
-        (lambda o: sys.exit(3), RunErrorReason.EXECUTE, "SystemExit"),
-        (lambda o: "text", RunErrorReason.EXECUTE, "is not an object"),
-        (lambda o: {"n": {1, 2}}, RunErrorReason.EXECUTE, "set is not JSON"),
-        (lambda o: {"n": float("nan")}, RunErrorReason.EXECUTE, "not a finite number"),
-        (lambda o: {"n": "x" * 1024 * 1024}, RunErrorReason.LIMIT, "larger than 1048576 bytes"),
-        (schedule("a", n="x" * 64 * 1024), RunErrorReason.LIMIT, "larger than 65536 bytes"),
-        (schedule("a", n=object()), RunErrorReason.EXECUTE, "object is not JSON"),
-        (schedule("x" * 1025), RunErrorReason.EXECUTE, "is empty or too long"),
-    ],
-)
-async def test_what_a_plugin_does_wrong_is_an_error_of_its_run(
-    house: House, body: Body, reason: RunErrorReason, words: str
-) -> None:
-    """KE17: state and context are JSON of limited size; nothing of the run is kept."""
-    bench = await bench_of(house)
-    await bench.run(lambda o: (schedule("a", n=1)(o), {"kept": True})[1])
-    failed = await bench.run(body)
-    assert failed.error is not None
-    assert failed.error.reason is reason
-    assert words in failed.error.message
-    assert await bench.state() == ({"kept": True}, {"a": {"n": 1}})
-
-
-@pytest.mark.parametrize("ends", [False, True])
-async def test_an_executor_that_takes_too_long(house: House, ends: bool) -> None:
-    """Its run is over; what it says afterwards comes too late, and the next run is not held up."""
-    bench = await bench_of(house, timeout_s=0.1)
-    go, said = threading.Event(), threading.Event()
-    late: list[BaseException] = []
-
-    def execute(options: ExecutorOptions) -> None:
-        go.wait(30)
-        try:
-            schedule("a")(options)
-        except RunEnded as error:
-            late.append(error)
-        said.set()
-
-    slow = await bench.run(execute)
-    assert slow.error is not None
-    assert slow.error.reason is RunErrorReason.TIMEOUT
-    if ends:
-        go.set()
-        assert await asyncio.to_thread(said.wait, 30)
-        assert len(late) == 1
-    assert (await bench.run(schedule("b"))).status is AlertStatus.ACTIVE
-    go.set()
-
-
-async def test_an_async_executor_that_takes_too_long_is_cancelled(house: House) -> None:
-    bench = await bench_of(house, timeout_s=0.1)
-    cancelled = threading.Event()
-
-    async def execute(options: ExecutorOptions) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    slow = await bench.run(execute)
-    assert slow.error is not None
-    assert slow.error.reason is RunErrorReason.TIMEOUT
-    assert await asyncio.to_thread(cancelled.wait, 30)
-
-
-async def test_runs_that_never_end_use_up_the_threads_of_plugins_alone(house: House) -> None:
-    """They are so many; the next one says what it waits for."""
-    bench = await bench_of(house, timeout_s=0.1, threads=2)
-    go = threading.Event()
-    for _ in range(2):
-        await bench.run(lambda options: go.wait(30) and None)
-    waiting = await bench.run(schedule("a"))
-    assert waiting.error is not None
-    assert waiting.error.reason is RunErrorReason.TIMEOUT
-    go.set()
-    house.types = AlertTypes([bench.type])
-    assert (await bench.run(schedule("a"))).last_execution_at == T0 + 3 * MINUTE
-
-
-async def test_a_read_that_takes_too_long_gives_its_reader_back(house: House) -> None:
-    bench = await bench_of(house, timeout_s=0.1)
-    endless = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
-
-    def execute(options: ExecutorOptions) -> None:
-        reads: Any = options.services.events._context.events
-        reads._read(lambda store: store._connection.execute(endless).fetchone())
-
-    for _ in range(3):  # more than there are readers
-        late = await bench.run(execute)
-        assert late.error is not None
-        assert late.error.reason is RunErrorReason.TIMEOUT
-    fine = await bench.run(lambda options: options.services.events.aggregate(timedelta(minutes=1)) and None)
-    assert fine.error is None
-
-
-async def test_a_timeout_of_its_own_is_a_fault_of_the_executor(house: House) -> None:
-    def execute(options: ExecutorOptions) -> None:
-        raise TimeoutError("the database")
-
-    failed = await (await bench_of(house)).run(execute)
-    assert failed.error is not None
-    assert (failed.error.reason, "TimeoutError" in failed.error.message) == (RunErrorReason.EXECUTE, True)

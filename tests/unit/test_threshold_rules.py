@@ -6,9 +6,8 @@ from typing import Any, cast
 
 import pytest
 from tocsin_server.alert_types._instances import MISSING, SAMPLES_READ_MAX
-from tocsin_server.alert_types._window import GROUPS_READ_MAX
 from tocsin_server.alert_types.event_threshold import ALERT_TYPE
-from tocsin_server.domain.aggregation import EventQuestion, Group
+from tocsin_server.domain.aggregation import GROUPS_READ_MAX, EventQuestion, Group
 from tocsin_server.domain.variables import Json
 
 from tests.support.executors import DAY, HOUR, MINUTE, DecidedLog, MemoryLog, Runs, Seen, T

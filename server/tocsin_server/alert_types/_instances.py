@@ -109,5 +109,6 @@ def kept(id: str, instance: ActiveInstance) -> InstanceReport:
 
 def limited(report: Report, most: int, reached: bool) -> Report:
     """Cut a report to so many instances, and say whether there is more."""
-    more = reached or len(report.instances) > most
-    return replace(report, instances=report.instances[:most], limit_reached=more)
+    if not reached and len(report.instances) <= most:
+        return report
+    return replace(report, instances=report.instances[:most], limit_reached=True)

@@ -28,8 +28,6 @@ from tocsin_server.domain.where import WHERE_LENGTH_MAX, WhereError, compiled
 WINDOW_MAX_US = 31 * 24 * 3600 * SECOND_US  # a longer one is a report, not an alert
 QUERY_DELAY_MAX_US = 15 * 60 * SECOND_US
 SAMPLES_MAX = 20  # events of one instance that its context shows
-# Groups that one read may answer where not each of them becomes an instance: some 10 ms of the interpreter.
-GROUPS_READ_MAX = 10_000
 DURATION = "^[1-9][0-9]{0,9}[smhd]$"
 DURATION_OR_ZERO = "^(0|[1-9][0-9]{0,9})[smhd]$"
 

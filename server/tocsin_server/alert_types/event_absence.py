@@ -29,7 +29,6 @@ from tocsin_server.alert_types._instances import (
 from tocsin_server.alert_types._window import (
     CONTEXT,
     DURATION,
-    GROUPS_READ_MAX,
     WINDOW_MAX_US,
     Window,
     check_window,
@@ -40,7 +39,7 @@ from tocsin_server.alert_types._window import (
     span_us,
     strings,
 )
-from tocsin_server.domain.aggregation import EventQuestion, Group
+from tocsin_server.domain.aggregation import GROUPS_READ_MAX, EventQuestion, Group
 from tocsin_server.domain.alerting import (
     INSTANCES_MAX,
     ActionGroup,

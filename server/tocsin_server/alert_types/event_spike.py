@@ -32,7 +32,6 @@ from tocsin_server.alert_types._instances import (
 )
 from tocsin_server.alert_types._window import (
     CONTEXT,
-    GROUPS_READ_MAX,
     WINDOW_MAX_US,
     Window,
     check_window,
@@ -43,7 +42,7 @@ from tocsin_server.alert_types._window import (
     span_us,
     strings,
 )
-from tocsin_server.domain.aggregation import Number
+from tocsin_server.domain.aggregation import GROUPS_READ_MAX, Number
 from tocsin_server.domain.alerting import (
     ActionGroup,
     ActionVariable,

@@ -36,7 +36,6 @@ from tocsin_server.alert_types._instances import (
 from tocsin_server.alert_types._window import (
     CONTEXT,
     DURATION,
-    GROUPS_READ_MAX,
     WINDOW_MAX_US,
     Window,
     check_window,
@@ -46,7 +45,15 @@ from tocsin_server.alert_types._window import (
     schema,
     span_us,
 )
-from tocsin_server.domain.aggregation import DETAILS, NUMERIC, EventQuestion, Group, Number, field_fault
+from tocsin_server.domain.aggregation import (
+    DETAILS,
+    GROUPS_READ_MAX,
+    NUMERIC,
+    EventQuestion,
+    Group,
+    Number,
+    field_fault,
+)
 from tocsin_server.domain.alerting import (
     ActionGroup,
     ActionVariable,

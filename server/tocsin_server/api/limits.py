@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tocsin_server.api.server import STREAMS_MAX
 from tocsin_server.domain import (
+    aggregation,
     alerting,
     consumers,
     deliveries,
@@ -48,6 +49,8 @@ LIMITS = {
     "alert_muted_instances": alerting.MUTED_MAX,
     "alert_executions": executions.EXECUTIONS_MAX,
     "alert_navigations": navigation.NAVIGATIONS_MAX,
+    "alert_events_decoded": aggregation.EVENTS_DECODED_MAX,
+    "alert_groups_read": aggregation.GROUPS_READ_MAX,
     "alert_instance_bytes": alerting.INSTANCE_BYTES_MAX,
     "template_characters": templates.TEMPLATE_CHARACTERS_MAX,
     "template_tags": templates.TEMPLATE_TAGS_MAX,

@@ -39,9 +39,13 @@ GROUP_VALUE_MAX = 1024  # characters of a value that is grouped by; a longer one
 # interpreter for each event, and a tenth of a second is what one run may take from everybody else.
 EVENTS_DECODED_MAX = 10_000
 
+# Groups that one read may answer where not each of them becomes an instance: some 10 ms of the interpreter.
+GROUPS_READ_MAX = 10_000
+
 PERCENTILES = {f"p{n}": n for n in range(50, 100)}
 NUMERIC = frozenset({"sum", "avg", "min", "max", *PERCENTILES})
 AGGREGATIONS = ("count", "sum", "avg", "min", "max", "distinct", *PERCENTILES)
+ASKABLE = frozenset({*AGGREGATIONS, "latest"})
 
 Number: TypeAlias = "int | float"
 
@@ -87,11 +91,10 @@ class EventQuestion:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked: ValueError."""
-        asked = [*self.group_by, *([self.field] if self.field else [])]
-        wrong = [field for field in asked if field_fault(field)]
-        if wrong or len(self.group_by) > GROUP_BY_MAX:
+        wrong = [field for field in (*self.group_by, self.field) if field and field_fault(field)]
+        if "" in self.group_by or wrong or len(self.group_by) > GROUP_BY_MAX:
             raise ValueError(f"events cannot be grouped by {', '.join(map(repr, wrong or self.group_by))}")
-        if self.aggregation not in (*AGGREGATIONS, "latest"):
+        if self.aggregation not in ASKABLE:
             raise ValueError(f"{self.aggregation!r} is no aggregation")
         if self.needs_field != bool(self.field):
             raise ValueError(f"{self.aggregation!r} and the field {self.field!r} do not go together")

@@ -63,7 +63,10 @@ class Executions:
 
         self._waiting[key].append(tell)
         try:
-            after = await self._writer.run(lambda tx: _make_due(tx, account, alert_id))
+            # A run under way is let be: it may have seen less than is there now, and whoever asks often would end none.
+            while (after := await self._writer.run(lambda tx: _make_due(tx, account, alert_id))) is None:
+                await changed.wait()
+                changed.clear()
             self.due()
             while (found := await self._read(lambda c: _newer(c, account, alert_id, after))) is None:
                 await changed.wait()
@@ -149,11 +152,17 @@ def _execution(row: Sequence[Any]) -> Execution:
     )
 
 
-def _make_due(transaction: Transaction, account: str, alert_id: str) -> int:
-    """Have an alert run now; a run under way is dropped for it. Give the number that the run will be above."""
+def _make_due(transaction: Transaction, account: str, alert_id: str) -> int | None:
+    """Have an alert run now, and give the number that the run will be above; None while a run is under way."""
     alert = read_alert(transaction.connection, account, alert_id)
     if not alert.enabled:
         raise TocsinError(Reason.ALERT_DISABLED, f"alert {alert_id!r} is disabled: enable it to run it")
+    (leased,) = transaction.connection.execute(
+        "SELECT lease_until > ? FROM alert_tasks WHERE account = ? AND alert_id = ?",
+        (transaction.log.created_at, account, alert_id),
+    ).fetchone()
+    if leased:
+        return None
     (number,) = transaction.connection.execute(
         "UPDATE alert_tasks SET run_number = run_number + 1, lease_until = 0, next_run_at = ?"
         " WHERE account = ? AND alert_id = ? RETURNING run_number",
