@@ -106,9 +106,12 @@ class Screen:
         What prints meanwhile to the same terminal goes without the bar.
         """
         shown = self.err.is_terminal and not self.quiet and not (prints and self.out.is_terminal)
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
+        text, drawn = TextColumn("{task.description}"), BarColumn(bar_width=20)
         bar = Progress(
-            *columns,
+            text,
+            drawn,
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
             console=self.err,
             transient=True,
             disable=not shown,
