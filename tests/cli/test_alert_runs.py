@@ -123,7 +123,8 @@ def test_a_summary_is_a_table_of_instances(cli: Cli) -> None:
 @pytest.mark.parametrize("columns", [120, 80, 60])
 def test_runs_and_summaries_fit_the_terminal(cli: Cli, columns: int) -> None:
     """IDs stay whole."""
-    id = created(cli, actions=[{"id": receiver(cli), "params": {"body": "x"}}])
+    told = [{"id": receiver(cli), "params": {"body": "x"}}]
+    id = created(cli, name="the analyses of the images of the registry fail", actions=told)
     name = "docker.io/library/postgres:16-alpine"
     fail(cli, name, "nginx")
     drawn = shown(cli, columns, "alert", "run", id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from textwrap import wrap
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from tocsin.cli.events import EPILOG
 from tocsin.cli.flags import FORMATS, CountOutput, Output, flag, takes
 from tocsin.cli.misuse import FAILED
 from tocsin.cli.printing import Columns
+from tocsin.cli.screen import Screen
 from tocsin.cli.session import Session
 from tocsin.cli.verdicts import EXECUTIONS
 from tocsin.v1 import alerting_pb2 as pb
@@ -175,12 +177,19 @@ def _show_summary(session: Session, found: pb.GetAlertInstanceSummaryResponse) -
     word = choices.word(pb.AlertStatus, found.status) if found.enabled else "OFF"
     last = f", last run {rendering.short_time_text(found.last_run)}" if found.HasField("last_run") else ""
     start, end = (rendering.short_time_text(stamp) for stamp in (found.status_start_date, found.status_end_date))
-    screen.line(f"{escaped(found.name)} is {word}{last}{', muted' if found.mute_all else ''}")
-    screen.line(f"From {start} to {end}:")
+    _say(screen, f"{found.name} is {word}{last}{', muted' if found.mute_all else ''}")
+    _say(screen, f"From {start} to {end}:")
     rows = [_row(name, found.instances[name]) for name in sorted(found.instances)]
     printing.rows(screen, "instances", INSTANCES, rows)
     for error in found.error_messages:
-        screen.line(f"{rendering.short_time_text(error.date)} failed: {escaped(error.message)}")
+        _say(screen, f"{rendering.short_time_text(error.date)} failed: {error.message}")
+
+
+def _say(screen: Screen, text: str) -> None:
+    """Print a text, folded to the terminal."""
+    safe = escaped(text)
+    for line in [safe] if screen.width is None else wrap(safe, screen.width, subsequent_indent="  "):
+        screen.line(line)
 
 
 def _row(name: str, found: pb.GetAlertInstanceSummaryResponse.Instance) -> list[str]:
