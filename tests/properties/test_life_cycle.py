@@ -84,6 +84,7 @@ class Known:
     group: str
     subgroup: str
     told: tuple[str, int] | None = None
+    waits: bool = False  # a change of its sub-group was not told
 
 
 @dataclass
@@ -105,7 +106,9 @@ class Table:
             before = self.known.get(id)
             verdict = self.verdict(id, before, (group, subgroup), at, muted, silenced)
             told = (group, at) if verdict in TELLING else before.told if before else None
-            self.known[id] = Known(group, subgroup, told)
+            changed = bool(before and before.subgroup and subgroup and before.subgroup != subgroup)
+            waits = verdict in ("MUTED", "SILENCED") and (changed or bool(before and before.waits))
+            self.known[id] = Known(group, subgroup, told, waits)
             verdicts[id] = verdict
         return verdicts
 
@@ -124,7 +127,7 @@ class Table:
             return "MUTED"
         if before is None or before.told is None:
             return "FIRST"
-        if now[0] != before.told[0] or (before.subgroup and now[1] and before.subgroup != now[1]):
+        if before.waits or now[0] != before.told[0] or (before.subgroup and now[1] and before.subgroup != now[1]):
             return "GROUP_CHANGED"
         if self.mode is NotifyWhen.ON_ACTIVE_ALERT:
             return "EVERY_RUN"

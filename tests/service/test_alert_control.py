@@ -211,6 +211,12 @@ async def test_a_date_that_is_none_is_refused(api: Api, text: str) -> None:
     assert f'Invalid date for parameter dateStart: "{text}"' in refusal.fields["date_start"]
 
 
+async def test_a_summary_does_not_begin_in_the_future(api: Api) -> None:
+    created = await create(api, alert())
+    request = pb.GetAlertInstanceSummaryRequest(id=created.id, date_start="9999-12-31T23:59:59-23:00")
+    assert "in the future" in (await refused(api.alerting.GetAlertInstanceSummary(request))).fields["date_start"]
+
+
 async def test_a_summary_begins_where_it_is_told(api: Api) -> None:
     created = await create(api, alert())
     for text, micros in (("2026-01-02T03:04:05Z", 1767323045), ("2026-01-02T04:04:05+01:00", 1767323045)):
@@ -233,6 +239,24 @@ async def test_errors_of_runs_are_in_executions_and_summary(tmp_path: Path) -> N
         summary = await api.alerting.GetAlertInstanceSummary(pb.GetAlertInstanceSummaryRequest(id=created.id))
         assert summary.error_messages[-1].message == execution.error.message
         assert summary.error_messages[-1].date == execution.start_time
+
+
+async def test_a_type_that_has_grown_fills_in_what_it_did_not_ask_for_before(
+    tmp_path: Path, hook: WebhookReceiver
+) -> None:
+    """KR8: an alert of an older version runs on, and can be previewed, without being saved anew."""
+    async with serving(tmp_path) as api:
+        made_alert = await made(api, hook)
+        connection = sqlite3.connect(tmp_path / "tocsin.db")
+        new = ", ".join(f"'$.params.{name}'" for name in ("source.where", "aggregation", "missing_group", "no_data"))
+        connection.execute(f"UPDATE alerts SET version = version + 1, spec = json_remove(spec, {new})")
+        connection.commit()
+        connection.close()
+        await fail(api, "nginx")
+        assert verdicts(await run(api, made_alert.id)) == {"nginx": "FIRST"}
+        call = api.alerting.PreviewAlert(pb.PreviewAlertRequest(id=made_alert.id, every_run=True))
+        parts = [part async for part in call]
+        assert (parts[-1].done.runs, parts[-1].done.errors) == (24, 0)
 
 
 # --- navigation --------------------------------------------------------------------------------

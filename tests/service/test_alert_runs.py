@@ -16,11 +16,12 @@ from tocsin_server.domain.alerting import (
     AlertType,
     AlertTypes,
     InstanceReport,
+    Params,
     Report,
     RunContext,
     RunErrorReason,
 )
-from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.errors import Reason, TocsinError, Violation
 from tocsin_server.domain.executions import EXECUTION_KEPT_US, EXECUTIONS_MAX
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.store import executions
@@ -156,6 +157,29 @@ async def test_an_executor_that_raises_changes_only_the_status(house: House) -> 
     await house.run_due()
     assert house.told() == ["new_instance"]
     assert [c.previous_started_at for c in house.scripted.seen][-1] == T0
+
+
+async def test_a_check_that_raises_is_an_error_of_the_run(house: House) -> None:
+    """XE1: the code of a type's own check is not trusted either."""
+
+    def check(params: Params) -> list[Violation]:
+        raise KeyError("of the check")
+
+    alert = await house.create(SCRIPTED)
+    types = AlertTypes([scripted_type(house.scripted, check=check)])
+    house.execution = Execution(house.runs, types, house.clock.runtime())
+    await house.run_due()
+    failed = await house.alerts.get("acme", alert.id)
+    assert failed.error is not None
+    assert (failed.status, failed.error.reason) == (AlertStatus.ERROR, RunErrorReason.EXECUTE)
+
+
+async def test_a_claim_that_does_not_hold_any_more_is_not_worked_on(house: House) -> None:
+    alert = await house.create(SCRIPTED)
+    stale = await house.claim()
+    await house.alerts.mute("acme", alert.id, "u", lambda a: replace(a, mute_all=True))
+    await house.execution.execute(stale)
+    assert not house.scripted.seen
 
 
 async def test_a_run_that_takes_too_long_is_an_error(house: House) -> None:

@@ -61,6 +61,21 @@ def test_what_was_held_back_is_told_once_it_is_over(mode: NotifyWhen, by: str) -
     assert verdicts(life.run(found("a", "critical"))) == {"a": "GROUP_CHANGED"}
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("by", ["mute", "silence"])
+def test_a_change_of_sub_group_that_was_held_back_is_told_once_it_is_over(mode: NotifyWhen, by: str) -> None:
+    """KI7: a spike that went from up to down meanwhile is not believed to be up."""
+    alert = spec(notify_when=mode, throttle="1h")
+    life = Life(alert)
+    life.run(found("a", "default", "up"))
+    life.alert = replace(alert, mute_all=by == "mute")
+    for _ in range(2):
+        life.run(found("a", "default", "down"), silenced=["a"] if by == "silence" else [])
+    life.alert = alert
+    assert verdicts(life.run(found("a", "default", "down"))) == {"a": "GROUP_CHANGED"}
+    assert verdicts(life.run(found("a", "default", "down"))) != {"a": "GROUP_CHANGED"}
+
+
 def test_a_silence_keeps_what_would_have_been_told_and_no_more() -> None:
     """The throttle spaces what is kept for recovery by hand as it would have spaced what is told."""
     life = Life(spec(throttle="3m"))

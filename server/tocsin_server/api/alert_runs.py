@@ -130,7 +130,10 @@ def _since(text: str, alert: Alert, now: int) -> int:
     if when is None or when.tzinfo is None:
         wanted = 'a time like "2026-01-02T03:04:05Z", or a duration back from now like "90m"'
         raise invalid_field("date_start", f'Invalid date for parameter dateStart: "{text}": give {wanted}')
-    return int(when.timestamp() * 1_000_000)
+    since = int(when.timestamp() * 1_000_000)
+    if since > now:
+        raise invalid_field("date_start", f'Invalid date for parameter dateStart: "{text}": it is in the future')
+    return since
 
 
 def execution_message(execution: Execution) -> pb.Execution:

@@ -19,10 +19,10 @@ from dataclasses import replace
 import structlog
 
 from tocsin_server.domain.aggregation import EventReads
-from tocsin_server.domain.alert_checks import params_violations
-from tocsin_server.domain.alerting import RUNS_APART_MAX, AlertType, AlertTypes, RunError, RunErrorReason
+from tocsin_server.domain.alert_checks import fitting
+from tocsin_server.domain.alerting import RUNS_APART_MAX, AlertType, AlertTypes, Params, RunError, RunErrorReason
 from tocsin_server.domain.errors import TocsinError
-from tocsin_server.domain.execution import Claim, Run, RunOutcome, fail, perform
+from tocsin_server.domain.execution import Claim, Run, RunOutcome, attempt, fail, perform
 from tocsin_server.domain.ports import AlertRuns, Runtime
 from tocsin_server.domain.schedule import Ticks
 
@@ -54,7 +54,8 @@ class Execution:
         self._put_off = False  # a look at what is due, until a run has ended
         self._apart = asyncio.Semaphore(RUNS_APART_MAX)
         self._runs_apart = 0
-        self._fitting: dict[str, int] = {}  # the version of an alert whose params fit its type
+        # Of alerts whose params fit: the version, and the params where the type has completed them.
+        self._fitting: dict[str, tuple[int, Params | None]] = {}
         self.wake_in: Callable[[float], None] = lambda seconds: None
 
     async def step(self) -> bool:
@@ -150,7 +151,7 @@ class Execution:
             log.error("an executor raised", account=run.alert.account, alert_id=run.alert.id, exc_info=error)
 
         def work(claimed: Run, events: EventReads) -> RunOutcome:
-            return self._misfit(claimed, usable) or perform(claimed, usable, events, raised)
+            return attempt(lambda: perform(self._fitted(claimed, usable), usable, events), claimed, raised)
 
         perform_run = self._runs.perform_apart if usable.apart else self._runs.perform
         try:
@@ -159,16 +160,16 @@ class Execution:
             message = f"the run took longer than {usable.timeout_s:g} s"
             return fail(run.memory, RunError(RunErrorReason.TIMEOUT, message))
 
-    def _misfit(self, run: Run, alert_type: AlertType) -> RunOutcome | None:
-        """Fail a run whose params do not fit the type, as it is in this process, before it sees them."""
+    def _fitted(self, run: Run, alert_type: AlertType) -> Run:
+        """Give a run with params as the type, as it is in this process, wants them; RunFailure when they do not fit."""
         alert = run.alert
-        if self._fitting.get(alert.id) == alert.version:
-            return None
-        wrong = params_violations(alert_type, alert.spec.params, "params")
-        if wrong:
-            message = "; ".join(f"{v.path}: {v.description}" for v in wrong[:3])
-            return fail(run.memory, RunError(RunErrorReason.PARAMS, message))
-        if len(self._fitting) >= FITTING_MAX:
-            self._fitting.clear()
-        self._fitting[alert.id] = alert.version
-        return None
+        version, params = self._fitting.get(alert.id, (-1, None))
+        if version != alert.version:
+            fitted = fitting(alert, alert_type)
+            if len(self._fitting) >= FITTING_MAX:
+                self._fitting.clear()
+            params = None if fitted is alert else fitted.spec.params
+            self._fitting[alert.id] = (alert.version, params)
+        if params is None:
+            return run
+        return replace(run, alert=replace(alert, spec=replace(alert.spec, params=params)))

@@ -11,8 +11,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from tocsin_server.domain.alerting import Action, AlertSpec, AlertType, Params
+from tocsin_server.domain.alerting import Action, Alert, AlertSpec, AlertType, Params, RunErrorReason
 from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
+from tocsin_server.domain.instances import RunFailure
 from tocsin_server.domain.schedule import DurationError, duration_us
 from tocsin_server.domain.templates import TemplateError, parse, strings
 
@@ -63,6 +64,19 @@ def with_defaults(schema: Mapping[str, Any], value: Any) -> Any:
         if name in completed:
             completed[name] = with_defaults(below, completed[name])
     return completed
+
+
+def fitting(alert: Alert, alert_type: AlertType) -> Alert:
+    """Give an alert as its type now wants it: a type that has grown fills in what it did not ask for before.
+
+    RunFailure when its params do not fit.
+    """
+    params = with_defaults(alert_type.params_schema, alert.spec.params)
+    wrong = params_violations(alert_type, params, "params")
+    if wrong:
+        message = "; ".join(f"{v.path}: {v.description}" for v in wrong[:3])
+        raise RunFailure(RunErrorReason.PARAMS, message)
+    return alert if params == alert.spec.params else replace(alert, spec=replace(alert.spec, params=params))
 
 
 def params_violations(alert_type: AlertType, params: Params, path: str) -> list[Violation]:

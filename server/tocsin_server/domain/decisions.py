@@ -83,7 +83,7 @@ def _unmuted(
 ) -> Verdict:
     if before is None or last is None:
         return Verdict.FIRST
-    if now.group != last.group or (before.subgroup and now.subgroup and before.subgroup != now.subgroup):
+    if now.group != last.group or before.untold_change or subgroup_changed(before, now):
         return Verdict.GROUP_CHANGED
     match alert.spec.notifies_when:
         case NotifyWhen.ON_ACTIVE_ALERT:
@@ -92,6 +92,18 @@ def _unmuted(
             return Verdict.UNCHANGED
     over = last.at + alert.spec.throttle_us <= scheduled_at
     return Verdict.THROTTLE_ENDED if over else Verdict.THROTTLED
+
+
+def subgroup_changed(before: Instance, now: InstanceReport) -> bool:
+    """Tell whether the sub-group changed: only if this and the previous run named one."""
+    return bool(before.subgroup and now.subgroup and before.subgroup != now.subgroup)
+
+
+def untold_change(before: Instance | None, now: InstanceReport, verdict: Verdict) -> bool:
+    """Tell whether a change of the sub-group waits to be told after a run with this verdict."""
+    if before is None or verdict not in (Verdict.MUTED, Verdict.SILENCED):
+        return False
+    return before.untold_change or subgroup_changed(before, now)
 
 
 # --- silences ----------------------------------------------------------------------------------
@@ -141,4 +153,6 @@ def _withheld(alert: Alert, before: Instance | None, now: Instance, scheduled_at
     report = InstanceReport(now.id, now.group, subgroup=now.subgroup)
     is_kept = not alert.mutes(now.id) and _unmuted(alert, before, last, report, scheduled_at).tells
     withheld = Notified(now.group, now.subgroup, scheduled_at) if is_kept else before.withheld if before else None
-    return replace(now, notified=before.notified if before else None, withheld=withheld), is_kept
+    waits = untold_change(before, report, Verdict.SILENCED)
+    notified = before.notified if before else None
+    return replace(now, notified=notified, withheld=withheld, untold_change=waits), is_kept

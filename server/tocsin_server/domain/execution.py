@@ -35,7 +35,7 @@ from tocsin_server.domain.alerting import (
     RunError,
     RunErrorReason,
 )
-from tocsin_server.domain.decisions import Decision, Told, Verdict, decide, recovery, withhold
+from tocsin_server.domain.decisions import Decision, Told, Verdict, decide, recovery, untold_change, withhold
 from tocsin_server.domain.event_log import Level
 from tocsin_server.domain.instances import (
     Instance,
@@ -135,12 +135,10 @@ class RunOutcome:
 # --- transitions -------------------------------------------------------------------------------
 
 
-def perform(
-    run: Run, alert_type: AlertType, events: EventReads, raised: Callable[[Exception], None] = lambda error: None
-) -> RunOutcome:
-    """Execute a type for a run, and say what follows; an executor that raises is a run that failed."""
+def attempt(work: Callable[[], RunOutcome], run: Run, raised: Callable[[Exception], None]) -> RunOutcome:
+    """Do the work of a run; whatever it raises makes a run that failed. What was not foreseen is told to `raised`."""
     try:
-        report = alert_type.executor(run.context(events))
+        return work()
     except RunFailure as failure:
         return fail(run.memory, failure.error)
     except Exception as error:
@@ -148,7 +146,11 @@ def perform(
         # The text may hold anything that the executor has read: it stays in the server's log.
         message = f"the executor raised {type(error).__name__}; the server's log says more"
         return fail(run.memory, RunError(RunErrorReason.EXECUTE, message))
-    return apply(run, alert_type, report)
+
+
+def perform(run: Run, alert_type: AlertType, events: EventReads) -> RunOutcome:
+    """Execute a type for a run, and say what follows; see `attempt` for what it may raise."""
+    return apply(run, alert_type, alert_type.executor(run.context(events)))
 
 
 def apply(run: Run, alert_type: AlertType, report: Report) -> RunOutcome:
@@ -242,6 +244,7 @@ def _next(before: Instance | None, now: InstanceReport, verdict: Verdict, schedu
         context=now.context,
         state=now.state,
         notified=notified,
+        untold_change=untold_change(before, now, verdict),
     )
 
 

@@ -48,7 +48,8 @@ class Notified:
 class Instance:
     """One active instance: what it was in after the previous run, and what is remembered of it.
 
-    `notified` is when somebody was told of it last, `withheld` when a silence kept that from happening.
+    `notified` is when somebody was told of it last, `withheld` when a silence kept that from happening;
+    `untold_change`: its sub-group has changed since then, under a mute or a silence.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Instance:
     state: Mapping[str, Json]
     notified: Notified | None = None
     withheld: Notified | None = None
+    untold_change: bool = False
 
     def duration_s(self, at: int) -> float:
         """Give how long it has been active, in seconds."""

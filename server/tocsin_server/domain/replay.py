@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from tocsin_server.domain.aggregation import EventReads
+from tocsin_server.domain.alert_checks import fitting
 from tocsin_server.domain.alerting import Alert, AlertType
-from tocsin_server.domain.execution import Claim, Run, RunOutcome, perform
+from tocsin_server.domain.execution import Claim, Run, RunOutcome, attempt, perform
 from tocsin_server.domain.instances import Memory
 from tocsin_server.domain.navigation import NOWHERE, Place
 from tocsin_server.domain.schedule import Ticks
@@ -60,10 +62,14 @@ def replay(order: Order, alert_type: AlertType, events: EventReads) -> Iterator[
     memory, previous = Memory(), None
     for number, at in enumerate(order.times, 1):
         run = Run(Claim(alert.account, alert.id, number, at, at, 0), alert, memory, previous, order.place)
-        outcome = perform(run, alert_type, events)
+        outcome = attempt(partial(_performed, run, alert_type, events), run, lambda error: None)
         memory = Memory(outcome.status, outcome.state, {one.id: one for one in outcome.instances})
         previous = previous if outcome.error else at
         yield Replayed(number, at, outcome)
+
+
+def _performed(run: Run, alert_type: AlertType, events: EventReads) -> RunOutcome:
+    return perform(replace(run, alert=fitting(run.alert, alert_type)), alert_type, events)
 
 
 class Previewer(Protocol):

@@ -31,7 +31,7 @@ from tocsin_server.store.database import Readers
 from tocsin_server.store.event_aggregates import EventAggregates, ReadsApart
 from tocsin_server.store.writer import Transaction, Writer
 
-INSTANCE_MARKS = ",".join("?" * 14)
+INSTANCE_MARKS = ",".join("?" * 15)
 INSERT_INSTANCE = (
     f"INSERT OR REPLACE INTO alert_instances (account, alert_id, {INSTANCE_COLUMNS}) VALUES ({INSTANCE_MARKS})"
 )
@@ -150,6 +150,11 @@ def _load(connection: sqlite3.Connection, claim: Claim, ui_url: str) -> Run | No
         if error.reason is Reason.NOT_FOUND:
             return None
         raise
+    (number,) = connection.execute(
+        "SELECT run_number FROM alert_tasks WHERE account = ? AND alert_id = ?", (claim.account, claim.alert_id)
+    ).fetchone()
+    if number != claim.number:  # the alert was changed since, and is claimed anew
+        return None
     memory, previous_started_at = read_memory(connection, alert)
     path = path_of(navigations.holding(connection, alert), alert) if alert.spec.actions else ""
     return Run(claim, alert, memory, previous_started_at, Place.of(ui_url, path))

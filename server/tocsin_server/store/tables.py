@@ -187,6 +187,7 @@ class AlertInstanceRow(Model):
     withheld_group = TextField(default="")
     withheld_subgroup = TextField(default="")
     withheld_at = BigIntegerField(null=True)
+    untold_change = IntegerField(default=0)
 
     class Meta:
         table_name = "alert_instances"
