@@ -233,6 +233,7 @@ class App:
         self._cleanups.append(("alert readers", readers.close))
         runs = Runs(parts.writer, readers)
         runs.log_runs, runs.ui_url = self.settings["alerting.log_runs"], self.settings["server.ui_url"]
+        runs.host = self.runtime.host
         runtime = self.runtime if self.settings["alerting.enabled"] else None
         return build_alerting(parts.writer, parts.readers, runs, self._alert_types(), runtime)
 

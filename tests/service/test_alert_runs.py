@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,9 +21,7 @@ from tocsin_server.domain.alerting import (
     RunErrorReason,
 )
 from tocsin_server.domain.errors import Reason, TocsinError, Violation
-from tocsin_server.domain.executions import EXECUTION_KEPT_US, EXECUTIONS_MAX
 from tocsin_server.domain.selection import EventFilter
-from tocsin_server.store import executions
 
 from tests.support.alert_house import LEASE, MINUTE, SCRIPTED, T0, House, deliveries, scripted_type
 
@@ -350,64 +347,3 @@ async def test_every_call_keeps_to_the_account(house: House) -> None:
         assert refused.value.reason is Reason.NOT_FOUND
     assert await house.alerts.kinds("other", ["hook"]) == {}
     assert await house.alerts.get("acme", alert.id) == alert
-
-
-async def test_a_throttle_holds_over_a_restart_and_a_clock_that_jumps(house: House) -> None:
-    """XE6: the clock of the throttle is in the same transaction, and is kept as long as the instance is active."""
-    await house.create(replace(SCRIPTED, throttle="1h"))
-    house.scripted.says("web-1")
-    await house.run_due()
-    house = house.reopened()
-    try:
-        for minutes in (1, -30, 40):  # on, back before the first run, on again
-            house.clock.time += minutes * MINUTE
-            await house.run_due()
-        assert len(deliveries(house)) == 1
-        house = house.reopened()
-        house.clock.time += 60 * MINUTE
-        await house.run_due()
-        assert [key.split("/")[3] for key, *_ in deliveries(house)] == ["web-1", "web-1"]
-    finally:
-        house.close()
-
-
-async def test_executions_are_kept_a_week(house: House) -> None:
-    await house.create(SCRIPTED)
-    await house.run_due()
-    house.clock.time += EXECUTION_KEPT_US - MINUTE
-    await house.run_due()
-    house.clock.time += 2 * MINUTE
-    assert await house.writer.run(executions.purge)
-    assert house.rows("SELECT started_at FROM alert_executions") == [(house.clock.time - 2 * MINUTE,)]
-
-
-async def test_an_alert_keeps_so_many_executions(house: House) -> None:
-    alert = await house.create(SCRIPTED)
-    await house.run_due()
-    await house.writer.run(
-        lambda tx: tx.connection.execute("UPDATE alert_tasks SET run_number = ?", (EXECUTIONS_MAX,)) and None
-    )
-    house.clock.time += MINUTE
-    await house.run_due()
-    rows = house.rows("SELECT number FROM alert_executions WHERE alert_id = ?", alert.id)
-    assert rows == [(EXECUTIONS_MAX + 1,)]
-
-
-async def test_a_run_by_hand_waits_for_the_run_under_way(house: House) -> None:
-    """It ends none, however often somebody asks; those who ask together get one run."""
-    alert = await house.create(SCRIPTED)
-    records = executions.Executions(house.writer, house.readers)
-    house.runs.written = records.tell
-    under_way = await house.claim()
-    asked = [asyncio.create_task(records.run_now("acme", alert.id)) for _ in range(3)]
-    await house.writer.run(lambda tx: None)  # they have asked
-    await house.execution.execute(under_way)
-    async with asyncio.timeout(10):
-        while not await house.run_due():
-            await asyncio.sleep(0)
-        found = await asyncio.gather(*asked)
-    assert len({one.number for one in found}) == 1
-    assert [number for (number,) in house.rows("SELECT number FROM alert_executions ORDER BY number")] == [
-        under_way.number,
-        found[0].number,
-    ]

@@ -46,6 +46,7 @@ class Runs:
         # Its threads are made when they are needed; what they wait for ends with the time of its run.
         self._apart = ThreadPoolExecutor(RUNS_APART_MAX, thread_name_prefix="alerts apart")
         self.queued: Callable[[], None] = lambda: None  # told when deliveries wait to be sent
+        self.host = ""  # of the server, as its own events name it
         self.ui_url = ""  # where people look at alerts
         self.log_runs = False  # an event for every run, beside those of transitions
         self.written: Callable[[str, str], None] = lambda account, alert_id: None  # told of each run
@@ -91,7 +92,13 @@ class Runs:
 
     async def settle(self, run: Run, outcome: RunOutcome) -> bool:
         """Write all that a run leaves behind, or nothing."""
-        written = await self._writer.run(lambda tx: _settle(tx, run, outcome, self.log_runs))
+        judgement = None
+        if outcome.decisions:
+            judged = self._readers.submit(
+                lambda c: silenced_actions.judge(c, run, outcome, run.claim.started_at, self.host)
+            )
+            judgement = await asyncio.wrap_future(judged)
+        written = await self._writer.run(lambda tx: _settle(tx, run, outcome, judgement, self.log_runs))
         if written and outcome.notifications:
             self.queued()
         if written:
@@ -160,11 +167,17 @@ def _load(connection: sqlite3.Connection, claim: Claim, ui_url: str) -> Run | No
     return Run(claim, alert, memory, previous_started_at, Place.of(ui_url, path))
 
 
-def _settle(transaction: Transaction, run: Run, outcome: RunOutcome, log_run: bool) -> bool:
+def _settle(
+    transaction: Transaction,
+    run: Run,
+    outcome: RunOutcome,
+    judgement: silenced_actions.Judgement | None,
+    log_run: bool,
+) -> bool:
     if not _still_holds(transaction.connection, run):
         return False
     alert, claim = run.alert, run.claim
-    silences = silenced_actions.silences_of(transaction, run, outcome)
+    silences = silenced_actions.silences_of(transaction, run, outcome, judgement)
     if silences:
         outcome = silence(run, outcome, silences)
     _write_task(transaction, run, outcome)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from tocsin_server.domain.decisions import Decision
 from tocsin_server.domain.encoding import wire_bytes
@@ -11,27 +13,50 @@ from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.silences import Silences
 from tocsin_server.domain.transitions import Transition, TransitionKind, own_event
 from tocsin_server.store import silences, wire
+from tocsin_server.store.event_log import cursor_position
+from tocsin_server.store.generation import GENERATION
 from tocsin_server.store.writer import Transaction
 
 
-def silences_of(transaction: Transaction, run: Run, outcome: RunOutcome) -> dict[str, str]:
-    """Give, for each instance of a run that a silence means, the id of that silence."""
-    now = transaction.log.created_at
-    held = silences.holding(transaction.connection, run.alert.account, now)
-    if not held or not outcome.decisions:
-        return {}
-    judge = Silences(held)
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Which instances of a run silences mean: by the silences of a generation, as they held at a time."""
+
+    silences: Mapping[str, str]
+    generation: int
+    at: int
+
+
+def judge(connection: sqlite3.Connection, run: Run, outcome: RunOutcome, at: int, host: str) -> Judgement:
+    """Judge the instances of a run: on a thread that reads, because a thousand of them take their time."""
+    generation = cursor_position(connection, GENERATION)
+    held = silences.holding(connection, run.alert.account, at)
+    if not held:
+        return Judgement({}, generation, at)
     told = {str(t.details.get("instance_id")): t for t in outcome.transitions}
+    asked = Silences(held)
     found: dict[str, str] = {}
     for decision in outcome.decisions:
         transition = told.get(decision.instance_id) or _unchanged(decision)
         event = own_event(run.alert, transition, run.claim.scheduled_at)
-        draft = wire.own_draft(event, "", now, transaction.runtime.host)
-        frame = wire_bytes(wire.EVENTS_TAG, draft.body)
-        silence = judge.silencing(run.alert.account, now, draft.head, frame)
+        draft = wire.own_draft(event, "", at, host)
+        silence = asked.silencing(run.alert.account, at, draft.head, wire_bytes(wire.EVENTS_TAG, draft.body))
         if silence is not None:
             found[decision.instance_id] = silence.id
-    return found
+    return Judgement(found, generation, at)
+
+
+def silences_of(
+    transaction: Transaction, run: Run, outcome: RunOutcome, judgement: Judgement | None
+) -> Mapping[str, str]:
+    """Give, for each instance of a run that a silence means, the id of that silence, as of this transaction."""
+    if judgement is None:
+        return {}
+    connection, now = transaction.connection, transaction.log.created_at
+    holds = cursor_position(connection, GENERATION) == judgement.generation
+    if not holds or silences.turned(connection, run.alert.account, judgement.at, now):
+        judgement = judge(connection, run, outcome, now, transaction.runtime.host)
+    return judgement.silences
 
 
 def _unchanged(decision: Decision) -> Transition:

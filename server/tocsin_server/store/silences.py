@@ -97,6 +97,16 @@ def holding(connection: sqlite3.Connection, account: str, at: int) -> list[Silen
     return [_silence(row) for row in rows]
 
 
+def turned(connection: sqlite3.Connection, account: str, after: int, upto: int) -> bool:
+    """Tell whether a silence of an account has begun or ended in (after, upto]."""
+    row = connection.execute(
+        "SELECT 1 FROM silences WHERE account = ?"
+        " AND (starts_at > ? AND starts_at <= ? OR ends_at > ? AND ends_at <= ?) LIMIT 1",
+        (account, after, upto, after, upto),
+    ).fetchone()
+    return row is not None
+
+
 def _create(
     transaction: Transaction, draft: Silence, judge: Callable[[int], None], request_id: str, digest: bytes
 ) -> Silence:

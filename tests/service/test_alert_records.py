@@ -1,0 +1,108 @@
+"""What runs of alerts leave behind: throttles over restarts, the record of executions, silences as they are written."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from tocsin_server.domain.execution import perform
+from tocsin_server.domain.executions import EXECUTION_KEPT_US, EXECUTIONS_MAX
+from tocsin_server.domain.selection import EventFilter
+from tocsin_server.domain.silences import Silence
+from tocsin_server.store import executions, silenced_actions
+from tocsin_server.store.execution import _settle as settle
+from tocsin_server.store.silences import SilenceStore
+
+from tests.support.alert_house import MINUTE, SCRIPTED, House, deliveries
+
+
+async def test_a_throttle_holds_over_a_restart_and_a_clock_that_jumps(house: House) -> None:
+    """XE6: the clock of the throttle is in the same transaction, and is kept as long as the instance is active."""
+    await house.create(replace(SCRIPTED, throttle="1h"))
+    house.scripted.says("web-1")
+    await house.run_due()
+    house = house.reopened()
+    try:
+        for minutes in (1, -30, 40):  # on, back before the first run, on again
+            house.clock.time += minutes * MINUTE
+            await house.run_due()
+        assert len(deliveries(house)) == 1
+        house = house.reopened()
+        house.clock.time += 60 * MINUTE
+        await house.run_due()
+        assert [key.split("/")[3] for key, *_ in deliveries(house)] == ["web-1", "web-1"]
+    finally:
+        house.close()
+
+
+async def test_executions_are_kept_a_week(house: House) -> None:
+    await house.create(SCRIPTED)
+    await house.run_due()
+    house.clock.time += EXECUTION_KEPT_US - MINUTE
+    await house.run_due()
+    house.clock.time += 2 * MINUTE
+    assert await house.writer.run(executions.purge)
+    assert house.rows("SELECT started_at FROM alert_executions") == [(house.clock.time - 2 * MINUTE,)]
+
+
+async def test_an_alert_keeps_so_many_executions(house: House) -> None:
+    alert = await house.create(SCRIPTED)
+    await house.run_due()
+    await house.writer.run(
+        lambda tx: tx.connection.execute("UPDATE alert_tasks SET run_number = ?", (EXECUTIONS_MAX,)) and None
+    )
+    house.clock.time += MINUTE
+    await house.run_due()
+    rows = house.rows("SELECT number FROM alert_executions WHERE alert_id = ?", alert.id)
+    assert rows == [(EXECUTIONS_MAX + 1,)]
+
+
+async def test_a_run_by_hand_waits_for_the_run_under_way(house: House) -> None:
+    """It ends none, however often somebody asks; those who ask together get one run."""
+    alert = await house.create(SCRIPTED)
+    records = executions.Executions(house.writer, house.readers)
+    house.runs.written = records.tell
+    under_way = await house.claim()
+    asked = [asyncio.create_task(records.run_now("acme", alert.id)) for _ in range(3)]
+    await house.writer.run(lambda tx: None)  # they have asked
+    await house.execution.execute(under_way)
+    async with asyncio.timeout(10):
+        while not await house.run_due():
+            await asyncio.sleep(0)
+        found = await asyncio.gather(*asked)
+    assert len({one.number for one in found}) == 1
+    assert [number for (number,) in house.rows("SELECT number FROM alert_executions ORDER BY number")] == [
+        under_way.number,
+        found[0].number,
+    ]
+
+
+@pytest.mark.parametrize("comes", ["before", "meanwhile", "by itself"])
+async def test_a_silence_that_begins_while_a_run_is_written_holds_for_it(house: House, comes: str) -> None:
+    """Silences are judged beside the writer, as of the transaction that writes the run."""
+    await house.create(SCRIPTED)
+    house.scripted.says("web-1")
+    store = SilenceStore(house.writer, house.readers)
+    begins = house.clock.time + (1 if comes == "by itself" else 0)
+    meant = EventFilter("acme", types=("system.alerting.*",))
+    silence = Silence("acme", "", meant, begins, house.clock.time + MINUTE, "u", "quiet")
+
+    async def begin() -> None:
+        await store.create(silence, lambda now: None, "", b"")
+
+    if comes != "meanwhile":
+        await begin()
+    run = await house.runs.load(await house.claim())
+    assert run is not None
+    outcome = await house.runs.perform(
+        run, lambda r, events: perform(r, house.types.usable("test.scripted"), events), 9
+    )
+    judged = house.readers.submit(lambda c: silenced_actions.judge(c, run, outcome, run.claim.started_at, ""))
+    judgement = await asyncio.wrap_future(judged)
+    assert bool(judgement.silences) == (comes == "before")
+    house.clock.time += 2
+    if comes == "meanwhile":
+        await begin()
+    await house.writer.run(lambda tx: settle(tx, run, outcome, judgement, False))
+    assert [state for _, state, *_ in deliveries(house)] == ["SILENCED"]
