@@ -253,7 +253,7 @@ class AlertingServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RunAlert(self, request, context):
-        """Runs an alert now and answers what the run did, when it is done. It obeys throttle, mutes and silences
+        """Runs an alert now, or when the run under way has ended, and answers what the run did. It obeys throttle, mutes and silences
         as any run. Reasons: NOT_FOUND, ALERT_DISABLED, ALERTING_OFF.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -280,7 +280,7 @@ class AlertingServicer(object):
         """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
         active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
         run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
-        what it did; mutes and silences are left out of account. One preview of an account at a time; at most 10,000
+        what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview of an account at a time; at most 10,000
         runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
         ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
         """

@@ -87,7 +87,7 @@ class AlertingStub:
     UnmuteInstance: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.UnmuteInstanceRequest, _alerting_pb2.UnmuteInstanceResponse]
     """Ends MuteInstance. No-op when the instance is not muted. Reasons: NOT_FOUND, INVALID_FIELD."""
     RunAlert: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.RunAlertRequest, _alerting_pb2.RunAlertResponse]
-    """Runs an alert now and answers what the run did, when it is done. It obeys throttle, mutes and silences
+    """Runs an alert now, or when the run under way has ended, and answers what the run did. It obeys throttle, mutes and silences
     as any run. Reasons: NOT_FOUND, ALERT_DISABLED, ALERTING_OFF.
     """
     ListExecutions: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.ListExecutionsRequest, _alerting_pb2.ListExecutionsResponse]
@@ -101,7 +101,7 @@ class AlertingStub:
     """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
     active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
     run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
-    what it did; mutes and silences are left out of account. One preview of an account at a time; at most 10,000
+    what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview of an account at a time; at most 10,000
     runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
     ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
     """
@@ -177,7 +177,7 @@ class AlertingAsyncStub(AlertingStub):
     UnmuteInstance: _aio.UnaryUnaryMultiCallable[_alerting_pb2.UnmuteInstanceRequest, _alerting_pb2.UnmuteInstanceResponse]  # type: ignore[assignment]
     """Ends MuteInstance. No-op when the instance is not muted. Reasons: NOT_FOUND, INVALID_FIELD."""
     RunAlert: _aio.UnaryUnaryMultiCallable[_alerting_pb2.RunAlertRequest, _alerting_pb2.RunAlertResponse]  # type: ignore[assignment]
-    """Runs an alert now and answers what the run did, when it is done. It obeys throttle, mutes and silences
+    """Runs an alert now, or when the run under way has ended, and answers what the run did. It obeys throttle, mutes and silences
     as any run. Reasons: NOT_FOUND, ALERT_DISABLED, ALERTING_OFF.
     """
     ListExecutions: _aio.UnaryUnaryMultiCallable[_alerting_pb2.ListExecutionsRequest, _alerting_pb2.ListExecutionsResponse]  # type: ignore[assignment]
@@ -191,7 +191,7 @@ class AlertingAsyncStub(AlertingStub):
     """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
     active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
     run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
-    what it did; mutes and silences are left out of account. One preview of an account at a time; at most 10,000
+    what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview of an account at a time; at most 10,000
     runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
     ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
     """
@@ -348,7 +348,7 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         request: _alerting_pb2.RunAlertRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alerting_pb2.RunAlertResponse, _abc.Awaitable[_alerting_pb2.RunAlertResponse]]:
-        """Runs an alert now and answers what the run did, when it is done. It obeys throttle, mutes and silences
+        """Runs an alert now, or when the run under way has ended, and answers what the run did. It obeys throttle, mutes and silences
         as any run. Reasons: NOT_FOUND, ALERT_DISABLED, ALERTING_OFF.
         """
 
@@ -380,7 +380,7 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
         active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
         run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
-        what it did; mutes and silences are left out of account. One preview of an account at a time; at most 10,000
+        what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview of an account at a time; at most 10,000
         runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
         ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
         """
