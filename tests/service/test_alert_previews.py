@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tocsin.v1 import alerting_pb2 as pb
 from tocsin.v1 import event_log_pb2 as log_pb
+from tocsin_server.domain import replay
 from tocsin_server.domain.aggregation import EventQuestion
 from tocsin_server.domain.event_log import EventHead, Stored
 from tocsin_server.domain.selection import EventFilter
@@ -30,8 +31,9 @@ from tests.service.test_alert_control import executions, run
 from tests.service.test_firing import fail, firing
 from tests.support.alert_house import T0
 from tests.support.alerts import OTHER, alert, create, struct, webhook
+from tests.support.plugin_packages import install
 from tests.support.receivers import WebhookReceiver
-from tests.support.servers import Api, refused, serving
+from tests.support.servers import Api, Refusal, refused, serving
 
 SECOND = 1_000_000
 
@@ -158,6 +160,73 @@ async def test_a_preview_that_cannot_be_read_to_its_end_is_an_error(
         assert (await refused(preview(api, alert=alert()))).reason == "INTERNAL"
         monkeypatch.delenv("PYTHONPATH")
         assert (await preview(api, alert=alert()))[-1].HasField("done")
+
+
+# A type that prints more than any pipe holds before it says anything, and one that never comes to an end.
+LOUD = """
+import sys, time
+def loud(options):
+    print("x" * 1_000_000)
+    print("y" * 1_000_000, file=sys.stderr)
+def endless(options):
+    while True:
+        time.sleep(60)
+TYPES = [
+    plugins.AlertTypeSpec(id=e.__name__, name="t", executor=e, action_groups=(plugins.ActionGroup("default", "D"),),
+                          timeout_s=3600)
+    for e in (loud, endless)
+]
+"""
+
+
+@pytest.fixture
+async def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+    """A server with both types, in the processes of its previews too."""
+    install(tmp_path, "loud", LOUD, {"all": "TYPES"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with serving(tmp_path / "data") as api:
+        yield api
+
+
+def of_type(type_id: str) -> pb.Alert:
+    return alert(alert_type_id=type_id, params=struct({}), schedule=pb.Schedule(interval="6h"))
+
+
+async def test_a_plug_in_that_prints_does_not_hold_its_preview_up(plugged: Api) -> None:
+    async with asyncio.timeout(20):
+        parts = await preview(plugged, alert=of_type("loud"))
+    assert (parts[-1].done.runs, parts[-1].done.errors) == (4, 0)
+
+
+async def test_a_preview_that_takes_too_long_is_ended(plugged: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "DURATION_MAX_S", 0.5)
+    async with asyncio.timeout(20):
+        refusal = await refused(preview(plugged, alert=of_type("endless")))
+    assert (refusal.reason, refusal.text) == (
+        "DEADLINE_EXCEEDED", "the preview was not done within 0.5 s: choose a shorter range",
+    )  # fmt: skip
+
+
+async def test_a_preview_for_which_there_is_no_place_is_refused(plugged: Api) -> None:
+    """Of all accounts there are two at a time; the end of one makes room."""
+    request = pb.PreviewAlertRequest(alert=of_type("endless"))
+    calls = [plugged.alerting.PreviewAlert(request, metadata=(("x-tocsin-account", name),)) for name in ("a1", "a2")]
+    for call in calls:
+        first = await call.read()
+        assert isinstance(first, pb.PreviewAlertResponse)
+        assert first.HasField("started")
+    async with asyncio.timeout(20):
+        refusal = await refused(preview(plugged, alert=of_type("loud")))
+        assert (refusal.reason, refusal.text.partition(",")[0]) == ("TOO_MANY_PREVIEWS", "2 previews are under way")
+        calls[0].cancel()
+        while refusal.reason == "TOO_MANY_PREVIEWS":
+            try:
+                assert (await preview(plugged, alert=of_type("loud")))[-1].HasField("done")
+                break
+            except grpc.aio.AioRpcError as error:
+                refusal = Refusal(error)
+    calls[1].cancel()
 
 
 # --- the slide ---------------------------------------------------------------------------------

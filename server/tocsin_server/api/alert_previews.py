@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from tocsin_server.api.event_filters import micros
 from tocsin_server.api.server import Send, Service
 from tocsin_server.api.structs import struct_of
 from tocsin_server.api.timestamps import timestamp
+from tocsin_server.domain import replay
 from tocsin_server.domain.alerting import Alert
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
 from tocsin_server.domain.executions import Executed, Execution
@@ -58,9 +60,12 @@ class AlertPreviewService(Service):
             raise TocsinError(Reason.TOO_MANY_PREVIEWS, text)
         self._under_way.add(caller.account)
         try:
-            async with aclosing(self._previewer.frames(order)) as frames:
+            async with asyncio.timeout(replay.DURATION_MAX_S), aclosing(self._previewer.frames(order)) as frames:
                 async for frame in frames:
                     await send(frame)
+        except TimeoutError:
+            text = f"the preview was not done within {replay.DURATION_MAX_S:g} s: choose a shorter range"
+            raise TocsinError(Reason.DEADLINE_EXCEEDED, text) from None
         finally:
             self._under_way.discard(caller.account)
 
