@@ -21,6 +21,7 @@ from tocsin_server.domain import replay
 from tocsin_server.domain.aggregation import EventQuestion
 from tocsin_server.domain.event_log import EventHead, Stored
 from tocsin_server.domain.selection import EventFilter
+from tocsin_server.store import replaying
 from tocsin_server.store.appending import INSERT_EVENT, event_row
 from tocsin_server.store.database import open_store
 from tocsin_server.store.event_aggregates import EventAggregates
@@ -284,6 +285,24 @@ def test_a_slide_answers_what_the_store_answers(
             question = EventQuestion(events_, at, field=field.get(asked["aggregation"], ""), **asked)
             assert slide.aggregate(question) == store.aggregate(question)
         assert slide.events <= len(events)
+
+
+def test_a_slide_reads_no_more_than_a_preview_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more, by which it is seen that there are too many; whatever the windows and the questions."""
+    monkeypatch.setattr(replaying, "EVENTS_MAX", 10, raising=False)
+    with closing(sqlite3.connect(EMPTY)) as source, closing(sqlite3.connect(":memory:")) as connection:
+        source.backup(connection)
+        connection.executemany(INSERT_EVENT, rows([(second, 0, "a", "h", None) for second in range(50)]))
+        read: list[int] = []
+        for window, names in ((5, ()), (5, ("host",)), (50, ()), (500, ())):
+            slide = ReplayReads(connection, "acme", "x")
+            for second in range(0, 60, 2):
+                at = T0 + second * SECOND
+                events_ = EventFilter("acme", since=at - window * SECOND, before=at)
+                slide.aggregate(EventQuestion(events_, at, group_by=names))
+                slide.aggregate(EventQuestion(events_, at, group_by=("resource_id",)))
+            read.append(slide.events)
+        assert read == [11] * 4
 
 
 def _empty() -> Path:

@@ -154,8 +154,11 @@ class EventAggregates:
             raise too_many()
         return (read for read in self.rows(question) if read.matches)
 
-    def rows(self, question: EventQuestion) -> Iterator[Read]:
-        """Read the events of a question, those too that do not match its `where`; what stands in bodies is decoded."""
+    def rows(self, question: EventQuestion, limit: int = -1) -> Iterator[Read]:
+        """Read the events of a question, those too that do not match its `where`; what stands in bodies is decoded.
+
+        Of more than `limit`, any so many are read; below 0 is no limit.
+        """
         source = self._source(question, [])
         matches = compiled(question.events.where).matches if question.events.where else None
         fields = [*question.group_by, *([question.field] if question.field else [])]
@@ -163,7 +166,9 @@ class EventAggregates:
         body = "body" if question.needs_bodies else "x''"
         what = selection.joined([Where(f"timestamp, position, created_at, level, {body}"), *columns], ", ")
         paths = [(place, path) for place, field in enumerate(fields) if (path := details_path(field))]
-        rows = self._connection.execute(f"SELECT {what.sql} {source.sql}", [*what.values, *source.values])
+        rows = self._connection.execute(
+            f"SELECT {what.sql} {source.sql} LIMIT ?", [*what.values, *source.values, limit]
+        )
         grouped = len(question.group_by)
         for timestamp, position, created_at, level, body, *values in rows:
             is_meant = matches is None or matches(body, level)
