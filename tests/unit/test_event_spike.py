@@ -137,7 +137,7 @@ def test_groups_that_were_not_all_read_are_no_verdict(monkeypatch: pytest.Monkey
         ({**SPIKE, "min_current": 0}, "alert.params.min_current"),
         ({**SPIKE, "min_reference": 0}, "alert.params.min_reference"),
         ({**SPIKE, "new_group": "ignore"}, "alert.params.new_group"),
-        ({**SPIKE, "threshold": 1}, "alert.params"),
+        ({**SPIKE, "threshold": 1}, "alert.params.threshold"),
     ],
 )
 def test_every_bound_of_the_params(params: dict[str, Any], path: str) -> None:
