@@ -119,6 +119,17 @@ async def test_a_bad_preview_is_refused(api: Api, request_: dict[str, Any], reas
     assert (refusal.reason, list(refusal.fields)) == (reason, [path] if path else [])
 
 
+@pytest.mark.parametrize(("interval", "runs_"), [("1s", 10_000), ("8s", 10_000), ("9s", 9_600), ("1h", 24)])
+async def test_a_range_that_is_not_given_is_one_that_can_be_replayed(api: Api, interval: str, runs_: int) -> None:
+    """A day, or what has as many runs as are replayed."""
+    made_up = alert(schedule=pb.Schedule(interval=interval), params=struct({"window": "1s", "threshold": 1}))
+    call = api.alerting.PreviewAlert(pb.PreviewAlertRequest(alert=made_up))
+    first = await call.read()
+    assert isinstance(first, pb.PreviewAlertResponse)
+    assert first.started.runs == runs_
+    call.cancel()
+
+
 async def test_an_account_has_one_preview_at_a_time(api: Api) -> None:
     """The second is refused, another account's is not; the end of the caller ends it."""
     made_up = alert(schedule=pb.Schedule(interval="10s"))

@@ -79,7 +79,8 @@ class AlertPreviewService(Service):
     def _order(self, request: pb.PreviewAlertRequest, alert: Alert, place: Place) -> Order:
         now = self._now()
         end = min(micros(request.end_time), now) if request.HasField("end_time") else now
-        start = micros(request.start_time) if request.HasField("start_time") else end - RANGE_DEFAULT_US
+        fitting = min(RANGE_DEFAULT_US, RUNS_MAX * alert.spec.interval_us)
+        start = micros(request.start_time) if request.HasField("start_time") else end - fitting
         if start >= end:
             raise invalid_field("start_time", "is not before end_time, or not in the past")
         order = Order(alert, start, end, request.every_run, place)
