@@ -35,6 +35,7 @@ HEADER = struct.Struct("!cI")
 PROGRESS_S = 1.0
 PROCESSES_MAX = 2  # at once, of all accounts: each keeps a core busy, and one more is refused
 COMPLAINT_BYTES_MAX = 4096  # of what a process writes to stderr, the last is kept
+ENDING_MAX_S = 5.0  # until the pipes of a process that was killed are empty
 NICENESS = 10  # of the process: it gives way to the server
 
 
@@ -52,37 +53,39 @@ class ChildPreviews:
             raise TocsinError(Reason.TOO_MANY_PREVIEWS, text)
         self._processes += 1
         try:
-            async with _process() as process:
+            async with _process() as (process, output, complaint):
                 assert process.stdin is not None
-                assert process.stdout is not None
-                assert process.stderr is not None
-                complaint = asyncio.create_task(_tail(process.stderr))
-                try:
-                    process.stdin.write(_written(order, self._store))
-                    process.stdin.close()
-                    while (frame := await _frame(process.stdout)) is not None:
-                        yield frame
-                    await _ended(process, complaint)
-                finally:
-                    complaint.cancel()
+                process.stdin.write(_written(order, self._store))
+                process.stdin.close()
+                while (frame := await _frame(output)) is not None:
+                    yield frame
+                await _ended(process, complaint)
         finally:
             self._processes -= 1
 
 
 @asynccontextmanager
-async def _process() -> AsyncIterator[asyncio.subprocess.Process]:
-    """Have a process for as long as the block runs."""
+async def _process() -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader, asyncio.Task[bytes]]]:
+    """Have a process for as long as the block runs, its output, and the last of its complaints once it has ended."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tocsin_server.previewing",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaint = asyncio.create_task(_tail(process.stderr))
     try:
-        yield process
+        yield process, process.stdout, complaint
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+        # It counts as ended when its pipes are read to their end, which what a plug-in started may keep open.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDING_MAX_S):
+                await _tail(process.stdout)
+                await process.wait()
+        complaint.cancel()
 
 
 async def _tail(output: asyncio.StreamReader) -> bytes:

@@ -19,8 +19,10 @@ from tocsin.v1 import alerting_pb2 as pb
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin_server.domain import replay
 from tocsin_server.domain.aggregation import EventQuestion
+from tocsin_server.domain.alerting import Alert, AlertSpec
 from tocsin_server.domain.event_log import EventHead, Stored
 from tocsin_server.domain.selection import EventFilter
+from tocsin_server.previewing import ChildPreviews
 from tocsin_server.store import replaying
 from tocsin_server.store.appending import INSERT_EVENT, event_row
 from tocsin_server.store.database import open_store
@@ -239,6 +241,37 @@ async def test_a_preview_for_which_there_is_no_place_is_refused(plugged: Api) ->
             except grpc.aio.AioRpcError as error:
                 refusal = Refusal(error)
     calls[1].cancel()
+
+
+# A process that answers without an end.
+FLOOD = """
+import sys
+while True:
+    sys.stdout.buffer.write(b"A\\0\\0\\0\\1x" * 1000)
+"""
+
+
+async def test_a_preview_ends_whatever_of_it_was_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pipe is full, and nobody reads it any more."""
+    full = asyncio.Event()
+    feed = asyncio.StreamReader.feed_data
+
+    def fed(reader: Any, data: bytes) -> None:
+        feed(reader, data)
+        if reader._paused:
+            full.set()
+
+    monkeypatch.setattr(asyncio.StreamReader, "feed_data", fed)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sitecustomize.py").write_text(FLOOD, encoding="utf-8")
+    spec = AlertSpec(name="a", alert_type_id="t", consumer="c")
+    made_up = Alert("acme", "a", 1, True, spec, "", "", 0, 0)
+    frames = ChildPreviews(tmp_path / "none.db").frames(replay.Order(made_up, 0, 1, True))
+    async with asyncio.timeout(20):
+        assert await anext(frames) == b"x"
+        await full.wait()
+    async with asyncio.timeout(4):
+        await frames.aclose()
 
 
 # --- the slide ---------------------------------------------------------------------------------
