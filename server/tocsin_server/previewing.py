@@ -13,8 +13,8 @@ import os
 import struct
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ log = structlog.get_logger("tocsin.alerting")
 ANSWER, REFUSAL = b"A", b"R"
 HEADER = struct.Struct("!cI")
 PROGRESS_S = 1.0
-PROCESSES_MAX = 2  # at once, of all accounts: each keeps a core busy
+PROCESSES_MAX = 2  # at once, of all accounts: each keeps a core busy, and one more is refused
+COMPLAINT_BYTES_MAX = 4096  # of what a process writes to stderr, the last is kept
+ENDING_MAX_S = 5.0  # until the pipes of a process that was killed are empty
 NICENESS = 10  # of the process: it gives way to the server
 
 
@@ -42,28 +44,56 @@ class ChildPreviews:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._places = asyncio.Semaphore(PROCESSES_MAX)
+        self._processes = 0
 
     async def frames(self, order: Order) -> AsyncGenerator[bytes, None]:
         """Give the answers of a preview, encoded; closing it ends the process."""
-        async with self._places:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tocsin_server.previewing",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            assert process.stdin is not None
-            assert process.stdout is not None
-            try:
+        if self._processes >= PROCESSES_MAX:
+            text = f"{PROCESSES_MAX} previews are under way, and no more at a time: try again when one has ended"
+            raise TocsinError(Reason.TOO_MANY_PREVIEWS, text)
+        self._processes += 1
+        try:
+            async with _process() as (process, output, complaint):
+                assert process.stdin is not None
                 process.stdin.write(_written(order, self._store))
                 process.stdin.close()
-                while (frame := await _frame(process.stdout)) is not None:
+                while (frame := await _frame(output)) is not None:
                     yield frame
-                await _ended(process)
-            finally:
-                if process.returncode is None:
-                    with suppress(ProcessLookupError):
-                        process.kill()
-                    await process.wait()
+                await _ended(process, complaint)
+        finally:
+            self._processes -= 1
+
+
+@asynccontextmanager
+async def _process() -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader, asyncio.Task[bytes]]]:
+    """Have a process for as long as the block runs, its output, and the last of its complaints once it has ended."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tocsin_server.previewing",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaint = asyncio.create_task(_tail(process.stderr))
+    try:
+        yield process, process.stdout, complaint
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+        # It counts as ended when its pipes are read to their end, which what a plug-in started may keep open.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDING_MAX_S):
+                await _tail(process.stdout)
+                await process.wait()
+        complaint.cancel()
+
+
+async def _tail(output: asyncio.StreamReader) -> bytes:
+    """Read to the end, so that whoever writes never waits; give the last of it."""
+    tail = b""
+    while read := await output.read(1 << 16):
+        tail = (tail + read)[-COMPLAINT_BYTES_MAX:]
+    return tail
 
 
 async def _frame(output: asyncio.StreamReader) -> bytes | None:
@@ -78,12 +108,11 @@ async def _frame(output: asyncio.StreamReader) -> bytes | None:
     return body
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
+async def _ended(process: asyncio.subprocess.Process, complaint: asyncio.Task[bytes]) -> None:
     """Wait for the end of a process that has no more to say; RuntimeError when it did not end well."""
-    assert process.stderr is not None
-    complaint = (await process.stderr.read()).decode(errors="replace")
     if await process.wait():
-        log.error("a preview failed", exit_status=process.returncode, complaint=complaint[-4000:])
+        said = (await complaint).decode(errors="replace")
+        log.error("a preview failed", exit_status=process.returncode, complaint=said)
         raise RuntimeError(f"the process of a preview ended with {process.returncode}")
 
 

@@ -68,8 +68,15 @@ def test_the_pager_tells_of_the_server_that_is_busy(server: Server) -> None:
 
 
 def test_without_the_plug_in_the_example_says_what_is_missing(tmp_path: Path) -> None:
+    # Where the plug-in is installed, this one of the same name comes before it and has no types.
+    hiding = tmp_path / "hiding" / "tocsin_cpu_usage-0.dist-info"
+    hiding.mkdir(parents=True)
+    (hiding / "METADATA").write_text("Metadata-Version: 2.1\nName: tocsin-cpu-usage\nVersion: 0\n", encoding="utf-8")
     bare = Server(tmp_path)
-    bare.start()
+    with pytest.MonkeyPatch.context() as patch:
+        paths = [str(hiding.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        bare.start()
     try:
         run = [sys.executable, "-m", "examples.cpu_usage", "--server", bare.address]
         done = subprocess.run(run, capture_output=True, text=True, check=False)

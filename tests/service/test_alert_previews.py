@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tocsin.v1 import alerting_pb2 as pb
 from tocsin.v1 import event_log_pb2 as log_pb
+from tocsin_server.domain import replay
 from tocsin_server.domain.aggregation import EventQuestion
+from tocsin_server.domain.alerting import Alert, AlertSpec
 from tocsin_server.domain.event_log import EventHead, Stored
 from tocsin_server.domain.selection import EventFilter
+from tocsin_server.previewing import ChildPreviews
+from tocsin_server.store import replaying
 from tocsin_server.store.appending import INSERT_EVENT, event_row
 from tocsin_server.store.database import open_store
 from tocsin_server.store.event_aggregates import EventAggregates
@@ -30,8 +34,9 @@ from tests.service.test_alert_control import executions, run
 from tests.service.test_firing import fail, firing
 from tests.support.alert_house import T0
 from tests.support.alerts import OTHER, alert, create, struct, webhook
+from tests.support.plugin_packages import install
 from tests.support.receivers import WebhookReceiver
-from tests.support.servers import Api, refused, serving
+from tests.support.servers import Api, Refusal, refused, serving
 
 SECOND = 1_000_000
 
@@ -116,6 +121,17 @@ async def test_a_bad_preview_is_refused(api: Api, request_: dict[str, Any], reas
     assert (refusal.reason, list(refusal.fields)) == (reason, [path] if path else [])
 
 
+@pytest.mark.parametrize(("interval", "runs_"), [("1s", 10_000), ("8s", 10_000), ("9s", 9_600), ("1h", 24)])
+async def test_a_range_that_is_not_given_is_one_that_can_be_replayed(api: Api, interval: str, runs_: int) -> None:
+    """A day, or what has as many runs as are replayed."""
+    made_up = alert(schedule=pb.Schedule(interval=interval), params=struct({"window": "1s", "threshold": 1}))
+    call = api.alerting.PreviewAlert(pb.PreviewAlertRequest(alert=made_up))
+    first = await call.read()
+    assert isinstance(first, pb.PreviewAlertResponse)
+    assert first.started.runs == runs_
+    call.cancel()
+
+
 async def test_an_account_has_one_preview_at_a_time(api: Api) -> None:
     """The second is refused, another account's is not; the end of the caller ends it."""
     made_up = alert(schedule=pb.Schedule(interval="10s"))
@@ -158,6 +174,104 @@ async def test_a_preview_that_cannot_be_read_to_its_end_is_an_error(
         assert (await refused(preview(api, alert=alert()))).reason == "INTERNAL"
         monkeypatch.delenv("PYTHONPATH")
         assert (await preview(api, alert=alert()))[-1].HasField("done")
+
+
+# A type that prints more than any pipe holds before it says anything, and one that never comes to an end.
+LOUD = """
+import sys, time
+def loud(options):
+    print("x" * 1_000_000)
+    print("y" * 1_000_000, file=sys.stderr)
+def endless(options):
+    while True:
+        time.sleep(60)
+TYPES = [
+    plugins.AlertTypeSpec(id=e.__name__, name="t", executor=e, action_groups=(plugins.ActionGroup("default", "D"),),
+                          timeout_s=3600)
+    for e in (loud, endless)
+]
+"""
+
+
+@pytest.fixture
+async def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+    """A server with both types, in the processes of its previews too."""
+    install(tmp_path, "loud", LOUD, {"all": "TYPES"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with serving(tmp_path / "data") as api:
+        yield api
+
+
+def of_type(type_id: str) -> pb.Alert:
+    return alert(alert_type_id=type_id, params=struct({}), schedule=pb.Schedule(interval="6h"))
+
+
+async def test_a_plug_in_that_prints_does_not_hold_its_preview_up(plugged: Api) -> None:
+    async with asyncio.timeout(20):
+        parts = await preview(plugged, alert=of_type("loud"))
+    assert (parts[-1].done.runs, parts[-1].done.errors) == (4, 0)
+
+
+async def test_a_preview_that_takes_too_long_is_ended(plugged: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "DURATION_MAX_S", 0.5)
+    async with asyncio.timeout(20):
+        refusal = await refused(preview(plugged, alert=of_type("endless")))
+    assert (refusal.reason, refusal.text) == (
+        "DEADLINE_EXCEEDED", "the preview was not done within 0.5 s: choose a shorter range",
+    )  # fmt: skip
+
+
+async def test_a_preview_for_which_there_is_no_place_is_refused(plugged: Api) -> None:
+    """Of all accounts there are two at a time; the end of one makes room."""
+    request = pb.PreviewAlertRequest(alert=of_type("endless"))
+    calls = [plugged.alerting.PreviewAlert(request, metadata=(("x-tocsin-account", name),)) for name in ("a1", "a2")]
+    for call in calls:
+        first = await call.read()
+        assert isinstance(first, pb.PreviewAlertResponse)
+        assert first.HasField("started")
+    async with asyncio.timeout(20):
+        refusal = await refused(preview(plugged, alert=of_type("loud")))
+        assert (refusal.reason, refusal.text.partition(",")[0]) == ("TOO_MANY_PREVIEWS", "2 previews are under way")
+        calls[0].cancel()
+        while refusal.reason == "TOO_MANY_PREVIEWS":
+            try:
+                assert (await preview(plugged, alert=of_type("loud")))[-1].HasField("done")
+                break
+            except grpc.aio.AioRpcError as error:
+                refusal = Refusal(error)
+    calls[1].cancel()
+
+
+# A process that answers without an end.
+FLOOD = """
+import sys
+while True:
+    sys.stdout.buffer.write(b"A\\0\\0\\0\\1x" * 1000)
+"""
+
+
+async def test_a_preview_ends_whatever_of_it_was_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pipe is full, and nobody reads it any more."""
+    full = asyncio.Event()
+    feed = asyncio.StreamReader.feed_data
+
+    def fed(reader: Any, data: bytes) -> None:
+        feed(reader, data)
+        if reader._paused:
+            full.set()
+
+    monkeypatch.setattr(asyncio.StreamReader, "feed_data", fed)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sitecustomize.py").write_text(FLOOD, encoding="utf-8")
+    spec = AlertSpec(name="a", alert_type_id="t", consumer="c")
+    made_up = Alert("acme", "a", 1, True, spec, "", "", 0, 0)
+    frames = ChildPreviews(tmp_path / "none.db").frames(replay.Order(made_up, 0, 1, True))
+    async with asyncio.timeout(20):
+        assert await anext(frames) == b"x"
+        await full.wait()
+    async with asyncio.timeout(4):
+        await frames.aclose()
 
 
 # --- the slide ---------------------------------------------------------------------------------
@@ -215,6 +329,24 @@ def test_a_slide_answers_what_the_store_answers(
             question = EventQuestion(events_, at, field=field.get(asked["aggregation"], ""), **asked)
             assert slide.aggregate(question) == store.aggregate(question)
         assert slide.events <= len(events)
+
+
+def test_a_slide_reads_no_more_than_a_preview_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more, by which it is seen that there are too many; whatever the windows and the questions."""
+    monkeypatch.setattr(replaying, "EVENTS_MAX", 10, raising=False)
+    with closing(sqlite3.connect(EMPTY)) as source, closing(sqlite3.connect(":memory:")) as connection:
+        source.backup(connection)
+        connection.executemany(INSERT_EVENT, rows([(second, 0, "a", "h", None) for second in range(50)]))
+        read: list[int] = []
+        for window, names in ((5, ()), (5, ("host",)), (50, ()), (500, ())):
+            slide = ReplayReads(connection, "acme", "x")
+            for second in range(0, 60, 2):
+                at = T0 + second * SECOND
+                events_ = EventFilter("acme", since=at - window * SECOND, before=at)
+                slide.aggregate(EventQuestion(events_, at, group_by=names))
+                slide.aggregate(EventQuestion(events_, at, group_by=("resource_id",)))
+            read.append(slide.events)
+        assert read == [11] * 4
 
 
 def _empty() -> Path:

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+import pytest
 from tocsin_server.domain.aggregation import EventQuestion
 from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level, OwnEvent, Stored
 from tocsin_server.domain.selection import EventFilter, sees_own_events
 from tocsin_server.domain.transitions import RESOURCE_TYPE
+from tocsin_server.store import event_aggregates
 from tocsin_server.store.event_aggregates import EventAggregates
 from tocsin_server.store.writer import Transaction
 
@@ -94,3 +96,26 @@ async def test_counts_are_those_of_the_predicate(house: House) -> None:
             assert [(g.values, g.count) for g in found] == sorted(fitting, key=lambda g: (-g[1], g[0]))[:3]
             seen += len(matching)
     assert seen > EVENTS
+
+
+async def test_samples_are_found_in_one_look_at_the_newest_events(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many groups there are; what is older than the bound shows none."""
+    events = [one for one in await stored(house, random.Random(SEED)) if one.head.account == "acme"]
+    asked = EventQuestion(EventFilter("acme", types=("user.*",)), T0 + EVENTS, ("host", "resource_id"))
+    newest = [one for one in reversed(events) if meant(one, asked.events, asked.created_before)]
+    with sqlite3.connect(house.path) as connection:
+        reads = EventAggregates(connection, "acme", ALERT)
+        groups = [group.values for group in reads.aggregate(asked)]
+        statements: list[str] = []
+        connection.set_trace_callback(statements.append)
+        for bound in (EVENTS, 3):
+            monkeypatch.setattr(event_aggregates, "SAMPLES_SOUGHT_MAX", bound, raising=False)
+            statements.clear()
+            samples = reads.samples(asked, groups, 2)
+            assert len([text for text in statements if "INDEXED BY" in text]) == 1
+            for values in groups:
+                mine = [o.head.timestamp for o in newest[:bound] if (o.head.host, o.head.resource_id) == values]
+                assert [sample.timestamp for sample in samples[values]] == mine[:2]
+    assert len(groups) > 3

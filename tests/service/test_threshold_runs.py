@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from tocsin_server.domain.alerting import (
     Action,
     Alert,
@@ -57,6 +58,30 @@ async def test_event_threshold_over_the_log(house: House) -> None:
     house.clock.time += 10 * MINUTE
     assert await counted(house, alert) == []
     assert house.told()[-2:] == ["recovered_instance", "recovered_instance"]
+
+
+@pytest.mark.parametrize(
+    ("comparator", "threshold", "active"),
+    [
+        (">", 1e300, False),
+        (">=", 1e300, False),
+        ("<", 1e300, True),
+        ("<=", 1e300, True),
+        (">", 2**63 - 1, False),
+        ("between", [0, 1e300], True),
+        ("between", [2e300, 3e300], False),
+        ("not_between", [0, 1e300], False),
+    ],
+)
+async def test_a_threshold_may_be_larger_than_any_count(
+    house: House, comparator: str, threshold: Json, active: bool
+) -> None:
+    condition: dict[str, Json] = {"comparator": comparator, "threshold": threshold}
+    alert = await house.create(replace(THRESHOLD, params={**THRESHOLD.params, **condition}, actions=()))
+    await house.append(analysis("nginx"))
+    assert await counted(house, alert) == (["nginx"] if active else [])
+    state = await house.alerts.state(alert.account, alert.id)
+    assert state.memory.status is (AlertStatus.ACTIVE if active else AlertStatus.OK)
 
 
 async def test_what_is_stored_after_the_scheduled_time_is_not_seen(house: House) -> None:

@@ -26,7 +26,13 @@ SCHEMA: dict[str, Any] = {
     "properties": {
         "limit": {"type": "number"},
         "unit": {"enum": ["percent", "bytes"], "default": "percent"},
-        "where": {"type": "object", "default": {}, "properties": {"hosts": {"type": "array", "default": []}}},
+        "where": {
+            "type": "object",
+            "default": {},
+            "properties": {"hosts": {"type": "array", "default": []}},
+            "patternProperties": {"^x-": {}},
+            "additionalProperties": False,
+        },
     },
 }
 CPU = AlertType(
@@ -73,7 +79,8 @@ def test_what_an_unset_notify_when_means(notify_when: NotifyWhen | None, throttl
         ({}, "alert.params", "'limit' is a required property"),
         ({"limit": "much"}, "alert.params.limit", "not of type 'number'"),
         ({"limit": 1, "unit": "miles"}, "alert.params.unit", "not one of"),
-        ({"limit": 1, "more": 1}, "alert.params", "'more' was unexpected"),
+        ({"limit": 1, "more": 1}, "alert.params.more", "is unknown"),
+        ({"limit": 1, "where": {"x-nodes": 5, "nodes": 5}}, "alert.params.where.nodes", "is unknown"),
         ({"limit": 1, "where": {"hosts": 5}}, "alert.params.where.hosts", "not of type 'array'"),
         ({"limit": "x" * 10_000}, "alert.params.limit", "'xxx"),
     ],

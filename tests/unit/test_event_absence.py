@@ -116,7 +116,7 @@ def test_more_silent_groups_than_instances() -> None:
         ({**BY_HOST, "forget_after": "1h", "expected": ["a"]}, "alert.params.forget_after"),
         ({"window": "5m", "forget_after": "1h"}, "alert.params.forget_after"),
         ({**BY_HOST, "group_by": ["colour"]}, "alert.params.group_by[0]"),
-        ({**BY_HOST, "no_data": "keep"}, "alert.params"),
+        ({**BY_HOST, "no_data": "keep"}, "alert.params.no_data"),
     ],
 )
 def test_every_bound_of_the_params(params: dict[str, Any], path: str) -> None:

@@ -72,6 +72,22 @@ def test_what_is_said_of_a_spike() -> None:
     assert set(one.context) == declared
 
 
+@pytest.mark.parametrize(
+    ("params", "counts", "reason"),
+    [
+        ({"height": 1.5}, {0: 6, 1: 2}, "6 events in 5m: 3 times more than 2"),
+        ({"height": 1.5}, {0: 7, 1: 3}, "7 events in 5m: 2.33 times more than 3"),
+        ({"direction": "down"}, {0: 1, 1: 6}, "1 event in 5m: 6 times fewer than 6"),
+        ({"direction": "down"}, {0: 0, 1: 6}, "0 events in 5m: 6 before"),
+        ({"new_group": "alert"}, {0: 4, 1: 0}, "4 events in 5m: none before"),
+        ({"new_group": "alert", "min_reference": 9}, {0: 4, 1: 5}, "4 events in 5m: 5 before"),
+    ],
+)
+def test_the_sentence_has_the_ratio_that_there_is(params: dict[str, Any], counts: dict[int, int], reason: str) -> None:
+    (one,) = Runs(ALERT_TYPE, {**SPIKE, **params}, MemoryLog(events(counts))).run().instances
+    assert one.context["reason"] == reason
+
+
 def test_no_verdict_before_the_log_reaches_back_far_enough() -> None:
     """Since the creation of the log, not of the process; the state says when there will be one."""
     log = MemoryLog(events({0: 9, 1: 1}), since=T - 10 * MINUTE + 1)
@@ -121,7 +137,7 @@ def test_groups_that_were_not_all_read_are_no_verdict(monkeypatch: pytest.Monkey
         ({**SPIKE, "min_current": 0}, "alert.params.min_current"),
         ({**SPIKE, "min_reference": 0}, "alert.params.min_reference"),
         ({**SPIKE, "new_group": "ignore"}, "alert.params.new_group"),
-        ({**SPIKE, "threshold": 1}, "alert.params"),
+        ({**SPIKE, "threshold": 1}, "alert.params.threshold"),
     ],
 )
 def test_every_bound_of_the_params(params: dict[str, Any], path: str) -> None:

@@ -226,14 +226,14 @@ def test_more_groups_than_allowed_reach_the_limit() -> None:
         ),
         ({"window": "5m", "threshold": 1, "max_groups": 1001}, "alert.params.max_groups"),
         ({"window": "5m", "threshold": 1, "max_groups": 0}, "alert.params.max_groups"),
-        ({"window": "5m", "threshold": 1, "colour": "red"}, "alert.params"),
+        ({"window": "5m", "threshold": 1, "colour": "red"}, "alert.params.colour"),
         (
             {"window": "5m", "threshold": 1, "source": {"event_types": ["A"]}},
             "alert.params.source.event_types[0]",
         ),
         ({"window": "5m", "threshold": 1, "source": {"levels": ["warn"]}}, "alert.params.source.levels[0]"),
         ({"window": "5m", "threshold": 1, "source": {"hosts": [""]}}, "alert.params.source.hosts[0]"),
-        ({"window": "5m", "threshold": 1, "source": {"users": []}}, "alert.params.source"),
+        ({"window": "5m", "threshold": 1, "source": {"users": []}}, "alert.params.source.users"),
         ({"window": "5m", "threshold": 1, "source": {"hosts": ["h"] * 101}}, "alert.params.source.hosts"),
     ],
 )

@@ -210,7 +210,8 @@ def test_what_could_cost_more_than_one_look_is_refused(text: str, says: str) -> 
         (r"(a)\\1", "is no RE2"),
         ("a{1000}{1000}", "is no RE2"),
         (r"\\pL{900}", "is no RE2"),
-        ("[", "is no RE2"),
+        ("[", "is no RE2: missing ]: ["),
+        (")", "is no RE2: unexpected ): )"),
         ("a{500}", "instructions, at most 400"),
     ],
 )

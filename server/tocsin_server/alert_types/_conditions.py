@@ -14,6 +14,8 @@ from tocsin_server.domain.variables import Json, text_of
 COMPARATORS = (">", ">=", "<", "<=", "between", "not_between")
 PAIRED = ("between", "not_between")
 
+COUNT_MAX = 2**63 - 1  # the largest integer of the store
+
 COMPARATOR: Mapping[str, Any] = {"enum": list(COMPARATORS)}
 THRESHOLD: Mapping[str, Any] = {
     "description": "A number; for between and not_between, the smallest and the largest number between.",
@@ -63,11 +65,14 @@ class Condition:
         return inside if self.comparator == "between" else not inside
 
     def counts(self) -> tuple[int, int | None]:
-        """Give the smallest and the largest count that may meet it; None is no largest."""
-        first = self.thresholds[0]
+        """Give the smallest and the largest count that may meet it; None is no largest.
+
+        No count is as large as what a database can hold, so a threshold beyond is as good as that.
+        """
+        first, last = (min(threshold, COUNT_MAX) for threshold in (self.thresholds[0], self.thresholds[-1]))
         match self.comparator:
             case ">":
-                return math.floor(first) + 1, None
+                return min(math.floor(first) + 1, COUNT_MAX), None
             case ">=":
                 return math.ceil(first), None
             case "<":
@@ -75,7 +80,7 @@ class Condition:
             case "<=":
                 return 0, math.floor(first)
             case "between":
-                return math.ceil(first), math.floor(self.thresholds[1])
+                return math.ceil(first), math.floor(last)
         return 0, None
 
     def __str__(self) -> str:

@@ -171,6 +171,16 @@ def _plain(number: float) -> Number:
     return int(number) if float(number).is_integer() else number
 
 
+def _compared(count: int, reference: Number, direction: str) -> str:
+    """Say in words how many more or fewer than the reference there are."""
+    if not reference:
+        return "none before"
+    if not count or (direction == UP and count <= reference):
+        return f"{text_of(reference)} before"
+    more, ratio = ("more", count / reference) if direction == UP else ("fewer", reference / count)
+    return f"{text_of(_plain(round(ratio, 2)))} times {more} than {text_of(reference)}"
+
+
 def _instance(
     context: RunContext, values: Sequence[str], found: tuple[int, Number, str], window: Window
 ) -> InstanceReport:
@@ -183,8 +193,7 @@ def _instance(
         "direction": direction,
         "height": params["height"],
         **common(group, window, count),
-        "reason": f"{events_told(count)} in {params['window']}{told(group)}: "
-        f"{text_of(params['height'])} times {'more' if direction == UP else 'fewer'} than {text_of(reference)}",
+        "reason": f"{events_told(count)} in {params['window']}{told(group)}: {_compared(count, reference, direction)}",
     }
     return InstanceReport(instance_id(values), "default", said, subgroup=direction)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from tocsin_server.api.event_filters import micros
 from tocsin_server.api.server import Send, Service
 from tocsin_server.api.structs import struct_of
 from tocsin_server.api.timestamps import timestamp
+from tocsin_server.domain import replay
 from tocsin_server.domain.alerting import Alert
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
 from tocsin_server.domain.executions import Executed, Execution
@@ -58,9 +60,12 @@ class AlertPreviewService(Service):
             raise TocsinError(Reason.TOO_MANY_PREVIEWS, text)
         self._under_way.add(caller.account)
         try:
-            async with aclosing(self._previewer.frames(order)) as frames:
+            async with asyncio.timeout(replay.DURATION_MAX_S), aclosing(self._previewer.frames(order)) as frames:
                 async for frame in frames:
                     await send(frame)
+        except TimeoutError:
+            text = f"the preview was not done within {replay.DURATION_MAX_S:g} s: choose a shorter range"
+            raise TocsinError(Reason.DEADLINE_EXCEEDED, text) from None
         finally:
             self._under_way.discard(caller.account)
 
@@ -74,7 +79,8 @@ class AlertPreviewService(Service):
     def _order(self, request: pb.PreviewAlertRequest, alert: Alert, place: Place) -> Order:
         now = self._now()
         end = min(micros(request.end_time), now) if request.HasField("end_time") else now
-        start = micros(request.start_time) if request.HasField("start_time") else end - RANGE_DEFAULT_US
+        fitting = min(RANGE_DEFAULT_US, RUNS_MAX * alert.spec.interval_us)
+        start = micros(request.start_time) if request.HasField("start_time") else end - fitting
         if start >= end:
             raise invalid_field("start_time", "is not before end_time, or not in the past")
         order = Order(alert, start, end, request.every_run, place)

@@ -124,7 +124,10 @@ class EventReads(Protocol):
     def samples(
         self, question: EventQuestion, groups: Sequence[tuple[str, ...]], each: int
     ) -> Mapping[tuple[str, ...], Sequence[EventSample]]:
-        """Give the newest events of groups that a question has, at most `each` of one group."""
+        """Give the newest events of groups that a question has, at most `each` of one group.
+
+        A store may look at its newest events only, and give fewer of a group whose own are older.
+        """
         ...
 
     def recorded_since(self) -> int | None:

@@ -5,11 +5,13 @@ Params are checked again before each run, because a type may have changed since.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
 
 from tocsin_server.domain.alerting import Action, Alert, AlertSpec, AlertType, Params, RunErrorReason
 from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field, invalid_fields
@@ -85,8 +87,19 @@ def params_violations(alert_type: AlertType, params: Params, path: str) -> list[
         Draft202012Validator(alert_type.params_schema).iter_errors(params), key=lambda error: error.json_path
     )
     if errors:
-        return [Violation(path + e.json_path[1:], e.message[:_DESCRIPTION_MAX]) for e in errors]
+        return [violation for error in errors for violation in _schema_violations(error, path)]
     return [Violation(f"{path}.{v.path}", v.description) for v in alert_type.check(params)]
+
+
+def _schema_violations(error: ValidationError, path: str) -> list[Violation]:
+    """Name what does not fit: of properties that a schema does not know, each by its own path."""
+    path += error.json_path[1:]
+    if error.validator == "additionalProperties" and error.validator_value is False:
+        schema, given = cast("Mapping[str, Any]", error.schema), cast("Mapping[str, Any]", error.instance)
+        known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+        unknown = (name for name in given if name not in known and not any(re.search(p, name) for p in patterns))
+        return [Violation(f"{path}.{name}"[:_DESCRIPTION_MAX], "is unknown") for name in sorted(unknown)]
+    return [Violation(path, error.message[:_DESCRIPTION_MAX])]
 
 
 def _duration_violations(text: str, path: str) -> list[Violation]:

@@ -22,3 +22,9 @@ def pattern(text: str) -> re2._Regexp[str]:
 def program_size(text: str) -> int:
     """Give the instructions of the compiled expression; re2.error says what is wrong with it."""
     return int(pattern(text).programsize)
+
+
+def fault(error: re2.error) -> str:
+    """Say what is wrong with an expression: the library says it in bytes."""
+    reason = error.args[0] if error.args else "unknown"
+    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 from referencing import Registry
 
 from tocsin_server.domain.errors import Violation
-from tocsin_server.domain.patterns import pattern
+from tocsin_server.domain.patterns import fault, pattern
 
 STEPS_MAX = 20_000  # keywords looked at by one check: at most about a tenth of a second
 VIOLATIONS_MAX = 20  # of one event
@@ -109,8 +109,7 @@ def _pattern_violations(text: str, path: str) -> Iterator[Violation]:
     try:
         pattern(text)
     except re2.error as error:
-        reason = error.args[0] if error.args else "unknown"
-        yield Violation(path, f"is no RE2 expression: {reason.decode() if isinstance(reason, bytes) else reason}")
+        yield Violation(path, f"is no RE2 expression: {fault(error)}")
 
 
 def _resolves(root: Any, ref: str) -> bool:

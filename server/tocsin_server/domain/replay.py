@@ -22,6 +22,7 @@ from tocsin_server.domain.schedule import Ticks
 
 RUNS_MAX = 10_000  # of one preview: a week of one-minute runs
 EVENTS_MAX = 1_000_000  # that one preview reads
+DURATION_MAX_S = 600.0  # of one preview, until its last answer is taken
 RANGE_DEFAULT_US = 24 * 3600 * 1_000_000
 
 

@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
-from tocsin_server.domain.patterns import program_size
+from tocsin_server.domain.patterns import fault, program_size
 
 REGEX_PROGRAM_MAX = 400  # instructions of all regular expressions of one `where`
 MACRO_DEPTH_MAX = 3
@@ -138,7 +138,7 @@ class _Walk:
         try:
             self.program += program_size(pattern.constant.text)
         except re2.error as error:
-            raise CostError(f"the regular expression {pattern.constant.text!r} is no RE2: {error}") from None
+            raise CostError(f"the regular expression {pattern.constant.text!r} is no RE2: {fault(error)}") from None
 
 
 def _shown(function: str) -> str:

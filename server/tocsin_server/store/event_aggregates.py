@@ -35,6 +35,8 @@ from tocsin_server.store.database import Readers
 from tocsin_server.store.selection import Where
 
 T = TypeVar("T")
+# Events of a question, newest first, among which samples are sought: a group that has none there shows none.
+SAMPLES_SOUGHT_MAX = 20_000
 LABEL = Where(f"coalesce((SELECT value FROM json_each({selection.LABELS}) WHERE key = ?), '')")
 
 
@@ -93,7 +95,7 @@ class EventAggregates:
         """Give the newest events of groups, at most `each` of one group."""
         if question.needs_bodies:
             return self._decoded_samples(question, groups, each)
-        return {values: list(self._newest(question, values, each)) for values in groups}
+        return self._newest(question, groups, each)
 
     def recorded_since(self) -> int | None:
         """Say since when what was appended is in the log as it stands."""
@@ -104,17 +106,27 @@ class EventAggregates:
         ).fetchone()
         return row[0] if row else None
 
-    def _newest(self, question: EventQuestion, values: tuple[str, ...], each: int) -> Iterator[EventSample]:
-        """Read the newest events of one group by an index."""
-        fields = [_column(field) for field in question.group_by]
-        same = [Where(f"{f.sql} = ?", (*f.values, value)) for f, value in zip(fields, values, strict=True)]
-        source = self._source(question, same)
+    def _newest(
+        self, question: EventQuestion, groups: Sequence[tuple[str, ...]], each: int
+    ) -> Mapping[tuple[str, ...], Sequence[EventSample]]:
+        """Read the newest events by an index, until each group has its own or the bound is reached."""
+        found: dict[tuple[str, ...], list[int]] = {values: [] for values in groups}
+        missing = each * len(found)
+        what = selection.joined([Where("position"), *map(_column, question.group_by)], ", ")
+        source = self._source(question, [])
         rows = self._connection.execute(
-            f"SELECT id, type, timestamp, body {source.sql} ORDER BY timestamp DESC, position DESC LIMIT ?",
-            [*source.values, each],
+            f"SELECT {what.sql} {source.sql} ORDER BY timestamp DESC, position DESC LIMIT ?",
+            [*what.values, *source.values, SAMPLES_SOUGHT_MAX],
         )
-        for event_id, event_type, timestamp, body in rows:
-            yield EventSample(event_id, event_type, wire.message(body), timestamp)
+        for position, *values in rows:
+            if not missing:
+                break
+            positions = found.get(tuple(values))
+            if positions is not None and len(positions) < each:
+                positions.append(position)
+                missing -= 1
+        rows.close()
+        return {values: [self._sample(position) for position in positions] for values, positions in found.items()}
 
     def _decoded_samples(
         self, question: EventQuestion, groups: Sequence[tuple[str, ...]], each: int
@@ -142,8 +154,11 @@ class EventAggregates:
             raise too_many()
         return (read for read in self.rows(question) if read.matches)
 
-    def rows(self, question: EventQuestion) -> Iterator[Read]:
-        """Read the events of a question, those too that do not match its `where`; what stands in bodies is decoded."""
+    def rows(self, question: EventQuestion, limit: int = -1) -> Iterator[Read]:
+        """Read the events of a question, those too that do not match its `where`; what stands in bodies is decoded.
+
+        Of more than `limit`, any so many are read; below 0 is no limit.
+        """
         source = self._source(question, [])
         matches = compiled(question.events.where).matches if question.events.where else None
         fields = [*question.group_by, *([question.field] if question.field else [])]
@@ -151,7 +166,9 @@ class EventAggregates:
         body = "body" if question.needs_bodies else "x''"
         what = selection.joined([Where(f"timestamp, position, created_at, level, {body}"), *columns], ", ")
         paths = [(place, path) for place, field in enumerate(fields) if (path := details_path(field))]
-        rows = self._connection.execute(f"SELECT {what.sql} {source.sql}", [*what.values, *source.values])
+        rows = self._connection.execute(
+            f"SELECT {what.sql} {source.sql} LIMIT ?", [*what.values, *source.values, limit]
+        )
         grouped = len(question.group_by)
         for timestamp, position, created_at, level, body, *values in rows:
             is_meant = matches is None or matches(body, level)

@@ -26,6 +26,7 @@ from tocsin_server.domain.aggregation import (
     Group,
     aggregate,
 )
+from tocsin_server.domain.replay import EVENTS_MAX
 from tocsin_server.store.event_aggregates import EventAggregates, Read, too_many
 
 SLIDES_MAX = 16  # questions of one alert that are followed; others are asked of the store
@@ -46,7 +47,10 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 class ReplayReads:
-    """What a replay of one alert reads; `events` counts what was read."""
+    """What a replay of one alert reads; `events` counts what was read, at most EVENTS_MAX and one more.
+
+    Answers after that one more are of no use.
+    """
 
     def __init__(self, connection: sqlite3.Connection, account: str, alert_id: str) -> None:
         self._connection = connection
@@ -66,10 +70,14 @@ class ReplayReads:
         place = (timeless, question.created_before - since, before - since)
         slide = self._slides.get(place)
         if slide is None and len(self._slides) < SLIDES_MAX:
-            slide = self._slides[place] = Slide(question, self._store.rows, self._count)
+            slide = self._slides[place] = Slide(question, self._rows, self._count)
         if slide is None or not slide.follows(since):
             return self._store.aggregate(question)
         return slide.answer(question, since, before)
+
+    def _rows(self, question: EventQuestion) -> Iterator[Read]:
+        """Read no more than one event beyond what a preview may: it is refused then, whatever is made of them."""
+        return self._store.rows(question, EVENTS_MAX + 1 - self.events)
 
     def _count(self, events: int) -> None:
         self.events += events

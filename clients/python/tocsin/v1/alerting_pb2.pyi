@@ -2094,7 +2094,9 @@ class PreviewAlertRequest(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """The first run is due at or after this time. Unset: a day before the end."""
+        """The first run is due at or after this time. Unset: a day before the end, or as long before it as 10,000
+        runs take where that is less.
+        """
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:

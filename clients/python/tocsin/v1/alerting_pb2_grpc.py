@@ -280,9 +280,10 @@ class AlertingServicer(object):
         """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
         active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
         run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
-        what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview of an account at a time; at most 10,000
-        runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
-        ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
+        what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
+        of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
+        INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
+        LIMIT_REACHED, DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -101,9 +101,10 @@ class AlertingStub:
     """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
     active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
     run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
-    what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview of an account at a time; at most 10,000
-    runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
-    ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
+    what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
+    of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
+    INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
+    LIMIT_REACHED, DEADLINE_EXCEEDED.
     """
     RegisterNavigation: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.RegisterNavigationRequest, _alerting_pb2.RegisterNavigationResponse]
     """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
@@ -191,9 +192,10 @@ class AlertingAsyncStub(AlertingStub):
     """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
     active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
     run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
-    what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview of an account at a time; at most 10,000
-    runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
-    ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
+    what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
+    of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
+    INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
+    LIMIT_REACHED, DEADLINE_EXCEEDED.
     """
     RegisterNavigation: _aio.UnaryUnaryMultiCallable[_alerting_pb2.RegisterNavigationRequest, _alerting_pb2.RegisterNavigationResponse]  # type: ignore[assignment]
     """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
@@ -380,9 +382,10 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         """Replays a range of the log and answers the timeline of what an alert would have done: its runs, what became
         active, changed and recovered, and every message, rendered. Nothing is written or sent. Each run sees what a
         run at that time saw, so the same request answers the same until events are deleted, and a stored alert does
-        what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview of an account at a time; at most 10,000
-        runs and a million events. Reasons: NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED,
-        ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS, LIMIT_REACHED.
+        what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
+        of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
+        INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
+        LIMIT_REACHED, DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
