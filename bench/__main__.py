@@ -42,9 +42,13 @@ def parts(full: bool) -> dict[str, Part]:
         "webhooks": Part("webhooks against bare POSTs", delivery.throughput),
         "delivery": Part("append to webhook", delivery.latency),
         "alerts": Part("runs of alerts", alerting.measure(RESTARTED[full])),
-        "backlog": Part("a long line of a dead receiver", delivery.backlog),
     }
-    return {**named, "peers": Part("peers: Redis, NATS, etcd", peers.measure)} if full else named
+    whole = {
+        "dead": Part("append to webhook beside dead receivers", delivery.beside_dead),
+        "backlog": Part("a long line of a dead receiver", delivery.backlog),
+        "peers": Part("peers: Redis, NATS, etcd", peers.measure),
+    }
+    return {**named, **whole} if full else named
 
 
 def main() -> None:

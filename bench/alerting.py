@@ -29,8 +29,8 @@ from bench.server import ServerProcess
 
 RATE = 200.0  # events per second that arrive meanwhile, all of the service that every twentieth alert counts
 BUSY_SERVICE = "analyzer"
-SECONDS = 6.0  # of each measurement
-SETTLED_S = 6.0  # after the alerts are made: each has had its first run, all have taken their places
+SECONDS = 4.0  # of each measurement
+SETTLED_S = 5.5  # after the alerts are made: each has had its first run, all have taken their places
 INTERVAL_S = 5
 IN_FLIGHT = 32
 FULL = 2200  # alerts: more runs than are asked for

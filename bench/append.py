@@ -19,7 +19,7 @@ from bench.results import Figure, figure, ratio
 from bench.server import ServerProcess
 
 ROUNDS = 5
-SECONDS = 1.0
+SECONDS = 0.6
 TARGETS = {1: 0.45, 16: 0.65, 64: 0.78}
 BATCH_TARGETS = {100: 0.70, 1000: 0.60}
 BATCHES_IN_FLIGHT = {100: 4, 1000: 2}
