@@ -84,6 +84,15 @@ def test_a_silence_keeps_what_would_have_been_told_and_no_more() -> None:
     assert life.memory.instances["a"].notified is None
 
 
+@pytest.mark.parametrize(("group", "subgroup"), [("default", "down"), ("critical", "up")])
+def test_a_change_under_a_silence_is_kept_once(group: str, subgroup: str) -> None:
+    """Whether of the group or of the sub-group: after it the throttle spaces what is kept."""
+    life = Life(spec(throttle="3m"))
+    life.run(found("a", "default", "up"))
+    kept = [bool(life.run(found("a", group, subgroup), silenced=["a"]).notifications) for _ in range(5)]
+    assert kept == [True, False, False, True, False]
+
+
 def test_a_recovery_obeys_mutes_and_silences_and_is_not_told_later() -> None:
     """Trap 5: recovery ignores the throttle but obeys mute and silence."""
     alert = spec(throttle="1h")

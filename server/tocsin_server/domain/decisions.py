@@ -149,10 +149,12 @@ def withhold(
 
 def _withheld(alert: Alert, before: Instance | None, now: Instance, scheduled_at: int) -> tuple[Instance, bool]:
     """Give a silenced instance, its clock as it was; tell whether what it would have told is kept."""
-    last = (before.withheld or before.notified) if before else None
     report = InstanceReport(now.id, now.group, subgroup=now.subgroup)
+    waits = untold_change(before, report, Verdict.SILENCED)
+    last = (before.withheld or before.notified) if before else None
+    if before and before.withheld:  # a change that waits to be told has been kept already
+        before = replace(before, untold_change=False)
     is_kept = not alert.mutes(now.id) and _unmuted(alert, before, last, report, scheduled_at).tells
     withheld = Notified(now.group, now.subgroup, scheduled_at) if is_kept else before.withheld if before else None
-    waits = untold_change(before, report, Verdict.SILENCED)
     notified = before.notified if before else None
     return replace(now, notified=notified, withheld=withheld, untold_change=waits), is_kept
