@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ from tocsin_server.domain.alerting import (
     RunErrorReason,
 )
 from tocsin_server.domain.event_log import Level
-from tocsin_server.domain.execution import Claim, Run, advance, apply, close
+from tocsin_server.domain.execution import Claim, Run, RunOutcome, advance, attempt, close, perform
 from tocsin_server.domain.instances import RunFailure
 from tocsin_server.domain.transitions import TransitionKind, own_event
 
+from tests.support.executors import MemoryLog
 from tests.support.lives import ALERT, MINUTE, T0, TYPE, Life, found, sent, spec, statuses, told
 
 
@@ -267,11 +269,18 @@ def test_a_run_with_a_report_that_cannot_be_used_keeps_everything() -> None:
     before = life.run(found("a"))
     claim = Claim("acme", "123", 2, life.at, life.at, 0)
     run = Run(claim, ALERT, life.memory, T0)
-    outcome = apply(run, TYPE, Report((found("a", "unknown"),)))
+    raised: list[Exception] = []
+
+    def outcome_of(report: Report) -> RunOutcome:
+        alert_type = replace(TYPE, executor=lambda context: report)
+        return attempt(lambda: perform(run, alert_type, MemoryLog()), run, raised.append)
+
+    outcome = outcome_of(Report((found("a", "unknown"),)))
     assert outcome.instances == before.instances
     assert outcome.error is not None
     assert outcome.error.reason is RunErrorReason.EXECUTE
-    assert apply(run, TYPE, Report()).status is AlertStatus.OK
+    assert outcome_of(Report()).status is AlertStatus.OK
+    assert raised == []  # it was foreseen: nothing for the server's log
 
 
 def test_at_the_limit_nothing_recovers() -> None:

@@ -7,7 +7,7 @@ from tocsin.v1 import alerting_pb2 as pb
 from tocsin_server.api.auth import Caller
 from tocsin_server.api.server import Service
 from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.domain.navigation import Navigation, NavigationStore, check, path_of
+from tocsin_server.domain.navigation import Navigation, NavigationStore, Place, check, path_of
 
 
 class NavigationService(Service):
@@ -53,5 +53,4 @@ class NavigationService(Service):
         if not path:
             text = f"Navigation for alerts of consumer {alert.spec.consumer!r} is not registered."
             raise TocsinError(Reason.NAVIGATION_NOT_REGISTERED, text, metadata={"consumer": alert.spec.consumer})
-        url = self._ui_url.rstrip("/") + path if self._ui_url else ""
-        return pb.GetAlertNavigationResponse(path=path, url=url)
+        return pb.GetAlertNavigationResponse(path=path, url=Place.of(self._ui_url, path).link)

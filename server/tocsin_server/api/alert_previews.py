@@ -6,7 +6,6 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
-from google.protobuf.duration_pb2 import Duration
 from tocsin.v1 import alerting_pb2 as pb
 
 from tocsin_server.api.alert_drafts import AlertDrafts
@@ -128,7 +127,6 @@ def run(order: Order, replayed: Replayed) -> bytes:
         instances=tuple(Executed(decision) for decision in outcome.decisions),
     )
     message = Part.Run(execution=execution_message(execution))
-    message.execution.duration.CopyFrom(Duration())
     for transition in outcome.transitions:
         message.transitions.add(
             type=EVENT_TYPE_PREFIX + transition.kind,

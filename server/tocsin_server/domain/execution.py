@@ -150,15 +150,8 @@ def attempt(work: Callable[[], RunOutcome], run: Run, raised: Callable[[Exceptio
 
 def perform(run: Run, alert_type: AlertType, events: EventReads) -> RunOutcome:
     """Execute a type for a run, and say what follows; see `attempt` for what it may raise."""
-    return apply(run, alert_type, alert_type.executor(run.context(events)))
-
-
-def apply(run: Run, alert_type: AlertType, report: Report) -> RunOutcome:
-    """Apply the report of a run; one that cannot be used is a run that failed."""
-    try:
-        return advance(run.alert, alert_type, run.memory, report, run.claim.scheduled_at, run.place.link)
-    except RunFailure as failure:
-        return fail(run.memory, failure.error)
+    report = alert_type.executor(run.context(events))
+    return advance(run.alert, alert_type, run.memory, report, run.claim.scheduled_at, run.place.link)
 
 
 def advance(

@@ -19,6 +19,7 @@ from typing import Any
 from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.grouping import Group
 from tocsin_server.domain.health import HEALTHY, Health
+from tocsin_server.domain.navigation import Place
 from tocsin_server.domain.options import DEFAULT, DeliveryOptions
 from tocsin_server.domain.selection import Selector
 from tocsin_server.domain.verdicts import ErrorClass, Verdict
@@ -173,10 +174,9 @@ class Message:
     @property
     def alert_link(self) -> str:
         """Where the alert is shown that this tells of: its navigation, else `ui_url`; empty when that is not set."""
-        if not self.ui_url or not self.subject.get("alert_id"):
+        if not self.subject.get("alert_id"):
             return ""
-        path = self.subject.get("navigation")
-        return self.ui_url.rstrip("/") + str(path) if path else self.ui_url
+        return Place.of(self.ui_url, str(self.subject.get("navigation", ""))).link
 
 
 def renewed(old: Sequence[Selector], wanted: Sequence[Selector], head: int) -> tuple[Selector, ...]:

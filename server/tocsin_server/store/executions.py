@@ -187,12 +187,13 @@ def _newer(connection: sqlite3.Connection, account: str, alert_id: str, after: i
 
 def _page(connection: sqlite3.Connection, query: ExecutionQuery, under: int | None, size: int) -> Iterator[Execution]:
     read_alert(connection, query.account, query.alert_id)
-    conditions, values = ["account = ?", "alert_id = ?"], [query.account, query.alert_id]
+    conditions = ["account = ?", "alert_id = ?"]
+    values: list[object] = [query.account, query.alert_id]
     bounds = {"number < ?": under, "started_at >= ?": query.since, "started_at < ?": query.before}
     for condition, value in bounds.items():
         if value is not None:
             conditions.append(condition)
-            values.append(value)  # type: ignore[arg-type]
+            values.append(value)
     if query.statuses:
         conditions.append(f"status IN ({','.join('?' * len(query.statuses))})")
         values.extend(query.statuses)
