@@ -159,6 +159,6 @@ async def test_a_spike_over_a_restart(types: House) -> None:
     house = serving_all(house.reopened())
     assert await groups(house, alert) == {"*": "default"}
     assert await groups(house, alert, 10) == {}
-    assert sent(house)[0] == "default *: 40 events in 5m: 3 times more than 1"
+    assert sent(house)[0] == "default *: 40 events in 5m: 40 times more than 1"
     assert instances_told(house) == ["new_instance", "recovered_instance"]
     house.close()
