@@ -180,3 +180,37 @@ async def test_too_many_bytes_in_the_queue_are_refused(house: House) -> None:
     await blocker
     await asyncio.gather(*waiting)
     await house.writer.append(one("small"))
+
+
+async def test_a_patient_unit_goes_with_the_next_group(house: House) -> None:
+    """And is answered with it: one commit for both."""
+    committed = count_commits(house)
+    patient = asyncio.create_task(house.writer.run(lambda tx: own(tx, "patient"), patient=True))
+    await asyncio.sleep(0)
+    await house.writer.run(lambda tx: own(tx, "quick"))
+    assert await patient == 2
+    assert committed == ["committed"]
+
+
+async def test_a_patient_unit_alone_does_not_wait_for_ever(house: House) -> None:
+    async with asyncio.timeout(10):
+        assert await house.writer.run(lambda tx: own(tx, "patient"), patient=True) == 1
+
+
+async def test_a_patient_unit_is_run_before_the_writer_stops(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'tocsin.db'}", RUNTIME.new_id)
+    running = House(store)
+    running.writer.start()
+    patient = asyncio.create_task(running.writer.run(lambda tx: own(tx, "patient"), patient=True))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(running.writer.stop)
+    assert await patient == 1
+    assert running.rows() == [(1, "patient")]
+    store.close()
+
+
+def count_commits(house: House) -> list[str]:
+    """Collect a word for each commit from now on."""
+    committed: list[str] = []
+    house.writer._moment = lambda name: committed.append(name) if name == "committed" else None
+    return committed

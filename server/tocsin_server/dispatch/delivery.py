@@ -14,12 +14,13 @@ from dataclasses import replace
 
 import structlog
 
+from tocsin_server.dispatch.shared_lanes import SharedLanes
 from tocsin_server.domain.answers import of_no_answer, unmade
 from tocsin_server.domain.delivery_ports import Book, Outbox, Settled
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.health import Health
-from tocsin_server.domain.lanes import Key, Lanes
+from tocsin_server.domain.lanes import Key
 from tocsin_server.domain.message_templates import templated
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Message, Outcome, State
 from tocsin_server.domain.ports import EndpointKind, Runtime
@@ -57,7 +58,7 @@ class Deliverer:
         self._testing: Counter[str] = Counter()
         self._holding: set[asyncio.Task[None]] = set()
         self._look_at = 0.0  # when the store is asked next what waits
-        self.lanes = Lanes()
+        self.lanes = SharedLanes()
         self.lanes.open = enabled
         self.reload_book: Callable[[], None] = lambda: None
         self.wake_in: Callable[[float], None] = lambda seconds: None
@@ -122,7 +123,9 @@ class Deliverer:
             return
         outcome, duration_us = await self._send(row, configuration, frame)
         plan = Plan(self._runtime.jitter(), configuration.options.retry_schedule or RETRY_SCHEDULE_S)
-        settled = await self._outbox.settle(row, outcome, plan, duration_us)
+        # Where nothing waits behind it, nobody waits for the record: it can share a commit.
+        patient = outcome.verdict is Verdict.DELIVERED and self.lanes.lane(key).due_at is None
+        settled = await self._outbox.settle(row, outcome, plan, duration_us, patient)
         self._learn(row, key, outcome, settled)
         record = log.info if outcome.verdict is Verdict.DELIVERED else log.warning
         record(

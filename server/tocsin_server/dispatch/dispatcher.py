@@ -62,6 +62,7 @@ class Dispatcher:
         if self._execution is not None and self._executing is not None:
             self._execution.wake_in = self._executing.wake_in
             await self.thread.run(self._executing)
+        await self._outbox.accompany(self._router)
 
     async def _sweep(self) -> bool:
         await self._outbox.sweep()
@@ -115,6 +116,7 @@ class Dispatcher:
         self.thread.stop()
 
     async def _stop(self) -> None:
+        await self._outbox.accompany(None)
         await self.thread.end_loops()
         if self._execution is not None:
             await self._execution.stop()

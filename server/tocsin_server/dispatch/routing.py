@@ -3,16 +3,23 @@
 Deliveries and the cursor move in one transaction. Where nothing matches, the cursor is written a
 moment later, so that an event that nobody wants costs no commit. Routing again after a crash is
 harmless: a delivery is unique by its route key.
+
+When the router is abreast of the log, a few events are routed in the very transaction that appends them
+(`join`, on the store's thread): one commit instead of two, and nobody waits for the second. Whatever
+stands against that - the router is behind, many events, many receivers, a condition that takes its time,
+configurations that have changed - leaves the events to the tailer, which reads the log. Both take turns
+and never route at the same time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 
 import structlog
 
-from tocsin_server.domain.delivery_ports import Book, Outbox, Trace
+from tocsin_server.domain.delivery_ports import Book, Outbox, Routed, Step, Trace
 from tocsin_server.domain.event_log import Stored
 from tocsin_server.domain.explanation import is_about
 from tocsin_server.domain.grouping import group_of
@@ -25,6 +32,8 @@ from tocsin_server.domain.silences import Silence
 log = structlog.get_logger("tocsin.routing")
 EVENTS_PER_STEP = 256
 WAITING = (State.PENDING, State.PAUSED)
+JOIN_EVENTS_MAX = 16  # routed by the store's thread, for which every append waits
+JOIN_ROWS_MAX = 32
 IDLE_CURSOR_S = 0.1  # how late the cursor may be written when nothing matched
 
 
@@ -50,6 +59,9 @@ class Router:
         self._flush: asyncio.TimerHandle | None = None
         self._flushing = False
         self._stale = False
+        self._routing = threading.Lock()  # whose turn it is to route: never waited for
+        self._missed = False  # a step came while it was not its turn
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.has_selectors = True
         self.book = Book(0, {}, {})
         self.wake: Callable[[], None] = lambda: None
@@ -57,6 +69,7 @@ class Router:
 
     async def begin(self) -> None:
         """Take over the cursor and read the configurations."""
+        self._loop = asyncio.get_running_loop()
         self._cursor = self._position = await self._outbox.begin()
         await self.reload()
 
@@ -80,6 +93,15 @@ class Router:
 
     async def step(self) -> bool:
         """Route the next events; tell whether there may be more."""
+        if not self._routing.acquire(blocking=False):
+            self._missed = True  # `_begin` wakes the loop again
+            return False
+        try:
+            return await self._step()
+        finally:
+            self._routing.release()
+
+    async def _step(self) -> bool:
         if self._stale:
             await self.reload()
         if not self.has_selectors:
@@ -94,8 +116,11 @@ class Router:
             if head > self._position:  # what stood up to there is deleted
                 self._position = head
                 self._flush_later()
-            if self._flushing:
+            elif self._position > self._cursor:  # what came last was looked at when it was appended
+                self._flush_later()
+            if self._flushing and self._position > self._cursor:
                 await self._commit(self._position, [])
+            self._flushing = False
             return False
         through = events[-1].position
         rows, frames = self._rows(events)
@@ -105,6 +130,40 @@ class Router:
             self._position = through
             self._flush_later()
         return True
+
+    def join(self, before: int, events: Sequence[Stored]) -> Step | None:
+        """Route events in the transaction that appends them, if that is quick; on the store's thread."""
+        if len(events) > JOIN_EVENTS_MAX or not self._routing.acquire(blocking=False):
+            return None
+        step = None
+        try:
+            if self._position == before and not self._stale and self.has_selectors and self._is_quick(events):
+                rows, frames = self._rows(events)
+                step = Step(self._cursor, events[-1].position, self.book.generation, rows, frames)
+        except Exception:
+            log.exception("events could not be routed as they were appended")
+        finally:
+            if step is None:
+                self._routing.release()
+        return step
+
+    def _is_quick(self, events: Sequence[Stored]) -> bool:
+        if not self.book.silences.are_quick or not all(self._index.is_quick(event.head) for event in events):
+            return False
+        return sum(len(self._index.matching(event.position, event.head)) for event in events) <= JOIN_ROWS_MAX
+
+    def joined(self, step: Step, routed: Routed | None) -> None:
+        """Take over what has become of a step; on the store's thread, before anybody hears of its events."""
+        if routed is not None:
+            self._position = step.through
+            if step.rows:
+                self._cursor = step.through
+                self._runtime.moment("routed")
+        elif step.rows:
+            self._stale = True
+        self._routing.release()
+        if self._loop is not None and (step.rows or self._missed):
+            self._loop.call_soon_threadsafe(self._begin, step, routed)
 
     def _flush_later(self) -> None:
         if self._flush is None:
@@ -116,20 +175,31 @@ class Router:
 
     async def _commit(self, through: int, rows: Sequence[Delivery], frames: Sequence[bytes] = ()) -> None:
         """Write deliveries and cursor; when the configurations have changed meanwhile, begin anew with them."""
+        step = Step(self._cursor, through, self.book.generation, rows, frames)
         try:
-            routed = await self._outbox.route(self._cursor, through, self.book.generation, rows)
+            routed = await self._outbox.route(step)
         except BaseException:
             self._give_back(rows)
             raise
         if routed is None:
+            self._stale = True
+        else:
+            self._runtime.moment("routed")
+            self._cursor = self._position = through
+            self._flushing = False
+        self._begin(step, routed)
+
+    def _begin(self, step: Step, routed: Routed | None) -> None:
+        """Begin with what is routed, or have it routed anew."""
+        rows = step.rows
+        if routed is None:
             self._give_back(rows)
-            await self.reload()
+        if routed is None or self._missed:
+            self._missed = False
             self.wake()
+        if routed is None:
             return
-        self._runtime.moment("routed")
-        self._cursor = self._position = through
-        self._flushing = False
-        for row, frame, is_new in zip(rows, frames, routed.new, strict=True):
+        for row, frame, is_new in zip(rows, step.frames, routed.new, strict=True):
             if row.state in WAITING:
                 self._lanes.wait((row.account, row.configuration_id), row.due_at)
             elif row.state is not State.SENDING:

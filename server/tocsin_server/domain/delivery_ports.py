@@ -69,6 +69,32 @@ class Routed:
     gathered: Sequence[tuple[Key, int]] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What routing has found between two positions, to be written if the configurations are still as they were.
+
+    `frames` are the stored events of the rows. A step without rows needs no write at once.
+    """
+
+    cursor: int
+    through: int
+    generation: int
+    rows: Sequence[Delivery] = ()
+    frames: Sequence[bytes] = ()
+
+
+class Companion(Protocol):
+    """Routes events in the transaction that appends them; called on the store's thread, which must not wait."""
+
+    def join(self, before: int, events: Sequence[Stored]) -> Step | None:
+        """Route the events after a position, unless somebody else does; they are not committed yet."""
+        ...
+
+    def joined(self, step: Step, routed: Routed | None) -> None:
+        """Take over what has become of a step: None when nothing of it was written."""
+        ...
+
+
 class Outbox(Protocol):
     """Routing and deliveries, as the dispatch thread needs them."""
 
@@ -85,8 +111,12 @@ class Outbox(Protocol):
         """Read all configurations, switches and silences."""
         ...
 
-    async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> Routed | None:
+    async def route(self, step: Step) -> Routed | None:
         """Insert deliveries, gather digests and move the cursor, all at once; None when the generation has changed."""
+        ...
+
+    async def accompany(self, companion: Companion | None) -> None:
+        """Have appended events routed in their own transaction; None ends it, and none is under way any more."""
         ...
 
     async def stored(self, after: int, limit: int) -> list[Stored]:
@@ -121,8 +151,10 @@ class Outbox(Protocol):
         """Lease due deliveries of each lane, and record their attempts as started."""
         ...
 
-    async def settle(self, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int) -> Settled | None:
-        """Record how an attempt ended; None when another attempt has taken over."""
+    async def settle(
+        self, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int, patient: bool = False
+    ) -> Settled | None:
+        """Record how an attempt ended, soon if `patient`; None when another attempt has taken over."""
         ...
 
     async def put_back(self, row: Delivery, due_at: int) -> State | None:

@@ -240,6 +240,17 @@ class SelectorIndex:
 
     def matching(self, position: int, head: EventHead, frame: bytes = b"") -> list[tuple[str, str]]:
         """Give (account, id) of the configurations to be told about an event, each once, in a fixed order."""
+        found: dict[tuple[str, str], None] = {}
+        for account, configuration_id, selector, *_ in self._met_by(head):
+            if position > selector.after_position and (not selector.where or selector.asks(frame, head.level)):
+                found[account, configuration_id] = None
+        return list(found)
+
+    def is_quick(self, head: EventHead) -> bool:
+        """Tell whether the head of an event is all that is asked of it."""
+        return not any(selector.where for _, _, selector, *_ in self._met_by(head))
+
+    def _met_by(self, head: EventHead) -> tuple[_Entry, ...]:
         key = (head.account, head.type, head.level, head.resource_type, head.subtype, head.service)
         met = self._met.get(key)
         if met is None:
@@ -247,11 +258,7 @@ class SelectorIndex:
             if len(self._met) >= HEADS_REMEMBERED_MAX:
                 self._met.clear()
             self._met[key] = met
-        found: dict[tuple[str, str], None] = {}
-        for account, configuration_id, selector, *_ in met:
-            if position > selector.after_position and (not selector.where or selector.asks(frame, head.level)):
-                found[account, configuration_id] = None
-        return list(found)
+        return met
 
     def _meeting(self, head: EventHead) -> Iterator[_Entry]:
         level = "error" if head.level == Level.ERROR else "info"

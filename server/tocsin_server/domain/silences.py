@@ -82,6 +82,8 @@ class Silences:
         for silence in silences:
             found[silence.account].append((silence, silence.filter.matcher()))
         self._by_account: Mapping[str, list[tuple[Silence, Matcher]]] = dict(found)
+        # Whether the head of an event is all that any of them asks of it.
+        self.are_quick = not any(silence.filter.where for held in found.values() for silence, _ in held)
 
     def silencing(self, account: str, created_at: int, head: EventHead, frame: bytes) -> Silence | None:
         """Give the silence that keeps an event, stored at a time, from an account's configurations."""

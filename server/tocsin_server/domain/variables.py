@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from tocsin_server.domain.event_log import Event
@@ -88,8 +89,14 @@ def _place(target: dict[str, Any], path: list[str], entry: Json) -> None:
 
 def time_text(time: int) -> str:
     """Write microseconds since 1970 UTC as RFC 3339, always with six digits."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, micros = divmod(time, 1_000_000)
+    return f"{_second_text(seconds)}.{micros:06d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second_text(seconds: int) -> str:
+    """Write a second without its zone: the times of events that come together share it."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
 
 
 def event_data(event: Event) -> dict[str, object]:

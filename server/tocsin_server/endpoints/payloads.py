@@ -21,6 +21,7 @@ ACTION_TYPE = "system.alerting.action"
 JSON_TYPE = "application/json"
 CLOUD_EVENT_TYPE = "application/cloudevents+json; charset=utf-8"
 CLOUD_EVENTS = "CLOUDEVENTS"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def payload_of(message: Message) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def _source(event: Event | None) -> str:
 
 def encoded(payload: dict[str, Any]) -> bytes:
     """Encode a payload, as short as JSON can be."""
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(payload).encode()
 
 
 def _digest(message: Message) -> dict[str, object]:

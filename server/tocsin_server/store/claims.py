@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -17,7 +16,7 @@ from tocsin_server.domain.delivery_ports import Claimed
 from tocsin_server.domain.lanes import Key, Want
 from tocsin_server.domain.notifications import FINAL, Delivery, State
 from tocsin_server.domain.verdicts import ErrorClass, Verdict
-from tocsin_server.store.delivery_rows import COLUMNS, LEASE_US, PAUSED, WAITING, delivery, start
+from tocsin_server.store.delivery_rows import COLUMNS, LEASE_US, PAUSED, WAITING, delivery, leased, start
 from tocsin_server.store.holds import waiting_state
 from tocsin_server.store.writer import Transaction
 
@@ -31,13 +30,14 @@ HELD_BY_HEALTH = f"{PAUSED} AND reason <> 'DISABLED'"
 
 def claim(transaction: Transaction, wants: Sequence[Want]) -> list[Claimed]:
     """Lease due deliveries and record their attempts as started; say of each lane when its next one is due."""
-    found = [(want, [delivery(row) for row in _due_of(transaction, want)]) for want in wants]
-    leased = {row.id: row for row in _lease(transaction, [row for _, rows in found for row in rows])}
-    frames = _frames(transaction.connection, list(leased.values()))
+    found = [(want, [leased(row) for row in _due_of(transaction, want)]) for want in wants]
+    claimed = [row for _, rows in found for row in rows]
+    _lease(transaction, claimed)
+    frames = _frames(transaction.connection, claimed)
     return [
         Claimed(
             want,
-            [leased[row.id] for row in rows],
+            rows,
             _next_due(transaction.connection, want.key),
             [frames.get(row.event_position) for row in rows],
         )
@@ -74,18 +74,16 @@ def _due(transaction: Transaction, line: str, key: Key, oldest: int, newest: int
     return taken + [row for row in last if row[1] not in known]
 
 
-def _lease(transaction: Transaction, rows: Sequence[Delivery]) -> list[Delivery]:
+def _lease(transaction: Transaction, rows: Sequence[Delivery]) -> None:
     if not rows:
-        return []
-    leased = [replace(row, state=State.SENDING, reason="", attempt=row.attempt + 1) for row in rows]
-    names = json.dumps([[row.account, row.id] for row in leased])
+        return
+    names = json.dumps([[row.account, row.id] for row in rows])
     transaction.connection.execute(
         "UPDATE deliveries SET state = 'SENDING', reason = '', attempt = attempt + 1, lease_until = ?"
         " WHERE (account, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))",
         (transaction.log.created_at + LEASE_US, names),
     )
-    start(transaction, leased)
-    return leased
+    start(transaction, rows)
 
 
 def _next_due(connection: sqlite3.Connection, key: Key) -> int | None:

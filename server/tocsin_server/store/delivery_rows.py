@@ -61,13 +61,25 @@ def start(transaction: Transaction, rows: Iterable[Delivery]) -> None:
 
 def delivery(row: Sequence[Any]) -> Delivery:
     """Make a delivery of its columns."""
+    return Delivery(**_fields(row))
+
+
+def leased(row: Sequence[Any]) -> Delivery:
+    """Make of a row's columns the delivery that it is with its next attempt under way."""
+    values = _fields(row)
+    values["state"], values["reason"] = State.SENDING, ""
+    values["attempt"] += 1
+    return Delivery(**values)
+
+
+def _fields(row: Sequence[Any]) -> dict[str, Any]:
     values = dict(zip(NAMES, row, strict=True))
     values["subject"] = json.loads(values["subject"])
     values["content"] = json.loads(values["content"]) if values["content"] else {}
     values["state"] = State(values["state"])
     values["error_class"] = ErrorClass(values["error_class"])
     values["recipients"] = () if values["recipients"] == "[]" else recipients(values["recipients"])
-    return Delivery(**values)
+    return values
 
 
 def recipients(text: str) -> tuple[RecipientVerdict, ...]:

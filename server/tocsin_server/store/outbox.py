@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import structlog
 
-from tocsin_server.domain.delivery_ports import Book, Claimed, Routed, Settled
+from tocsin_server.domain.delivery_ports import Book, Claimed, Companion, Routed, Settled, Step
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.event_log import KEY_KEPT_US, Event, Stored
 from tocsin_server.domain.health import Health
@@ -33,7 +34,7 @@ from tocsin_server.store.event_log import ROUTER, EventReads, cursor_position
 from tocsin_server.store.generation import GENERATION
 from tocsin_server.store.notifications import Notifications
 from tocsin_server.store.tail import Tail
-from tocsin_server.store.writer import Transaction, Writer
+from tocsin_server.store.writer import Company, Transaction, Writer
 
 log = structlog.get_logger("tocsin.store")
 T = TypeVar("T")
@@ -66,7 +67,7 @@ class StoreOutbox:
         self._ended_max_age_us = ended_max_age_us
         self._sweep_place = 0
         self._purge_place = 0
-        self._ended: list[tuple[settling.Ended, asyncio.Future[Settled | None]]] = []
+        self._ended: list[tuple[settling.Ended, bool, asyncio.Future[Settled | None]]] = []
         self._settling: asyncio.Task[None] | None = None
         self.decode = wire.decode
         self.trace = wire.trace
@@ -99,27 +100,43 @@ class StoreOutbox:
         held = Silences(await self._read(silences.every))
         return Book(generation, {(c.account, c.id): c for c in configurations}, switches, held)
 
-    async def route(self, cursor: int, through: int, generation: int, rows: Sequence[Delivery]) -> Routed | None:
+    async def route(self, step: Step) -> Routed | None:
         """Insert deliveries, gather digests and move the cursor in one transaction."""
+        return await self._writer.run(lambda tx: self._route(tx, step))
 
-        def unit(transaction: Transaction) -> Routed | None:
-            if cursor_position(transaction.connection, GENERATION) != generation:
+    def _route(self, transaction: Transaction, step: Step) -> Routed | None:
+        if cursor_position(transaction.connection, GENERATION) != step.generation:
+            return None
+        moved = transaction.connection.execute(
+            "UPDATE cursors SET position = ? WHERE name = ? AND position = ? AND epoch = ?",
+            (step.through, ROUTER, step.cursor, self._epoch),
+        )
+        if moved.rowcount != 1:
+            raise Fenced(f"the router's cursor is not at {step.cursor} in epoch {self._epoch} any more")
+        new = delivery_rows.insert(transaction, step.rows)
+        gathered = [
+            digests.gather(transaction, row, row.group)
+            for row, is_new in zip(step.rows, new, strict=True)
+            if is_new and row.group is not None
+        ]
+        return Routed(new, gathered)
+
+    async def accompany(self, companion: Companion | None) -> None:
+        """Have appended events routed in their own transaction: a commit less for each, and for whoever waits."""
+
+        def company(before: int, events: Sequence[Stored]) -> Company | None:
+            step = companion.join(before, events) if companion is not None else None
+            if companion is None or step is None:
                 return None
-            moved = transaction.connection.execute(
-                "UPDATE cursors SET position = ? WHERE name = ? AND position = ? AND epoch = ?",
-                (through, ROUTER, cursor, self._epoch),
-            )
-            if moved.rowcount != 1:
-                raise Fenced(f"the router's cursor is not at {cursor} in epoch {self._epoch} any more")
-            new = delivery_rows.insert(transaction, rows)
-            gathered = [
-                digests.gather(transaction, row, row.group)
-                for row, is_new in zip(rows, new, strict=True)
-                if is_new and row.group is not None
-            ]
-            return Routed(new, gathered)
 
-        return await self._writer.run(unit)
+            def ended(committed: bool, routed: Routed | None) -> None:
+                done = routed if step.rows else Routed(())
+                companion.joined(step, done if committed else None)
+
+            return Company((lambda tx: self._route(tx, step)) if step.rows else None, ended)
+
+        self._writer.accompany = company
+        await self._writer.run(lambda tx: None)
 
     async def stored(self, after: int, limit: int) -> list[Stored]:
         """Give the events after a position, from memory or from the store."""
@@ -156,10 +173,12 @@ class StoreOutbox:
         """Lease due deliveries of each lane."""
         return await self._writer.run(lambda tx: claims.claim(tx, wants))
 
-    async def settle(self, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int) -> Settled | None:
+    async def settle(
+        self, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int, patient: bool = False
+    ) -> Settled | None:
         """Record how an attempt ended; together with those that end while the store is busy."""
         waiter: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
-        self._ended.append((settling.Ended(row, outcome, plan, duration_us), waiter))
+        self._ended.append((settling.Ended(row, outcome, plan, duration_us), patient, waiter))
         if self._settling is None:
             self._settling = asyncio.create_task(self._settle_ended())
         return await waiter
@@ -169,15 +188,18 @@ class StoreOutbox:
         max_age_us = self._notifications.paused_max_age_us
         while self._ended:
             taken, self._ended = self._ended[:SETTLED_MAX], self._ended[SETTLED_MAX:]
-            ended = [one for one, _ in taken]
+            ended = [one for one, _, _ in taken]
+            patient = all(is_patient for _, is_patient, _ in taken)
             try:
-                settled = await self._writer.run(lambda tx, ended=ended: settling.settle(tx, ended, max_age_us))  # type: ignore[misc]
+                settled = await self._writer.run(
+                    partial(settling.settle, ended=ended, paused_max_age_us=max_age_us), patient
+                )
             except Exception as error:
-                for _, waiter in taken:
+                for _, _, waiter in taken:
                     if not waiter.done():
                         waiter.set_exception(error)
             else:
-                for (_, waiter), one in zip(taken, settled, strict=True):
+                for (_, _, waiter), one in zip(taken, settled, strict=True):
                     if not waiter.done():
                         waiter.set_result(one)
         self._settling = None

@@ -5,6 +5,9 @@ transaction - appends merged into one statement, every other unit in a savepoint
 answers after COMMIT. What it has answered is on disk (WAL, synchronous=FULL). A unit that raises is
 undone alone and its neighbours go on; a commit that fails answers every unit of it with
 STORAGE_FAILED or STORAGE_FULL, and nothing of it is stored.
+
+A commit is what costs. So a unit for which nobody waits is patient: it goes with the next group that
+has to be written. And what follows from an append at once may go with it (`Company`).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,26 +26,15 @@ from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Append, Appended, OwnEvent, Stored
 from tocsin_server.domain.ports import Runtime
 from tocsin_server.store import appending, wire
-from tocsin_server.store.database import LogFile, Store, StoreFile, StoreGone
+from tocsin_server.store.database import LogFile, Store, StoreFile
+from tocsin_server.store.storage_faults import is_io_fault, is_storage_fault, storage_failure
 
 T = TypeVar("T")
 GROUP_EVENTS_MAX = 1000  # one transaction stays short
 GROUP_UNITS_MAX = 512
+PATIENCE_S = 0.01  # longest wait of a patient unit
 WINDOW_S = 0.001  # longest wait for company; an append alone never waits
 SLOW_COMMIT_S = 0.0005  # below this a commit is cheaper than waiting for company
-DISK_FAULTS = frozenset(
-    (
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-    )
-)
 GROUP_BYTES_MAX = 8 * 1024 * 1024  # and does not hold much in memory
 # Beyond these the disk does not keep up: refuse rather than grow.
 QUEUE_UNITS_MAX = 20_000
@@ -70,6 +63,22 @@ class Transaction:
 Unit = Callable[[Transaction], T]
 # Told after each COMMIT, on the writer's thread: what was stored and which positions were deleted.
 OnCommit = Callable[[Sequence[Stored], Sequence[int]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """What goes with appended events into their transaction, in a savepoint of its own.
+
+    `unit` is None where nothing is to be written. `ended` is told, on the writer's thread and before anybody
+    hears of the events, whether they are committed, and what the unit has answered: None when it was undone.
+    """
+
+    unit: Unit[Any] | None
+    ended: Callable[[bool, Any], None]
+
+
+# Asked before COMMIT, on the writer's thread, what goes with events; the position before them is given too.
+Accompany = Callable[[int, Sequence[Stored]], Company | None]
 
 
 class _Work:
@@ -105,6 +114,9 @@ class Writer:
         self._moment = runtime.moment
         self._on_commit = on_commit
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._patient: deque[_Work] = deque()
+        self._company: tuple[Company, Any] | None = None  # with the answer of its unit
+        self.accompany: Accompany = lambda before, events: None
         # Bytes of all appends that were ever put into the queue and taken out of it, each counted by one thread.
         self._bytes_put = self._bytes_taken = 0
         self._thread = threading.Thread(target=self._loop, name="writer", daemon=True)
@@ -122,6 +134,8 @@ class Writer:
 
     def stop(self) -> None:
         """Run what waits, then end the thread. Later units are never answered."""
+        for work in list(self._patient):
+            self._hurry(work)
         self._queue.put(None)
         self._thread.join()
 
@@ -138,9 +152,9 @@ class Writer:
         if self._bytes_put - self._bytes_taken + size > QUEUE_BYTES_MAX:
             raise overloaded()
 
-    async def run(self, unit: Unit[T]) -> T:
-        """Run a unit of work in a transaction; committed when this returns."""
-        answer: T = await self._await(_Work(unit, None))
+    async def run(self, unit: Unit[T], patient: bool = False) -> T:
+        """Run a unit of work in a transaction; committed when this returns. A patient one may wait for company."""
+        answer: T = await self._await(_Work(unit, None), patient)
         return answer
 
     def run_sync(self, unit: Unit[T]) -> T:
@@ -151,14 +165,26 @@ class Writer:
         self._queue.put(work)
         return waiter.result()
 
-    def _await(self, work: _Work) -> asyncio.Future[Any]:
+    def _await(self, work: _Work, patient: bool = False) -> asyncio.Future[Any]:
         if self._queue.qsize() >= QUEUE_UNITS_MAX:
             raise overloaded()
         work.loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = work.loop.create_future()
         work.waiter = waiter
-        self._queue.put(work)
+        if patient:
+            self._patient.append(work)
+            work.loop.call_later(PATIENCE_S, self._hurry, work)
+        else:
+            self._queue.put(work)
         return waiter
+
+    def _hurry(self, work: _Work) -> None:
+        """Let a patient unit wait no longer, if it still does."""
+        try:
+            self._patient.remove(work)
+        except ValueError:
+            return
+        self._queue.put(work)
 
     def _loop(self) -> None:
         database = self._store.writer
@@ -197,8 +223,18 @@ class Writer:
             group.append(work)
             events, size = events + _events(work), size + work.size
         self._last_group = len(group)
+        group += self._patient_ones(GROUP_UNITS_MAX - len(group))
         self._bytes_taken += size
         return group, False
+
+    def _patient_ones(self, most: int) -> list[_Work]:
+        found: list[_Work] = []
+        while self._patient and len(found) < most:
+            try:
+                found.append(self._patient.popleft())
+            except IndexError:  # the last one was in a hurry just now
+                break
+        return found
 
     def _next(self, window_end: float) -> _Work | None:
         wait = window_end - self._runtime.monotonic() if window_end else 0.0
@@ -210,6 +246,7 @@ class Writer:
         try:
             log = self._commit(group)
         except BaseException as error:
+            self._end_company(committed=False)
             failure = storage_failure(error)
             if isinstance(failure, TocsinError) and failure.reason is Reason.STORAGE_FULL:
                 self.full()
@@ -224,9 +261,16 @@ class Writer:
         self._answer(group)
         self._moment("answered")
 
+    def _end_company(self, committed: bool) -> None:
+        if self._company is not None:
+            company, answer = self._company
+            self._company = None
+            company.ended(committed, answer)
+
     def _publish(self, log: appending.LogAppender) -> None:
         """Tell of what is committed. It stands whatever happens here; without it followers would miss events."""
         try:
+            self._end_company(committed=True)
             if log.stored or log.deleted:
                 self._on_commit(log.stored, log.deleted)
             self.after_commit()
@@ -266,7 +310,21 @@ class Writer:
                 if work.unit is not None:
                     self._run_unit(work, transaction)
         log.flush()
+        if log.stored and not log.deleted:
+            self._take_company(Transaction(connection, self._runtime, log))
         return log
+
+    def _take_company(self, transaction: Transaction) -> None:
+        """Run what goes with the events of this transaction; its failure is not theirs."""
+        events = transaction.log.stored
+        company = self.accompany(events[0].position - 1, events)
+        if company is None:
+            return
+        self._company = company, None
+        if company.unit is not None:
+            work = _Work(company.unit, None)
+            self._run_unit(work, transaction)
+            self._company = company, work.answer
 
     @staticmethod
     def _run_unit(work: _Work, transaction: Transaction) -> None:
@@ -308,25 +366,3 @@ def overloaded() -> TocsinError:
 
 def _events(work: _Work) -> int:
     return len(work.append.drafts) if work.append is not None else 1
-
-
-def is_io_fault(error: BaseException) -> bool:
-    """Tell whether the disk could not be read, written or synced: what is in memory cannot be trusted then."""
-    return isinstance(error, StoreGone) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
-
-
-def is_storage_fault(error: BaseException) -> bool:
-    """Tell whether an exception is the disk's fault: then the whole transaction is in doubt, not one unit."""
-    # The lower byte is the primary code; a mistake in a statement (SQLITE_ERROR) is the unit's own fault.
-    if isinstance(error, StoreGone):
-        return True
-    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DISK_FAULTS
-
-
-def storage_failure(error: BaseException) -> BaseException:
-    """Say in the product's terms that a transaction was not stored; a bug stays what it is."""
-    if not is_storage_fault(error):
-        return error
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-        return TocsinError(Reason.STORAGE_FULL, "the store's disk is full; nothing was stored", retry_s=5.0)
-    return TocsinError(Reason.STORAGE_FAILED, "the store did not take the write; nothing was stored", retry_s=1.0)
