@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,28 @@ async def test_a_receiver_that_hangs_leaves_the_others_room(house: DispatchHouse
     assert sorted(p.path for p in posted) == ["/hook"] + ["/slow"] * WINDOW_FIRST
     let_go.set()
     await house.settled()
+
+
+async def test_a_place_is_free_before_the_record_is_made(house: DispatchHouse, hook: WebhookReceiver) -> None:
+    """The receiver has taken it; that the disk is slow is nothing to the next delivery."""
+    house.sends_at_once = True
+    await house.configure(hook.url)
+    await house.router.begin()
+    await house.append("user.a")
+    await house.router.step()
+    go_on = threading.Event()
+    blocked = asyncio.create_task(house.writer.run(lambda tx: go_on.wait(10)))
+    await hook.until(1)
+    async with asyncio.timeout(10):
+        while house.deliverer.lanes.under_way:
+            await asyncio.sleep(0)
+    assert house.sql("SELECT state FROM deliveries") == [("SENDING",)]
+    go_on.set()
+    await blocked
+    await house.settled()
+    assert house.sql("SELECT state FROM deliveries") == [("DELIVERED",)]
+    assert house.deliverer.lanes.under_way == 0
+    assert not house.deliverer._placeless
 
 
 async def test_rows_that_find_no_place_are_told_of(house: DispatchHouse) -> None:

@@ -19,7 +19,7 @@ from tocsin_server.domain.answers import of_no_answer, unmade
 from tocsin_server.domain.delivery_ports import Book, Outbox, Settled
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Event
-from tocsin_server.domain.health import Health
+from tocsin_server.domain.health import HEALTHY, Health
 from tocsin_server.domain.lanes import Key
 from tocsin_server.domain.message_templates import templated
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Message, Outcome, State
@@ -55,6 +55,7 @@ class Deliverer:
         self._ui_url = ui_url
         self.docs_url = ""
         self._sending: dict[asyncio.Task[None], Delivery] = {}
+        self._placeless: set[str] = set()  # those of them that have been taken, and have only to be settled
         self._testing: Counter[str] = Counter()
         self._holding: set[asyncio.Task[None]] = set()
         self._look_at = 0.0  # when the store is asked next what waits
@@ -80,10 +81,13 @@ class Deliverer:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         row = self._sending.pop(task)
+        has_place = row.id not in self._placeless
+        self._placeless.discard(row.id)
         if task.cancelled() or (error := task.exception()) is None:
             return
         log.error("a delivery could not be settled; its lease will end", exc_info=error)
-        self.lanes.give_back((row.account, row.configuration_id))
+        if has_place:
+            self.lanes.give_back((row.account, row.configuration_id))
 
     async def step(self) -> bool:
         """Claim what has its turn and begin to send it; tell whether there may be more."""
@@ -123,9 +127,14 @@ class Deliverer:
             return
         outcome, duration_us = await self._send(row, configuration, frame)
         plan = Plan(self._runtime.jitter(), configuration.options.retry_schedule or RETRY_SCHEDULE_S)
-        # Where nothing waits behind it, nobody waits for the record: it can share a commit.
-        patient = outcome.verdict is Verdict.DELIVERED and self.lanes.lane(key).due_at is None
-        settled = await self._outbox.settle(row, outcome, plan, duration_us, patient)
+        # What was taken by a receiver that is well teaches its lane nothing new: the place is free before the
+        # record is made, for which nobody waits then. It can share a commit.
+        quick = outcome.verdict is Verdict.DELIVERED and self.lanes.lane(key).health is HEALTHY
+        if quick:
+            self._placeless.add(row.id)
+            self.lanes.ended(key, outcome.verdict)
+            self.wake_in(0.0)
+        settled = await self._outbox.settle(row, outcome, plan, duration_us, patient=quick)
         self._learn(row, key, outcome, settled)
         record = log.info if outcome.verdict is Verdict.DELIVERED else log.warning
         record(
@@ -137,12 +146,15 @@ class Deliverer:
 
     def _learn(self, row: Delivery, key: Key, outcome: Outcome, settled: Settled | None) -> None:
         """Give the place back, and let the lane know what the attempt has shown."""
+        was_paused = self.lanes.lane(key).pauses
+        health = settled.health if settled is not None else None
+        if row.id not in self._placeless:
+            self.lanes.ended(key, outcome.verdict, health)
+        elif health is not None:
+            self.lanes.note(key, health)
         if settled is None:
             log.warning("stale attempt", delivery_id=row.id, attempt=row.attempt)
-            self.lanes.ended(key, outcome.verdict)
         else:
-            was_paused = self.lanes.lane(key).pauses
-            self.lanes.ended(key, outcome.verdict, settled.health)
             if settled.state in (State.RETRYING, State.PAUSED):
                 self.lanes.wait(key, settled.due_at)
             if self.lanes.lane(key).pauses and not was_paused:

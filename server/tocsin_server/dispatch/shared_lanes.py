@@ -41,3 +41,4 @@ class SharedLanes(Lanes):
     choose = _locked(Lanes.choose)
     claimed = _locked(Lanes.claimed)
     ended = _locked(Lanes.ended)
+    note = _locked(Lanes.note)

@@ -199,6 +199,12 @@ class Lanes:
             lane.health = health
         self._queue(lane)
 
+    def note(self, key: Key, health: Health) -> None:
+        """Take over the health of a receiver, from a record that came after its place was given back."""
+        lane = self.lane(key)
+        lane.health = health
+        self._queue(lane)
+
     def next_at(self) -> int | None:
         """When the next lane may be ready; those that wait for a place are looked at when one is free."""
         return self._later[0][0] if self._later else None

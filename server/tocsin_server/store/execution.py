@@ -57,7 +57,7 @@ class Runs:
 
     async def claim(self, limit: int, lease_us: int) -> Claims:
         """Begin runs that are due."""
-        return await self._writer.run(lambda tx: _claim(tx, limit, lease_us))
+        return await self._writer.run(lambda tx: _claim(tx, limit, lease_us), patient=True)
 
     async def load(self, claim: Claim) -> Run | None:
         """Read what a run needs."""
@@ -98,7 +98,9 @@ class Runs:
                 lambda c: silenced_actions.judge(c, run, outcome, run.claim.started_at, self.host)
             )
             judgement = await asyncio.wrap_future(judged)
-        written = await self._writer.run(lambda tx: _settle(tx, run, outcome, judgement, self.log_runs))
+        # Nobody waits for a run that tells nobody anything: it can share a commit.
+        patient = not outcome.notifications
+        written = await self._writer.run(lambda tx: _settle(tx, run, outcome, judgement, self.log_runs), patient)
         if written and outcome.notifications:
             self.queued()
         if written:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -136,7 +137,9 @@ class StoreOutbox:
             return Company((lambda tx: self._route(tx, step)) if step.rows else None, ended)
 
         self._writer.accompany = company
-        await self._writer.run(lambda tx: None)
+        # One more transaction, and none from before is under way; that it may fail changes nothing of it.
+        with suppress(Exception):
+            await self._writer.run(lambda tx: None)
 
     async def stored(self, after: int, limit: int) -> list[Stored]:
         """Give the events after a position, from memory or from the store."""
