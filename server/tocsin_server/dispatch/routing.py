@@ -93,9 +93,10 @@ class Router:
 
     async def step(self) -> bool:
         """Route the next events; tell whether there may be more."""
+        self._missed = True  # noted first: whoever has the turn looks at this after giving it back
         if not self._routing.acquire(blocking=False):
-            self._missed = True  # `_begin` wakes the loop again
             return False
+        self._missed = False
         try:
             return await self._step()
         finally:
@@ -113,13 +114,12 @@ class Router:
         head = self._outbox.head
         events = await self._outbox.stored(self._position, EVENTS_PER_STEP)
         if not events:
-            if head > self._position:  # what stood up to there is deleted
-                self._position = head
-                self._flush_later()
-            elif self._position > self._cursor:  # what came last was looked at when it was appended
-                self._flush_later()
-            if self._flushing and self._position > self._cursor:
-                await self._commit(self._position, [])
+            self._position = max(head, self._position)  # what stood up to the head is deleted, or was looked at
+            if self._position > self._cursor:
+                if self._flushing:
+                    await self._commit(self._position, [])
+                else:
+                    self._flush_later()
             self._flushing = False
             return False
         through = events[-1].position
@@ -222,14 +222,18 @@ class Router:
         rows: list[Delivery] = []
         frames: list[bytes] = []
         now = self._runtime.now()
-        for stored in events:
-            receivers = self._receivers(stored)
-            trace = self._trace(stored) if receivers else None
-            if trace is None:
-                continue
-            for configuration in receivers:
-                rows.append(self._row(stored, trace, configuration, now))
-                frames.append(stored.frame)
+        try:
+            for stored in events:
+                receivers = self._receivers(stored)
+                trace = self._trace(stored) if receivers else None
+                if trace is None:
+                    continue
+                for configuration in receivers:
+                    rows.append(self._row(stored, trace, configuration, now))
+                    frames.append(stored.frame)
+        except BaseException:
+            self._give_back(rows)
+            raise
         return rows, frames
 
     def _trace(self, stored: Stored) -> Trace | None:
