@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from tocsin_server.domain.alerting import Action, NotifyWhen
 from tocsin_server.domain.execution import perform
-from tocsin_server.domain.executions import EXECUTION_KEPT_US, EXECUTIONS_MAX
+from tocsin_server.domain.executions import EXECUTION_KEPT_US, EXECUTIONS_MAX, ExecutionQuery
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.silences import Silence
 from tocsin_server.store import executions, silenced_actions
@@ -106,3 +107,29 @@ async def test_a_silence_that_begins_while_a_run_is_written_holds_for_it(house: 
         await begin()
     await house.writer.run(lambda tx: settle(tx, run, outcome, judgement, False))
     assert [state for _, state, *_ in deliveries(house)] == ["SILENCED"]
+
+
+async def test_a_run_writes_so_many_messages_and_the_next_ones_the_rest(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, over restarts; the record says that some have to wait."""
+    monkeypatch.setattr("tocsin_server.domain.decisions.RUN_MESSAGES_MAX", 3)
+    actions = tuple(Action(group, "hook", {"body": "x"}) for group in ("default", "default", "recovered", "recovered"))
+    await house.create(replace(SCRIPTED, actions=actions, notify_when=NotifyWhen.ON_ACTION_GROUP_CHANGE))
+    for names in (("a", "b"), ("a", "b"), (), ()):
+        house.scripted.says(*names)
+        await house.run_due()
+        house.clock.time += MINUTE
+        house = house.reopened()
+    records = executions.Executions(house.writer, house.readers)
+    (alert_id,) = house.rows("SELECT id FROM alerts")[0]
+    found = await records.executions(ExecutionQuery("acme", alert_id), None, 10)
+    house.close()
+    assert [one.limit_reached for one in reversed(found)] == [True, False, True, False]
+    told = [
+        (key.split("/")[3], subject["run_number"], subject["action_group"]) for key, *_, subject in deliveries(house)
+    ]
+    assert told == [
+        *[("a", 1, "default"), ("a", 1, "default"), ("b", 2, "default"), ("b", 2, "default")],
+        *[("a", 3, "recovered"), ("a", 3, "recovered"), ("b", 4, "recovered"), ("b", 4, "recovered")],
+    ]

@@ -31,7 +31,7 @@ from tocsin_server.store.database import Readers
 from tocsin_server.store.event_aggregates import EventAggregates, ReadsApart
 from tocsin_server.store.writer import Transaction, Writer
 
-INSTANCE_MARKS = ",".join("?" * 15)
+INSTANCE_MARKS = ",".join("?" * 16)
 INSERT_INSTANCE = (
     f"INSERT OR REPLACE INTO alert_instances (account, alert_id, {INSTANCE_COLUMNS}) VALUES ({INSTANCE_MARKS})"
 )
