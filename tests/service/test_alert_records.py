@@ -12,6 +12,7 @@ from tocsin_server.domain.executions import EXECUTION_KEPT_US, EXECUTIONS_MAX, E
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.silences import Silence
 from tocsin_server.store import executions, silenced_actions
+from tocsin_server.store.execution import _judged as as_judged
 from tocsin_server.store.execution import _settle as settle
 from tocsin_server.store.silences import SilenceStore
 
@@ -133,3 +134,51 @@ async def test_a_run_writes_so_many_messages_and_the_next_ones_the_rest(
         *[("a", 1, "default"), ("a", 1, "default"), ("b", 2, "default"), ("b", 2, "default")],
         *[("a", 3, "recovered"), ("a", 3, "recovered"), ("b", 4, "recovered"), ("b", 4, "recovered")],
     ]
+
+
+@pytest.mark.parametrize("given", ["before it is judged", "before it is written"])
+@pytest.mark.parametrize("ends", [False, True], ids=["mute", "unmute"])
+@pytest.mark.parametrize("one", [False, True], ids=["all", "instance"])
+async def test_mutes_hold_for_the_run_under_way(house: House, given: str, ends: bool, one: bool) -> None:
+    """The run is kept, and told or not told as the mutes stand when it is written."""
+    alert = await house.create(SCRIPTED)
+    house.scripted.says("web-1", "web-2")
+
+    async def mute(on: bool) -> None:
+        change = {"muted_instance_ids": ("web-1",) if on else ()} if one else {"mute_all": on}
+        await house.alerts.mute("acme", alert.id, "u", lambda a: replace(a, **change))
+
+    if ends:
+        await mute(True)
+    run = await house.runs.load(await house.claim())
+    assert run is not None
+    outcome = await house.execution._outcome(run)
+    if given == "before it is judged":
+        await mute(not ends)
+        assert await house.runs.settle(run, outcome)
+    else:
+        judged = house.readers.submit(lambda c: as_judged(c, run, outcome, ""))
+        stale = await asyncio.wrap_future(judged)
+        await mute(not ends)
+        assert await house.writer.run(lambda tx: settle(tx, *stale, False))
+    told = {"web-2"} if one else set()
+    assert {key.split("/")[3] for key, *_ in deliveries(house)} == ({"web-1", "web-2"} if ends else told)
+    assert house.told() == ["new_instance", "new_instance"]
+    assert len(house.scripted.seen) == 1
+    assert await house.run_due() == []
+
+
+async def test_a_silence_is_asked_again_when_a_mute_has_ended(house: House) -> None:
+    """What was muted when the run was judged is silenced when it is written."""
+    alert = await house.create(SCRIPTED)
+    await house.alerts.mute("acme", alert.id, "u", lambda a: replace(a, mute_all=True))
+    house.scripted.says("web-1")
+    meant = EventFilter("acme", types=("system.alerting.*",))
+    silence = Silence("acme", "", meant, house.clock.time, house.clock.time + MINUTE, "u", "quiet")
+    await SilenceStore(house.writer, house.readers).create(silence, lambda now: None, "", b"")
+    run = await house.runs.load(await house.claim())
+    assert run is not None
+    outcome = await house.execution._outcome(run)
+    await house.alerts.mute("acme", alert.id, "u", lambda a: replace(a, mute_all=False))
+    assert await house.runs.settle(run, outcome)
+    assert [state for _, state, *_ in deliveries(house)] == ["SILENCED"]

@@ -327,7 +327,7 @@ class AlertSpec:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A check that runs on schedule. `version` rises with each change: the fence of its runs."""
+    """A check that runs on schedule. `version` rises with each change but those of mutes: the fence of its runs."""
 
     account: str
     id: str

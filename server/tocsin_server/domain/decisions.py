@@ -26,7 +26,8 @@ All of it is pure; times are the scheduled times of runs, in microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -114,15 +115,16 @@ def untold_change(before: Instance | None, now: InstanceReport, verdict: Verdict
 # --- the room of a run -------------------------------------------------------------------------
 
 
-def deferred(
-    decisions: Iterable[Decision], known: Mapping[str, Instance], actions: Mapping[str, int]
-) -> frozenset[str]:
-    """Give the instances that are to be told and do not fit into the run; `actions` counts those of each group.
+def deferred(alert: Alert, decisions: Collection[Decision], known: Mapping[str, Instance]) -> frozenset[str]:
+    """Give the instances that are to be told and do not fit into the run.
 
     Instances are told whole. What waits longest comes first, then what has recovered.
     """
-    telling = [one for one in decisions if one.verdict.tells and actions.get(one.group)]
     room = RUN_MESSAGES_MAX
+    if len(decisions) * len(alert.spec.actions) <= room:
+        return frozenset()
+    actions = Counter(action.group for action in alert.spec.actions)
+    telling = [one for one in decisions if one.verdict.tells and actions[one.group]]
     if sum(actions[one.group] for one in telling) <= room:
         return frozenset()
 

@@ -21,9 +21,8 @@ interval lets every run notify, however late each one began.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tocsin_server.domain.actions import Notification, messages
 from tocsin_server.domain.aggregation import EventReads
@@ -134,7 +133,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """All that one run leaves behind; written in one transaction."""
+    """All that one run leaves behind; written in one transaction.
+
+    `anew` says what the same report comes to under the mutes of another alert; None where it has none.
+    """
 
     status: AlertStatus
     error: RunError | None
@@ -144,6 +146,7 @@ class RunOutcome:
     decisions: tuple[Decision, ...] = ()
     notifications: tuple[Notification, ...] = ()
     duration_us: int = 0
+    anew: Callable[[Alert], RunOutcome] | None = field(default=None, compare=False, repr=False)
 
 
 # --- transitions -------------------------------------------------------------------------------
@@ -165,7 +168,21 @@ def attempt(work: Callable[[], RunOutcome], run: Run, raised: Callable[[Exceptio
 def perform(run: Run, alert_type: AlertType, events: EventReads) -> RunOutcome:
     """Execute a type for a run, and say what follows; see `attempt` for what it may raise."""
     report = alert_type.executor(run.context(events))
-    return advance(run.alert, alert_type, run.memory, report, run.claim.scheduled_at, run.place.link)
+
+    def follows(muted: Alert) -> RunOutcome:
+        alert = replace(run.alert, mute_all=muted.mute_all, muted_instance_ids=muted.muted_instance_ids)
+        return advance(alert, alert_type, run.memory, report, run.claim.scheduled_at, run.place.link)
+
+    return replace(follows(run.alert), anew=follows)
+
+
+def muted(run: Run, outcome: RunOutcome, mute_all: bool, muted_instance_ids: tuple[str, ...]) -> tuple[Run, RunOutcome]:
+    """Give a run and its outcome as they are under these mutes: those that stand when it is written decide."""
+    alert = replace(run.alert, mute_all=mute_all, muted_instance_ids=muted_instance_ids)
+    if alert == run.alert or outcome.anew is None:
+        return run, outcome
+    changed = replace(outcome.anew(alert), duration_us=outcome.duration_us, anew=outcome.anew)
+    return replace(run, alert=alert), changed
 
 
 def advance(
@@ -212,7 +229,7 @@ def _lives(alert: Alert, alert_type: AlertType, memory: Memory, report: Report, 
     for id, now in sorted(found.items()):
         verdict = decide(alert, known.get(id), now, scheduled_at)
         decisions[id] = Decision(id, now.group or "", now.subgroup, verdict)
-    waiting = deferred(decisions.values(), known, Counter(action.group for action in alert.spec.actions))
+    waiting = deferred(alert, decisions.values(), known)
     kept += [replace(one, waits_since=_waits_since(one, scheduled_at)) for one in ended if one.id in waiting]
     ended = [one for one in ended if one.id not in waiting]
     watched = cut(found, memory, len(kept))

@@ -120,7 +120,9 @@ def json_object(value: object, bytes_max: int, name: str) -> Mapping[str, Json]:
 
 def cut(found: dict[str, InstanceReport], memory: Memory, kept: int) -> dict[str, InstanceReport]:
     """Leave out new instances for which those that are kept beside what was found leave no room."""
-    over = max(0, len(found) + kept - INSTANCES_MAX)
+    over = len(found) + kept - INSTANCES_MAX
+    if over <= 0:
+        return found
     new = [id for id in found if id not in memory.instances]
     out = frozenset(new[len(new) - over :])
     return {id: now for id, now in found.items() if id not in out}

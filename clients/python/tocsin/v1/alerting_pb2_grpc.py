@@ -223,7 +223,8 @@ class AlertingServicer(object):
 
     def MuteAll(self, request, context):
         """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
-        muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+        muted instances is kept. A run under way obeys it, as it does the other three. No-op when it is muted. Reasons:
+        NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

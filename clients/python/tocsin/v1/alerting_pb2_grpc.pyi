@@ -74,7 +74,8 @@ class AlertingStub:
     """
     MuteAll: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.MuteAllRequest, _alerting_pb2.MuteAllResponse]
     """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
-    muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+    muted instances is kept. A run under way obeys it, as it does the other three. No-op when it is muted. Reasons:
+    NOT_FOUND.
     """
     UnmuteAll: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.UnmuteAllRequest, _alerting_pb2.UnmuteAllResponse]
     """Ends MuteAll; instances that are muted for themselves stay so. What became active or changed its group
@@ -165,7 +166,8 @@ class AlertingAsyncStub(AlertingStub):
     """
     MuteAll: _aio.UnaryUnaryMultiCallable[_alerting_pb2.MuteAllRequest, _alerting_pb2.MuteAllResponse]  # type: ignore[assignment]
     """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
-    muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+    muted instances is kept. A run under way obeys it, as it does the other three. No-op when it is muted. Reasons:
+    NOT_FOUND.
     """
     UnmuteAll: _aio.UnaryUnaryMultiCallable[_alerting_pb2.UnmuteAllRequest, _alerting_pb2.UnmuteAllResponse]  # type: ignore[assignment]
     """Ends MuteAll; instances that are muted for themselves stay so. What became active or changed its group
@@ -313,7 +315,8 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_alerting_pb2.MuteAllResponse, _abc.Awaitable[_alerting_pb2.MuteAllResponse]]:
         """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
-        muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+        muted instances is kept. A run under way obeys it, as it does the other three. No-op when it is muted. Reasons:
+        NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
