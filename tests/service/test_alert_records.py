@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from tocsin_server.domain.alerting import Action, NotifyWhen
 from tocsin_server.domain.execution import perform
-from tocsin_server.domain.executions import EXECUTION_KEPT_US, EXECUTIONS_MAX, ExecutionQuery
+from tocsin_server.domain.executions import EXECUTION_KEPT_US, ExecutionQuery
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.silences import Silence
 from tocsin_server.store import executions, silenced_actions
@@ -16,7 +16,7 @@ from tocsin_server.store.execution import _judged as as_judged
 from tocsin_server.store.execution import _settle as settle
 from tocsin_server.store.silences import SilenceStore
 
-from tests.support.alert_house import MINUTE, SCRIPTED, House, deliveries
+from tests.support.alert_house import LEASE, MINUTE, SCRIPTED, House, deliveries
 
 
 async def test_a_throttle_holds_over_a_restart_and_a_clock_that_jumps(house: House) -> None:
@@ -48,16 +48,59 @@ async def test_executions_are_kept_a_week(house: House) -> None:
     assert house.rows("SELECT started_at FROM alert_executions") == [(house.clock.time - 2 * MINUTE,)]
 
 
-async def test_an_alert_keeps_so_many_executions(house: House) -> None:
+async def test_an_alert_keeps_so_many_executions(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are rows, whatever changes of the alert and runs by hand came between them."""
+    monkeypatch.setattr("tocsin_server.store.executions.EXECUTIONS_MAX", 3)
     alert = await house.create(SCRIPTED)
+    records = executions.Executions(house.writer, house.readers)
+    house.runs.written = records.tell
+    for _ in range(5):
+        alert = await house.alerts.update(alert, run_now=True)
+        await house.run_due()
+        house.clock.time += MINUTE
+    kept = house.rows("SELECT number, ordinal FROM alert_executions WHERE alert_id = ?", alert.id)
+    assert [ordinal for _, ordinal in kept] == [3, 4, 5]
+    assert kept[-1][0] - kept[0][0] > 3
+
+
+async def test_a_bound_that_has_come_down_is_reached_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.create(SCRIPTED)
+    for most in (9, 9, 9, 9, 9, 2, 2, 2):
+        monkeypatch.setattr("tocsin_server.store.executions.EXECUTIONS_MAX", most)
+        await house.run_due()
+        house.clock.time += MINUTE
+    assert house.rows("SELECT ordinal FROM alert_executions") == [(7,), (8,)]
+
+
+async def test_a_run_by_hand_takes_one_number(house: House) -> None:
+    alert = await house.create(SCRIPTED)
+    records = executions.Executions(house.writer, house.readers)
+    house.runs.written = records.tell
     await house.run_due()
-    await house.writer.run(
-        lambda tx: tx.connection.execute("UPDATE alert_tasks SET run_number = ?", (EXECUTIONS_MAX,)) and None
-    )
-    house.clock.time += MINUTE
-    await house.run_due()
-    rows = house.rows("SELECT number FROM alert_executions WHERE alert_id = ?", alert.id)
-    assert rows == [(EXECUTIONS_MAX + 1,)]
+    numbers = []
+    for _ in range(2):
+        asked = asyncio.create_task(records.run_now("acme", alert.id))
+        async with asyncio.timeout(10):
+            while not await house.run_due():
+                await asyncio.sleep(0)
+            numbers.append((await asked).number)
+    assert numbers == [2, 3]
+
+
+async def test_a_run_whose_lease_is_over_is_not_the_answer_to_a_run_by_hand(house: House) -> None:
+    """It has seen less than was there when somebody asked."""
+    alert = await house.create(SCRIPTED)
+    records = executions.Executions(house.writer, house.readers)
+    house.runs.written = records.tell
+    stale = await house.claim()
+    house.clock.time += LEASE
+    asked = asyncio.create_task(records.run_now("acme", alert.id))
+    await house.writer.run(lambda tx: None)  # it has asked
+    await house.execution.execute(stale)
+    async with asyncio.timeout(10):
+        while not await house.run_due():
+            await asyncio.sleep(0)
+        assert (await asked).number == stale.number + 2
 
 
 async def test_a_run_by_hand_waits_for_the_run_under_way(house: House) -> None:
