@@ -311,24 +311,57 @@ def rows(events: list[tuple[int, int, str, str, Any]]) -> Iterator[tuple[object,
         yield event_row(Stored(position, created, message.id, head, body))
 
 
-@given(EVENTS, QUESTIONS, st.integers(1, 20), st.integers(1, 15), st.integers(0, 5))
+@given(
+    EVENTS, QUESTIONS, st.integers(1, 20), st.integers(1, 15), st.integers(0, 5), st.sampled_from([0, 1, 3]),
+    st.integers(0, 30), st.sampled_from([1, 8, 1000]),
+)  # fmt: skip
 def test_a_slide_answers_what_the_store_answers(
-    events: list[tuple[int, int, str, str, Any]], asked: dict[str, Any], window: int, step: int, delay: int
+    events: list[tuple[int, int, str, str, Any]],
+    asked: dict[str, Any],
+    window: int,
+    step: int,
+    delay: int,
+    references: int,
+    apart: int,
+    kept: int,
 ) -> None:
-    """At each step, whatever came late, and whatever the aggregate."""
+    """At each step, of each reference, whatever came late, whatever the aggregate, however little is kept."""
     field = {"distinct": "host", "sum": "details.n", "avg": "details.n", "max": "details.n", "p90": "details.n"}
     where = asked.pop("where")
-    with closing(sqlite3.connect(EMPTY)) as source, closing(sqlite3.connect(":memory:")) as connection:
+    with (
+        closing(sqlite3.connect(EMPTY)) as source,
+        closing(sqlite3.connect(":memory:")) as connection,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("tocsin_server.store.replay_feed.KEPT_MAX", kept)
         source.backup(connection)
         connection.executemany(INSERT_EVENT, rows(events))
         slide, store = ReplayReads(connection, "acme", "x"), EventAggregates(connection, "acme", "x")
         for second in range(0, 100, step):
             at = T0 + second * SECOND
-            before = at - delay * SECOND
-            events_ = EventFilter("acme", since=before - window * SECOND, before=before, where=where)
-            question = EventQuestion(events_, at, field=field.get(asked["aggregation"], ""), **asked)
-            assert slide.aggregate(question) == store.aggregate(question)
-        assert slide.events <= len(events)
+            for back in range(references + 1):
+                before = at - (delay + back * (window + apart)) * SECOND
+                events_ = EventFilter("acme", since=before - window * SECOND, before=before, where=where)
+                question = EventQuestion(events_, at, field=field.get(asked["aggregation"], ""), **asked)
+                assert slide.aggregate(question) == store.aggregate(question)
+        if kept > len(events):
+            assert slide.events <= len(events)
+
+
+def test_a_window_and_its_references_read_each_event_once() -> None:
+    """As many as `.event-spike` has, one after another and a while apart; all are followed, not asked anew."""
+    with closing(sqlite3.connect(EMPTY)) as source, closing(sqlite3.connect(":memory:")) as connection:
+        source.backup(connection)
+        connection.executemany(INSERT_EVENT, rows([(second, 0, "a", "h", None) for second in range(100)]))
+        for apart in (2, 3):
+            slide = ReplayReads(connection, "acme", "x")
+            asked: list[object] = []
+            slide._store.aggregate = asked.append  # type: ignore[method-assign, assignment]
+            for at in range(T0 + 58 * SECOND, T0 + 100 * SECOND, SECOND):
+                for before in range(at - 28 * apart * SECOND, at + 1, apart * SECOND):
+                    window = EventFilter("acme", since=before - 2 * SECOND, before=before)
+                    slide.aggregate(EventQuestion(window, at))
+            assert (slide.events, asked) == (100, [])
 
 
 def test_a_slide_reads_no_more_than_a_preview_may(monkeypatch: pytest.MonkeyPatch) -> None:
