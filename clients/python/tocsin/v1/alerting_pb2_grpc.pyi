@@ -105,7 +105,7 @@ class AlertingStub:
     what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
     of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
     INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
-    LIMIT_REACHED, DEADLINE_EXCEEDED.
+    LIMIT_REACHED, DEADLINE_EXCEEDED, SERVER_DRAINING.
     """
     RegisterNavigation: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.RegisterNavigationRequest, _alerting_pb2.RegisterNavigationResponse]
     """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
@@ -197,7 +197,7 @@ class AlertingAsyncStub(AlertingStub):
     what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
     of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
     INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
-    LIMIT_REACHED, DEADLINE_EXCEEDED.
+    LIMIT_REACHED, DEADLINE_EXCEEDED, SERVER_DRAINING.
     """
     RegisterNavigation: _aio.UnaryUnaryMultiCallable[_alerting_pb2.RegisterNavigationRequest, _alerting_pb2.RegisterNavigationResponse]  # type: ignore[assignment]
     """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
@@ -388,7 +388,7 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
         of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
         INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
-        LIMIT_REACHED, DEADLINE_EXCEEDED.
+        LIMIT_REACHED, DEADLINE_EXCEEDED, SERVER_DRAINING.
         """
 
     @_abc_1.abstractmethod
