@@ -790,7 +790,8 @@ class FindAlertsRequest(_message.Message):
     filter: _builtins.str
     """A CEL expression over `alert`, bounded as the `where` of an EventFilter is: id, name, tags, alert_type_id,
     consumer, enabled, interval, throttle, notify_when, params, configuration_ids, mute_all,
-    muted_instance_ids, status, created_by, updated_by, create_time, update_time. Words of enums are bare:
+    muted_instance_ids, status, created_by, updated_by, create_time, update_time. Words of enums are bare, and one
+    that the enum does not have is refused:
     `alert.status == "ERROR" && "infra" in alert.tags`.
     """
     @_builtins.property
@@ -1921,7 +1922,8 @@ class RegisterNavigationRequest(_message.Message):
     """The type of the alerts."""
     path_template: _builtins.str
     """A path below `ui_url`, beginning with "/": a mustache template over `alert.id`, `alert.name`,
-    `alert.consumer`, `alert.alertTypeId`, `alert.tags`, `alert.params` and `spaceId`, percent-encoded.
+    `alert.consumer`, `alert.alertTypeId`, `alert.tags`, `alert.params` and `spaceId`, percent-encoded. Other names,
+    spaces and control characters are refused.
     """
     def __init__(
         self,
