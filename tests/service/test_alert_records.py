@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from tocsin_server.domain.alerting import Action, NotifyWhen
+from tocsin_server.domain.alerting import Action, InstanceReport, NotifyWhen, Report, RunContext
+from tocsin_server.domain.decisions import Verdict
 from tocsin_server.domain.execution import perform
 from tocsin_server.domain.executions import EXECUTION_KEPT_US, ExecutionQuery
+from tocsin_server.domain.replay import Order, replay
+from tocsin_server.domain.schedule import Ticks
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.silences import Silence
 from tocsin_server.store import executions, silenced_actions
@@ -225,3 +229,35 @@ async def test_a_silence_is_asked_again_when_a_mute_has_ended(house: House) -> N
     await house.alerts.mute("acme", alert.id, "u", lambda a: replace(a, mute_all=False))
     assert await house.runs.settle(run, outcome)
     assert [state for _, state, *_ in deliveries(house)] == ["SILENCED"]
+
+
+async def test_a_preview_has_no_more_room_than_live_runs(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same decisions, run by run, through activity, turns, and recoveries that have to wait."""
+    monkeypatch.setattr("tocsin_server.domain.decisions.RUN_MESSAGES_MAX", 3)
+    actions = tuple(Action(group, "hook", {"body": "x"}) for group in ("default", "default", "recovered", "recovered"))
+    alert = await house.create(replace(SCRIPTED, actions=actions))
+    house.clock.time = start = Ticks.of(alert.id, MINUTE).after(house.clock.time)
+    seen = [("a", "b", "c"), ("a", "b", "c"), ("c", "d"), ("d",), (), (), (), ()]
+
+    def report(context: RunContext) -> Report:
+        return Report(tuple(InstanceReport(id, "default") for id in seen[(context.scheduled_at - start) // MINUTE]))
+
+    house.scripted.report = report
+    for _ in seen:
+        await house.run_due()
+        house.clock.time += MINUTE
+    found = await executions.Executions(house.writer, house.readers).executions(
+        ExecutionQuery("acme", alert.id), None, 10
+    )
+    live = [[one.decision for one in execution.instances] for execution in reversed(found)]
+    order = Order(alert, start, start + len(seen) * MINUTE, True)
+    replayed = [list(one.outcome.decisions) for one in replay(order, house.types.usable("test.scripted"), NoReads())]
+    assert replayed == live
+    assert {one.verdict for decisions in live for one in decisions} >= {Verdict.DEFERRED, Verdict.RECOVERED}
+
+
+class NoReads:
+    """A log that nobody asks."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(name)
