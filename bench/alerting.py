@@ -16,14 +16,18 @@ from typing import Any
 
 import grpc
 from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import alerting_pb2 as pb
 from tocsin.v1 import event_log_pb2 as log_pb
+from tocsin.v1 import notifications_pb2 as notifications_pb
 from tocsin.v1.alerting_pb2_grpc import AlertingStub
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
+from tocsin.v1.notifications_pb2_grpc import NotificationsStub
 
 from bench.filling import FIRST_US, SERVICES, SPACING_US, log_of
 from bench.load import Client
+from bench.posting import SECRET
 from bench.results import Figure, figure
 from bench.server import ServerProcess
 
@@ -41,6 +45,7 @@ MANY = 10_000
 INSTANCES = 1000
 PREVIEWED = 1_000_000  # events: what the targets of previews are for
 RUNS = 20  # of the alert with many instances
+ACTIONS, HELD_MS = 8, 250.0
 
 
 class Alerts:
@@ -50,9 +55,21 @@ class Alerts:
         self._channel = grpc.insecure_channel(address)
         self._stub: Any = AlertingStub(self._channel)
         self._log: Any = EventLogStub(self._channel)
+        self._notifications: Any = NotificationsStub(self._channel)
         self._data = data
 
-    def create(self, count: int, interval: str = f"{INTERVAL_S}s", **params: Any) -> str:
+    def actions(self, count: int) -> list[pb.Action]:
+        """Make a receiver that is off, so that what is scheduled stays, and so many actions for it."""
+        connection = notifications_pb.WebhookConnection(url="http://127.0.0.1:9/", secret=SECRET)
+        configuration = notifications_pb.EndpointConfiguration(name="bench", webhook=connection, enabled=False)
+        request = notifications_pb.CreateEndpointConfigurationRequest(configuration=configuration)
+        made = self._notifications.CreateEndpointConfiguration(request).configuration
+        body = json_format.ParseDict({"body": "{{context.reason}}"}, Struct())
+        return [pb.Action(id=made.id, params=body) for _ in range(count)]
+
+    def create(
+        self, count: int, interval: str = f"{INTERVAL_S}s", actions: Sequence[pb.Action] = (), **params: Any
+    ) -> str:
         """Create alerts, each of which counts the events of a service; give the id of the last."""
         calls: deque[Any] = deque()
         for number in range(count):
@@ -63,6 +80,7 @@ class Alerts:
                 alert_type_id=".event-threshold",
                 consumer="bench",
                 schedule=pb.Schedule(interval=interval),
+                actions=actions,
             )
             json_format.ParseDict(given | params, alert.params)
             calls.append(self._stub.CreateAlert.future(pb.CreateAlertRequest(alert=alert)))
@@ -71,15 +89,19 @@ class Alerts:
         created = [call.result().alert.id for call in calls]
         return created[-1] if created else ""
 
-    def append(self, count: int) -> None:
+    def append(self, count: int, event_type: str = "user.named") -> None:
         """Append events of so many resources."""
-        events = [log_pb.Event(type="user.named", resource=log_pb.EventResource(id=f"r{n}")) for n in range(count)]
+        events = [log_pb.Event(type=event_type, resource=log_pb.EventResource(id=f"r{n}")) for n in range(count)]
         self._log.AppendEvents(log_pb.AppendEventsRequest(events=events))
 
     def run(self, alert_id: str) -> pb.Execution:
         """Run an alert now."""
-        execution: pb.Execution = self._stub.RunAlert(pb.RunAlertRequest(id=alert_id)).execution
+        execution: pb.Execution = self.begin(alert_id).result().execution
         return execution
+
+    def begin(self, alert_id: str) -> Any:
+        """Have an alert run, and give the call."""
+        return self._stub.RunAlert.future(pb.RunAlertRequest(id=alert_id))
 
     def preview(self, events: int, field: str) -> pb.PreviewAlertResponse.Done:
         """Replay the log of so many events, grouped by a field; give the end."""
@@ -128,6 +150,13 @@ def _measure(events: int, folder: Path) -> list[Figure]:
         figure(f"start with {MANY:,} alerts", start_s, "s"),
         figure("start without alerts", none_s, "s"),
         figure(f"run with {INSTANCES:,} active instances", _instances(folder / "instances"), "ms"),
+        figure(
+            f"longest append while a run of {INSTANCES:,} instances with {ACTIONS} actions is written",
+            _held(folder / "held"),
+            "ms",
+            HELD_MS,
+            "lower",
+        ),
         *_previews(events, folder / "previews"),
     ]
 
@@ -199,6 +228,25 @@ def _instances(data: Path) -> float:
     if len(runs[-1].instances) != INSTANCES:
         raise RuntimeError(f"{len(runs[-1].instances)} instances are active")
     return statistics.median(run.duration.ToMicroseconds() for run in runs) / 1e3
+
+
+def _held(data: Path) -> float:
+    """Append one event after another while runs schedule messages; the median over runs of the longest, in ms."""
+    with ServerProcess(data) as server:
+        calls, longest = Alerts(server.address, data), []
+        calls.append(INSTANCES)
+        actions = calls.actions(ACTIONS)
+        params = {"source": {"event_types": ["user.named"]}, "threshold": 1, "window": "1d"}
+        alert_id = calls.create(1, "1d", actions, **params)
+        for _ in range(RUNS):
+            run, took = calls.begin(alert_id), [0.0]
+            while not run.done():
+                began = time.perf_counter()
+                calls.append(1, "user.other")
+                took.append(time.perf_counter() - began)
+            longest.append(max(took) * 1e3)
+        calls.close()
+    return statistics.median(longest)
 
 
 def _previews(events: int, data: Path) -> list[Figure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +45,13 @@ class AlertingParts:
         runtime: Runtime,
         ui_url: str,
         store: Path,
+        draining: asyncio.Event,
     ) -> list[Service]:
         """Make the services of the network's way in."""
         drafts = AlertDrafts(self.alerts, self.types, kinds)
         return [
             AlertingService(self.alerts, drafts, tokens, digest_key),
-            AlertPreviewService(self.alerts, drafts, self.navigations, ui_url, ChildPreviews(store), runtime),
+            AlertPreviewService(self.alerts, drafts, self.navigations, ui_url, ChildPreviews(store), runtime, draining),
             AlertRunService(self.alerts, self.executions, tokens, runtime, self.execution is not None),
             NavigationService(self.navigations, ui_url),
         ]

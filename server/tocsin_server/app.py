@@ -184,7 +184,13 @@ class App:
             PreviewService(parts.log, configurations, drafts, kinds, self.runtime, self.settings["server.ui_url"]),
             SilenceService(silences, tokens, digest_key, self.runtime),
             *alert_parts.services(
-                kinds, tokens, digest_key, self.runtime, self.settings["server.ui_url"], path_of(self.store_url)
+                kinds,
+                tokens,
+                digest_key,
+                self.runtime,
+                self.settings["server.ui_url"],
+                path_of(self.store_url),
+                self.draining,
             ),
             SystemService(self.log_id, "sqlite", LIMITS, ("dev", "reflection")),
         ]

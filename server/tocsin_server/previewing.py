@@ -2,7 +2,8 @@
 
 The server starts `python -m tocsin_server.previewing`, writes an order to it as one line of JSON, and reads
 frames: a byte that says what it is, four bytes of length, and the message. The process opens the store to
-read, beside the server, and ends when its output is not read any more.
+read, beside the server, and ends when its output is not read any more, or when its input ends: the server keeps
+that open for as long as it lives, so that one that is killed leaves no process behind.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import struct
 import sys
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -30,6 +32,7 @@ from tocsin_server.store.replaying import ReplayReads, reading
 
 log = structlog.get_logger("tocsin.alerting")
 
+INPUT = 0  # the descriptor
 ANSWER, REFUSAL = b"A", b"R"
 HEADER = struct.Struct("!cI")
 PROGRESS_S = 1.0
@@ -56,7 +59,6 @@ class ChildPreviews:
             async with _process() as (process, output, complaint):
                 assert process.stdin is not None
                 process.stdin.write(_written(order, self._store))
-                process.stdin.close()
                 while (frame := await _frame(output)) is not None:
                     yield frame
                 await _ended(process, complaint)
@@ -174,6 +176,14 @@ def answers(order: Order, types: AlertTypes, store: Path, clock: Callable[[], fl
         yield messages.done(runs, errors, notifications, reads.events, reads.is_incomplete(order.start))
 
 
+def _end_with_input() -> None:
+    """End the process, whatever it is busy with, when the server is gone."""
+    # Not by way of sys.stdin: its lock would be held when the process ends by itself.
+    while os.read(INPUT, 1):
+        pass
+    os._exit(1)
+
+
 def main() -> None:
     """Do what the order on standard input says."""
     from tocsin_server.alert_types import discover  # noqa: PLC0415 - only the process needs the types
@@ -181,6 +191,7 @@ def main() -> None:
 
     os.nice(NICENESS)
     plain = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_input, name="input", daemon=True).start()
     # What plug-ins print, and what is logged, goes where it does not disturb the frames.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tocsin_server.domain.alerting import AlertStatus, InstanceReport, NotifyWhen
+from tocsin_server.domain.alerting import Action, AlertStatus, InstanceReport, NotifyWhen
 from tocsin_server.domain.instances import Instance
 
 from tests.support.lives import MINUTE, Life, found, spec, statuses, told, verdicts
@@ -75,6 +76,37 @@ def check_notified(now: Instance, before: Instance | None, at: int, life: Life) 
     mode = life.alert.spec.notifies_when
     due = mode is NotifyWhen.ON_ACTIVE_ALERT or (mode is NotifyWhen.ON_THROTTLE_INTERVAL and over)
     assert told_now == (changed or due)
+
+
+@given(RUNS, MODES, THROTTLES, st.integers(2, 5))
+def test_nothing_is_lost_when_runs_are_full(
+    runs: list[tuple[str | dict[str, tuple[str, str] | None], int]],
+    mode: NotifyWhen | None,
+    throttle: str,
+    room: int,
+) -> None:
+    """Each end in the log is told in its run, no run tells too much, and what waits is told soon, and once."""
+    groups = ("default", "critical", "critical", "recovered", "recovered")
+    actions = tuple(Action(group, "mail", {"body": "x"}) for group in groups)
+    life = Life(spec(notify_when=mode, throttle=throttle, actions=actions))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tocsin_server.domain.decisions.RUN_MESSAGES_MAX", room)
+        for run, _ in runs:
+            outcome = life.fail() if isinstance(run, str) else life.run(*reports(run))
+            if isinstance(run, str):
+                continue
+            assert len(outcome.notifications) <= room
+            decided = verdicts(outcome)
+            ended = {line.split()[1] for line in told(outcome) if line.startswith("recovered")}
+            assert ended == {id for id, verdict in decided.items() if verdict == "RECOVERED"}
+            assert {one.id for one in outcome.instances if one.waits_since} == {
+                id for id, verdict in decided.items() if verdict == "DEFERRED"
+            }
+        life.alert = spec(notify_when=NotifyWhen.ON_ACTION_GROUP_CHANGE, actions=actions)
+        for _ in range(len(IDS)):  # one instance a run at least
+            life.run(found("a"))
+        assert verdicts(life.run(found("a"))) == {"a": "UNCHANGED"}
+        assert set(life.memory.instances) == {"a"}
 
 
 @dataclass

@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given
-from hypothesis import strategies as st
 from tocsin.v1 import alerting_pb2 as pb
 from tocsin.v1 import event_log_pb2 as log_pb
+from tocsin.v1.alerting_pb2_grpc import AlertingStub
 from tocsin_server.domain import replay
-from tocsin_server.domain.aggregation import EventQuestion
 from tocsin_server.domain.alerting import Alert, AlertSpec
-from tocsin_server.domain.event_log import EventHead, Stored
-from tocsin_server.domain.selection import EventFilter
 from tocsin_server.previewing import ChildPreviews
-from tocsin_server.store import replaying
-from tocsin_server.store.appending import INSERT_EVENT, event_row
-from tocsin_server.store.database import open_store
-from tocsin_server.store.event_aggregates import EventAggregates
-from tocsin_server.store.replaying import ReplayReads
-from tocsin_server.store.wire import created_at_field, frame
 
 from tests.service.test_alert_control import executions, run
 from tests.service.test_firing import fail, firing
-from tests.support.alert_house import T0
 from tests.support.alerts import OTHER, alert, create, struct, webhook
 from tests.support.plugin_packages import install
+from tests.support.processes import ServerProcess
 from tests.support.receivers import WebhookReceiver
 from tests.support.servers import Api, Refusal, refused, serving
 
@@ -243,6 +230,48 @@ async def test_a_preview_for_which_there_is_no_place_is_refused(plugged: Api) ->
     calls[1].cancel()
 
 
+async def test_a_preview_ends_when_the_server_stops(plugged: Api) -> None:
+    """The caller is told at once where to go on, and the stop does not wait for the preview."""
+    call = plugged.alerting.PreviewAlert(pb.PreviewAlertRequest(alert=of_type("endless")))
+    assert isinstance(await call.read(), pb.PreviewAlertResponse)
+    async with asyncio.timeout(5):  # half of what the stop waits for calls that do not end
+        stopping = asyncio.create_task(plugged.app.stop())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        await stopping
+    assert (caught.value.code(), Refusal(caught.value).reason) == (grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are looked up in /proc")
+async def test_a_server_that_is_killed_leaves_no_preview_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its process is busy with."""
+    install(tmp_path, "loud", LOUD, {"all": "TYPES"})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    server = ServerProcess(tmp_path / "data")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub: Any = AlertingStub(channel)
+            call = stub.PreviewAlert(pb.PreviewAlertRequest(alert=of_type("endless")))
+            assert isinstance(await call.read(), pb.PreviewAlertResponse)
+            children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text(encoding="ascii").split()
+            (process,) = [Path("/proc", child) for child in children if b"previewing" in command_line(child)]
+            await server.kill()
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call.read()
+        async with asyncio.timeout(10):
+            while process.exists() and "\nState:\tZ" not in (process / "status").read_text(encoding="utf-8"):
+                await asyncio.sleep(0)
+    finally:
+        await server.clear()
+
+
+def command_line(process: str) -> bytes:
+    return Path("/proc", process, "cmdline").read_bytes()
+
+
 # A process that answers without an end.
 FLOOD = """
 import sys
@@ -272,89 +301,3 @@ async def test_a_preview_ends_whatever_of_it_was_not_read(tmp_path: Path, monkey
         await full.wait()
     async with asyncio.timeout(4):
         await frames.aclose()
-
-
-# --- the slide ---------------------------------------------------------------------------------
-
-NUMBERS = st.one_of(st.none(), st.integers(-5, 5), st.floats(-1e3, 1e3), st.sampled_from(["x", True]))
-EVENTS = st.lists(
-    st.tuples(
-        st.integers(0, 60),  # when it happened, seconds
-        st.integers(-5, 30),  # how much later it was stored
-        st.sampled_from(["", "a", "b"]),  # its resource
-        st.sampled_from(["h", "g"]),
-        NUMBERS,
-    ),
-    max_size=40,
-)
-QUESTIONS = st.fixed_dictionaries(
-    {
-        "aggregation": st.sampled_from(["count", "distinct", "latest", "sum", "avg", "max", "p90"]),
-        "group_by": st.sampled_from([(), ("resource_id",), ("resource_id", "host"), ("details.n",)]),
-        "drop_missing": st.booleans(),
-        "at_least": st.integers(1, 2),
-        "at_most": st.sampled_from([None, 3]),
-        "limit": st.sampled_from([1, 1000]),
-        "where": st.sampled_from(["", "has(event.details.n)"]),
-    }
-)
-
-
-def rows(events: list[tuple[int, int, str, str, Any]]) -> Iterator[tuple[object, ...]]:
-    for position, (second, late, resource, host, number) in enumerate(events, 1):
-        at, created = T0 + second * SECOND, T0 + (second + late) * SECOND
-        message = log_pb.Event(id=f"e{position}", account="acme", type="t", level=log_pb.LEVEL_INFO)
-        if number is not None:
-            message.details.struct_value.update({"n": number})
-        head = EventHead("acme", "t", "", 1, "", resource, "", "", host, {}, at)
-        body = frame(message.SerializeToString(), position, created_at_field(created))
-        yield event_row(Stored(position, created, message.id, head, body))
-
-
-@given(EVENTS, QUESTIONS, st.integers(1, 20), st.integers(1, 15), st.integers(0, 5))
-def test_a_slide_answers_what_the_store_answers(
-    events: list[tuple[int, int, str, str, Any]], asked: dict[str, Any], window: int, step: int, delay: int
-) -> None:
-    """At each step, whatever came late, and whatever the aggregate."""
-    field = {"distinct": "host", "sum": "details.n", "avg": "details.n", "max": "details.n", "p90": "details.n"}
-    where = asked.pop("where")
-    with closing(sqlite3.connect(EMPTY)) as source, closing(sqlite3.connect(":memory:")) as connection:
-        source.backup(connection)
-        connection.executemany(INSERT_EVENT, rows(events))
-        slide, store = ReplayReads(connection, "acme", "x"), EventAggregates(connection, "acme", "x")
-        for second in range(0, 100, step):
-            at = T0 + second * SECOND
-            before = at - delay * SECOND
-            events_ = EventFilter("acme", since=before - window * SECOND, before=before, where=where)
-            question = EventQuestion(events_, at, field=field.get(asked["aggregation"], ""), **asked)
-            assert slide.aggregate(question) == store.aggregate(question)
-        assert slide.events <= len(events)
-
-
-def test_a_slide_reads_no_more_than_a_preview_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more, by which it is seen that there are too many; whatever the windows and the questions."""
-    monkeypatch.setattr(replaying, "EVENTS_MAX", 10, raising=False)
-    with closing(sqlite3.connect(EMPTY)) as source, closing(sqlite3.connect(":memory:")) as connection:
-        source.backup(connection)
-        connection.executemany(INSERT_EVENT, rows([(second, 0, "a", "h", None) for second in range(50)]))
-        read: list[int] = []
-        for window, names in ((5, ()), (5, ("host",)), (50, ()), (500, ())):
-            slide = ReplayReads(connection, "acme", "x")
-            for second in range(0, 60, 2):
-                at = T0 + second * SECOND
-                events_ = EventFilter("acme", since=at - window * SECOND, before=at)
-                slide.aggregate(EventQuestion(events_, at, group_by=names))
-                slide.aggregate(EventQuestion(events_, at, group_by=("resource_id",)))
-            read.append(slide.events)
-        assert read == [11] * 4
-
-
-def _empty() -> Path:
-    folder = Path(__file__).parents[2] / ".cache" / "tests"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"empty-{random.getrandbits(64):x}.db"
-    open_store(f"sqlite:///{path}", lambda: "0" * 32).close()
-    return path
-
-
-EMPTY = _empty()

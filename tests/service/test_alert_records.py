@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from tocsin_server.domain.alerting import Action, InstanceReport, NotifyWhen, Report, RunContext
+from tocsin_server.domain.decisions import Verdict
 from tocsin_server.domain.execution import perform
-from tocsin_server.domain.executions import EXECUTION_KEPT_US, EXECUTIONS_MAX
+from tocsin_server.domain.executions import EXECUTION_KEPT_US, ExecutionQuery
+from tocsin_server.domain.replay import Order, replay
+from tocsin_server.domain.schedule import Ticks
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.silences import Silence
 from tocsin_server.store import executions, silenced_actions
+from tocsin_server.store.execution import _judged as as_judged
 from tocsin_server.store.execution import _settle as settle
 from tocsin_server.store.silences import SilenceStore
 
-from tests.support.alert_house import MINUTE, SCRIPTED, House, deliveries
+from tests.support.alert_house import LEASE, MINUTE, SCRIPTED, House, deliveries
 
 
 async def test_a_throttle_holds_over_a_restart_and_a_clock_that_jumps(house: House) -> None:
@@ -46,16 +52,59 @@ async def test_executions_are_kept_a_week(house: House) -> None:
     assert house.rows("SELECT started_at FROM alert_executions") == [(house.clock.time - 2 * MINUTE,)]
 
 
-async def test_an_alert_keeps_so_many_executions(house: House) -> None:
+async def test_an_alert_keeps_so_many_executions(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are rows, whatever changes of the alert and runs by hand came between them."""
+    monkeypatch.setattr("tocsin_server.store.executions.EXECUTIONS_MAX", 3)
     alert = await house.create(SCRIPTED)
+    records = executions.Executions(house.writer, house.readers)
+    house.runs.written = records.tell
+    for _ in range(5):
+        alert = await house.alerts.update(alert, run_now=True)
+        await house.run_due()
+        house.clock.time += MINUTE
+    kept = house.rows("SELECT number, ordinal FROM alert_executions WHERE alert_id = ?", alert.id)
+    assert [ordinal for _, ordinal in kept] == [3, 4, 5]
+    assert kept[-1][0] - kept[0][0] > 3
+
+
+async def test_a_bound_that_has_come_down_is_reached_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.create(SCRIPTED)
+    for most in (9, 9, 9, 9, 9, 2, 2, 2):
+        monkeypatch.setattr("tocsin_server.store.executions.EXECUTIONS_MAX", most)
+        await house.run_due()
+        house.clock.time += MINUTE
+    assert house.rows("SELECT ordinal FROM alert_executions") == [(7,), (8,)]
+
+
+async def test_a_run_by_hand_takes_one_number(house: House) -> None:
+    alert = await house.create(SCRIPTED)
+    records = executions.Executions(house.writer, house.readers)
+    house.runs.written = records.tell
     await house.run_due()
-    await house.writer.run(
-        lambda tx: tx.connection.execute("UPDATE alert_tasks SET run_number = ?", (EXECUTIONS_MAX,)) and None
-    )
-    house.clock.time += MINUTE
-    await house.run_due()
-    rows = house.rows("SELECT number FROM alert_executions WHERE alert_id = ?", alert.id)
-    assert rows == [(EXECUTIONS_MAX + 1,)]
+    numbers = []
+    for _ in range(2):
+        asked = asyncio.create_task(records.run_now("acme", alert.id))
+        async with asyncio.timeout(10):
+            while not await house.run_due():
+                await asyncio.sleep(0)
+            numbers.append((await asked).number)
+    assert numbers == [2, 3]
+
+
+async def test_a_run_whose_lease_is_over_is_not_the_answer_to_a_run_by_hand(house: House) -> None:
+    """It has seen less than was there when somebody asked."""
+    alert = await house.create(SCRIPTED)
+    records = executions.Executions(house.writer, house.readers)
+    house.runs.written = records.tell
+    stale = await house.claim()
+    house.clock.time += LEASE
+    asked = asyncio.create_task(records.run_now("acme", alert.id))
+    await house.writer.run(lambda tx: None)  # it has asked
+    await house.execution.execute(stale)
+    async with asyncio.timeout(10):
+        while not await house.run_due():
+            await asyncio.sleep(0)
+        assert (await asked).number == stale.number + 2
 
 
 async def test_a_run_by_hand_waits_for_the_run_under_way(house: House) -> None:
@@ -106,3 +155,109 @@ async def test_a_silence_that_begins_while_a_run_is_written_holds_for_it(house: 
         await begin()
     await house.writer.run(lambda tx: settle(tx, run, outcome, judgement, False))
     assert [state for _, state, *_ in deliveries(house)] == ["SILENCED"]
+
+
+async def test_a_run_writes_so_many_messages_and_the_next_ones_the_rest(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, over restarts; the record says that some have to wait."""
+    monkeypatch.setattr("tocsin_server.domain.decisions.RUN_MESSAGES_MAX", 3)
+    actions = tuple(Action(group, "hook", {"body": "x"}) for group in ("default", "default", "recovered", "recovered"))
+    await house.create(replace(SCRIPTED, actions=actions, notify_when=NotifyWhen.ON_ACTION_GROUP_CHANGE))
+    for names in (("a", "b"), ("a", "b"), (), ()):
+        house.scripted.says(*names)
+        await house.run_due()
+        house.clock.time += MINUTE
+        house = house.reopened()
+    records = executions.Executions(house.writer, house.readers)
+    (alert_id,) = house.rows("SELECT id FROM alerts")[0]
+    found = await records.executions(ExecutionQuery("acme", alert_id), None, 10)
+    house.close()
+    assert [one.limit_reached for one in reversed(found)] == [True, False, True, False]
+    told = [
+        (key.split("/")[3], subject["run_number"], subject["action_group"]) for key, *_, subject in deliveries(house)
+    ]
+    assert told == [
+        *[("a", 1, "default"), ("a", 1, "default"), ("b", 2, "default"), ("b", 2, "default")],
+        *[("a", 3, "recovered"), ("a", 3, "recovered"), ("b", 4, "recovered"), ("b", 4, "recovered")],
+    ]
+
+
+@pytest.mark.parametrize("given", ["before it is judged", "before it is written"])
+@pytest.mark.parametrize("ends", [False, True], ids=["mute", "unmute"])
+@pytest.mark.parametrize("one", [False, True], ids=["all", "instance"])
+async def test_mutes_hold_for_the_run_under_way(house: House, given: str, ends: bool, one: bool) -> None:
+    """The run is kept, and told or not told as the mutes stand when it is written."""
+    alert = await house.create(SCRIPTED)
+    house.scripted.says("web-1", "web-2")
+
+    async def mute(on: bool) -> None:
+        change = {"muted_instance_ids": ("web-1",) if on else ()} if one else {"mute_all": on}
+        await house.alerts.mute("acme", alert.id, "u", lambda a: replace(a, **change))
+
+    if ends:
+        await mute(True)
+    run = await house.runs.load(await house.claim())
+    assert run is not None
+    outcome = await house.execution._outcome(run)
+    if given == "before it is judged":
+        await mute(not ends)
+        assert await house.runs.settle(run, outcome)
+    else:
+        judged = house.readers.submit(lambda c: as_judged(c, run, outcome, ""))
+        stale = await asyncio.wrap_future(judged)
+        await mute(not ends)
+        assert await house.writer.run(lambda tx: settle(tx, *stale, False))
+    told = {"web-2"} if one else set()
+    assert {key.split("/")[3] for key, *_ in deliveries(house)} == ({"web-1", "web-2"} if ends else told)
+    assert house.told() == ["new_instance", "new_instance"]
+    assert len(house.scripted.seen) == 1
+    assert await house.run_due() == []
+
+
+async def test_a_silence_is_asked_again_when_a_mute_has_ended(house: House) -> None:
+    """What was muted when the run was judged is silenced when it is written."""
+    alert = await house.create(SCRIPTED)
+    await house.alerts.mute("acme", alert.id, "u", lambda a: replace(a, mute_all=True))
+    house.scripted.says("web-1")
+    meant = EventFilter("acme", types=("system.alerting.*",))
+    silence = Silence("acme", "", meant, house.clock.time, house.clock.time + MINUTE, "u", "quiet")
+    await SilenceStore(house.writer, house.readers).create(silence, lambda now: None, "", b"")
+    run = await house.runs.load(await house.claim())
+    assert run is not None
+    outcome = await house.execution._outcome(run)
+    await house.alerts.mute("acme", alert.id, "u", lambda a: replace(a, mute_all=False))
+    assert await house.runs.settle(run, outcome)
+    assert [state for _, state, *_ in deliveries(house)] == ["SILENCED"]
+
+
+async def test_a_preview_has_no_more_room_than_live_runs(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same decisions, run by run, through activity, turns, and recoveries that have to wait."""
+    monkeypatch.setattr("tocsin_server.domain.decisions.RUN_MESSAGES_MAX", 3)
+    actions = tuple(Action(group, "hook", {"body": "x"}) for group in ("default", "default", "recovered", "recovered"))
+    alert = await house.create(replace(SCRIPTED, actions=actions))
+    house.clock.time = start = Ticks.of(alert.id, MINUTE).after(house.clock.time)
+    seen = [("a", "b", "c"), ("a", "b", "c"), ("c", "d"), ("d",), (), (), (), ()]
+
+    def report(context: RunContext) -> Report:
+        return Report(tuple(InstanceReport(id, "default") for id in seen[(context.scheduled_at - start) // MINUTE]))
+
+    house.scripted.report = report
+    for _ in seen:
+        await house.run_due()
+        house.clock.time += MINUTE
+    found = await executions.Executions(house.writer, house.readers).executions(
+        ExecutionQuery("acme", alert.id), None, 10
+    )
+    live = [[one.decision for one in execution.instances] for execution in reversed(found)]
+    order = Order(alert, start, start + len(seen) * MINUTE, True)
+    replayed = [list(one.outcome.decisions) for one in replay(order, house.types.usable("test.scripted"), NoReads())]
+    assert replayed == live
+    assert {one.verdict for decisions in live for one in decisions} >= {Verdict.DEFERRED, Verdict.RECOVERED}
+
+
+class NoReads:
+    """A log that nobody asks."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(name)

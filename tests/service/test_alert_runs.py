@@ -174,7 +174,7 @@ async def test_a_check_that_raises_is_an_error_of_the_run(house: House) -> None:
 async def test_a_claim_that_does_not_hold_any_more_is_not_worked_on(house: House) -> None:
     alert = await house.create(SCRIPTED)
     stale = await house.claim()
-    await house.alerts.mute("acme", alert.id, "u", lambda a: replace(a, mute_all=True))
+    await house.alerts.update(alert, run_now=False)
     await house.execution.execute(stale)
     assert not house.scripted.seen
 

@@ -188,6 +188,29 @@ async def test_finding_by_what_alerts_refer_to_and_by_a_condition(api: Api, hook
     for fields in ({"filter": "alert.nme == 'x'"}, {"filter": "1"}, {"filter": "alert.name =="}):
         assert list((await refused(find(api, **fields))).fields) == ["filter"]
     assert list((await refused(find(api, fields=["name", "nme"]))).fields) == ["fields[1]"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "known"),
+    [
+        ('alert.status == "activ"', "PENDING, OK, ACTIVE, ERROR"),
+        ('alert.enabled && "ok" != alert.status', "PENDING, OK, ACTIVE, ERROR"),
+        (
+            'alert.tags.exists(t, t == "x" && alert.status == "FAILED")',
+            "PENDING, OK, ACTIVE, ERROR",
+        ),
+        ('alert.status in ["OK", "FAILED"]', "PENDING, OK, ACTIVE, ERROR"),
+        ('alert.notify_when == "ON_CHANGE"', "ON_ACTIVE_ALERT, ON_THROTTLE_INTERVAL, ON_ACTION_GROUP_CHANGE"),
+    ],
+)
+async def test_a_word_that_no_alert_can_have_is_refused(api: Api, condition: str, known: str) -> None:
+    """It would find nothing, or everything, without a word."""
+    assert (await refused(find(api, filter=condition))).fields["filter"].endswith(f"it is one of {known}")
+    found = await find(api, filter='alert.status in ["OK", "PENDING"] && alert.name != "activ"')
+    assert not found.alerts
+
+
+async def test_a_reference_has_a_type(api: Api) -> None:
     assert list((await refused(find(api, has_reference=pb.Reference(id="x")))).fields) == ["has_reference.type"]
 
 

@@ -7,10 +7,10 @@ import time
 from dataclasses import replace
 
 import pytest
-from tocsin_server.domain.alerting import NotifyWhen
+from tocsin_server.domain.alerting import Action, AlertStatus, InstanceReport, NotifyWhen, RunErrorReason
 from tocsin_server.domain.schedule import Ticks
 
-from tests.support.lives import MINUTE, T0, Life, found, sent, spec, verdicts
+from tests.support.lives import MINUTE, T0, Life, found, sent, spec, told, verdicts
 
 MODES = list(NotifyWhen)
 THROTTLES = ["", "10m"]
@@ -129,3 +129,99 @@ def test_a_year_of_a_one_minute_alert() -> None:
         recovered += groups.count("recovered")
     assert (told, recovered) == (365 * 24, 365)
     assert time.monotonic() - began < 60
+
+
+# --- more messages than one run schedules ------------------------------------------------------
+
+PAIRS = tuple(Action(group, id, {"body": "x"}) for group in ("default", "recovered") for id in ("mail", "page"))
+
+
+def crowd(*names: str) -> list[InstanceReport]:
+    return [found(name) for name in names]
+
+
+@pytest.fixture
+def five(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for two instances with two messages each, and one message that nothing fits into."""
+    monkeypatch.setattr("tocsin_server.domain.decisions.RUN_MESSAGES_MAX", 5)
+
+
+@pytest.mark.usefixtures("five")
+@pytest.mark.parametrize("mode", [NotifyWhen.ON_ACTION_GROUP_CHANGE, NotifyWhen.ON_THROTTLE_INTERVAL])
+def test_what_does_not_fit_into_a_run_is_told_by_the_next(mode: NotifyWhen) -> None:
+    """Whole instances, each once, and none is lost: activity, then recovery."""
+    life = Life(spec(notify_when=mode, throttle="1h", actions=PAIRS))
+    first = life.run(*crowd("a", "b", "c"))
+    assert verdicts(first) == {"a": "FIRST", "b": "FIRST", "c": "DEFERRED"}
+    assert sent(first) == [("a", "default")] * 2 + [("b", "default")] * 2
+    assert told(first) == ["new_instance a", "new_instance b", "new_instance c"]
+    second = life.run(*crowd("a", "b", "c"))
+    assert sent(second) == [("c", "default")] * 2
+    third = life.run()
+    assert verdicts(third) == {"a": "RECOVERED", "b": "RECOVERED", "c": "DEFERRED"}
+    assert told(third) == ["recovered_instance a", "recovered_instance b"]
+    assert (third.status, [one.id for one in third.instances]) == (AlertStatus.ACTIVE, ["c"])
+    fourth = life.run()
+    assert told(fourth) == ["recovered_instance c"]
+    assert sent(fourth) == [("c", "recovered")] * 2
+    assert (fourth.status, fourth.instances) == (AlertStatus.OK, ())
+
+
+@pytest.mark.usefixtures("five")
+def test_those_that_every_run_tells_take_turns() -> None:
+    life = Life(spec(actions=PAIRS))
+    runs = [life.run(*crowd("a", "b", "c", "d", "e")) for _ in range(5)]
+    assert [sorted({name for name, _ in sent(outcome)}) for outcome in runs] == [
+        ["a", "b"],
+        ["c", "d"],
+        ["a", "e"],
+        ["b", "c"],
+        ["a", "d"],
+    ]
+
+
+@pytest.mark.usefixtures("five")
+def test_a_change_that_does_not_fit_is_told_by_the_next_run() -> None:
+    life = Life(spec(notify_when=NotifyWhen.ON_ACTION_GROUP_CHANGE, actions=PAIRS))
+    for _ in range(2):
+        life.run(*(found(name, "default", "up") for name in "abc"))
+    turned = [found(name, "default", "down") for name in "abc"]
+    assert verdicts(life.run(*turned)) == {"a": "GROUP_CHANGED", "b": "GROUP_CHANGED", "c": "DEFERRED"}
+    assert verdicts(life.run(*turned)) == {"a": "UNCHANGED", "b": "UNCHANGED", "c": "GROUP_CHANGED"}
+
+
+@pytest.mark.usefixtures("five")
+def test_what_a_silence_withholds_keeps_nobody_waiting_for_long() -> None:
+    """It takes room in a run, gives way to those that waited, and is kept once."""
+    life = Life(spec(notify_when=NotifyWhen.ON_ACTION_GROUP_CHANGE, actions=PAIRS))
+    runs = [life.run(*crowd("a", "b", "c", "d"), silenced=["a", "b"]) for _ in range(3)]
+    assert verdicts(runs[0]) == {"a": "SILENCED", "b": "SILENCED", "c": "DEFERRED", "d": "DEFERRED"}
+    assert verdicts(runs[1]) == {"a": "DEFERRED", "b": "DEFERRED", "c": "FIRST", "d": "FIRST"}
+    assert verdicts(runs[2]) == {"a": "SILENCED", "b": "SILENCED", "c": "UNCHANGED", "d": "UNCHANGED"}
+    assert [sorted({n.instance_id for n in one.notifications}) for one in runs] == [["a", "b"], ["c", "d"], []]
+
+
+@pytest.mark.usefixtures("five")
+def test_a_group_without_actions_waits_for_no_room() -> None:
+    life = Life(spec(actions=PAIRS))
+    outcome = life.run(*crowd("a", "b"), found("c", "critical"), found("d"))
+    assert verdicts(outcome) == {"a": "FIRST", "b": "FIRST", "c": "FIRST", "d": "DEFERRED"}
+
+
+@pytest.mark.usefixtures("five")
+def test_what_waits_to_recover_counts_among_the_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood that changes with every run is bounded, and its end is told all the same."""
+    monkeypatch.setattr("tocsin_server.domain.instances.INSTANCES_MAX", 3)
+    life = Life(spec(notify_when=NotifyWhen.ON_ACTION_GROUP_CHANGE, actions=PAIRS))
+    life.run(*crowd("a", "b", "c"))
+    outcome = life.run(*crowd("d", "e", "f"))
+    assert verdicts(outcome) == {
+        "a": "RECOVERED",
+        "b": "DEFERRED",
+        "c": "RECOVERED",  # it waited for a run already
+        "d": "DEFERRED",
+        "e": "DEFERRED",
+    }
+    assert outcome.error is not None
+    assert outcome.error.reason is RunErrorReason.LIMIT
+    assert told(life.run(*crowd("d", "e"))) == ["recovered_instance b"]

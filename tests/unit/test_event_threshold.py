@@ -176,6 +176,13 @@ def test_more_groups_than_allowed_reach_the_limit() -> None:
             "alert.params.severities[0].threshold",
         ),
         (
+            {
+                "window": "5m",
+                "severities": [{"group": "warning", "threshold": 5}, {"group": "critical", "threshold": 9}],
+            },
+            "alert.params.severities[1]",
+        ),
+        (
             {"window": "5m", "severities": [{"group": "warning", "threshold": -1}]},
             "alert.params.severities[0].threshold",
         ),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tocsin_server.alert_types._conditions import Condition, hidden
 from tocsin_server.alert_types._instances import MISSING, SAMPLES_READ_MAX
 from tocsin_server.alert_types.event_threshold import ALERT_TYPE
 from tocsin_server.domain.aggregation import GROUPS_READ_MAX, EventQuestion, Group
@@ -203,3 +206,22 @@ def test_all_that_an_instance_says_is_declared() -> None:
     log = MemoryLog([Seen(T - 1, "a")])
     (one,) = Runs(ALERT_TYPE, {"window": "5m", "threshold": 1, "group_by": ["host"]}, log).run().instances
     assert set(one.context) == declared
+
+
+NUMBERS = st.one_of(st.integers(-3, 6), st.sampled_from([0.5, 2.5]))
+CONDITIONS = st.one_of(
+    st.builds(Condition, st.sampled_from([">", ">=", "<", "<="]), st.tuples(NUMBERS)),
+    st.builds(
+        lambda comparator, pair: Condition(comparator, tuple(sorted(pair))),
+        st.sampled_from(["between", "not_between"]),
+        st.tuples(NUMBERS, NUMBERS),
+    ),
+)
+
+
+@given(st.lists(CONDITIONS, max_size=5), st.booleans())
+def test_a_severity_is_hidden_when_no_number_reaches_it(found: list[Condition], counts: bool) -> None:
+    numbers: list[float] = list(range(12)) if counts else [n / 4 for n in range(-40, 48)]
+    reached = {next((i for i, one in enumerate(found) if one.meets(number)), None) for number in numbers}
+    possible = {i for i, one in enumerate(found) if any(map(one.meets, numbers))}
+    assert set(hidden(found, counts)) == possible - reached

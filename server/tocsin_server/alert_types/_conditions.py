@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from tocsin_server.domain.aggregation import Number
@@ -85,6 +86,21 @@ class Condition:
 
     def __str__(self) -> str:
         return f"{self.comparator} {' and '.join(text_of(threshold) for threshold in self.thresholds)}"
+
+
+def hidden(conditions: Sequence[Condition], counts: bool) -> Iterator[int]:
+    """Give the places of conditions that are never reached, because whatever meets one meets another before it."""
+    # Between two thresholds that follow each other every number is like every other.
+    edges = sorted({threshold for one in conditions for threshold in one.thresholds})
+    if counts:
+        near = {whole + step for edge in edges for whole in (math.floor(edge), math.ceil(edge)) for step in (-1, 0, 1)}
+        tried: list[Number] = [*(count for count in near if count >= 0), math.inf]
+    else:
+        tried = [-math.inf, *edges, *(low / 2 + high / 2 for low, high in pairwise(edges)), math.inf]
+    for place, condition in enumerate(conditions):
+        met = [number for number in tried if condition.meets(number)]
+        if met and all(any(one.meets(number) for one in conditions[:place]) for number in met):
+            yield place
 
 
 def order_violations(given: Mapping[str, Json], path: str) -> Iterator[Violation]:

@@ -3,7 +3,7 @@
     threshold     fewer events than this in the window are silence
     expected      [[value, ...], ...] or [value, ...]: the groups that have to be heard of, whether or not
                   they ever were. Without it those that were heard of within `seen_within` of the window's end
-    forget_after  a group that was not heard of for so long is forgotten: it ends, and nobody is told that
+    forget_after  so long after its newest event a group is forgotten: it ends, and nobody is told that
                   it is well again
 
 An instance stays active until its events are back. Without `group_by` there is one, for all events. What
@@ -81,7 +81,8 @@ PARAMS_SCHEMA = schema(
             "default": "7d",
         },
         "forget_after": {
-            "description": "After how long a group is not missed any more, up to 365d. Unset: it stays active.",
+            "description": "How long after its newest event a missed group is forgotten: its instance ends and nobody"
+            " is told, up to 365d. Unset: it is missed until its events are back.",
             "type": "string",
             "pattern": DURATION,
         },

@@ -203,6 +203,10 @@ def check(params: Params) -> Iterator[Violation]:
         yield from conditions.order_violations(one, path)
         if counts and conditions.lowest(one) < 0:
             yield Violation(path, "is less than 0, which no count is")
+    orders = [Condition.of(one) for one in severities if not any(conditions.order_violations(one, ""))]
+    if len(orders) == len(severities):
+        for place in conditions.hidden(orders, counts):
+            yield Violation(f"severities[{place}]", "is never reached: what meets it meets one before it")
 
 
 def _field_violations(params: Params) -> Iterator[Violation]:

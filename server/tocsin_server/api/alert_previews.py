@@ -40,6 +40,7 @@ class AlertPreviewService(Service):
         ui_url: str,
         previewer: Previewer,
         runtime: Runtime,
+        draining: asyncio.Event,
     ) -> None:
         self._alerts = alerts
         self._navigations = navigations
@@ -47,6 +48,7 @@ class AlertPreviewService(Service):
         self._drafts = drafts
         self._previewer = previewer
         self._now = runtime.now
+        self._draining = draining
         self._under_way: set[str] = set()
 
     async def preview_alert(self, request: pb.PreviewAlertRequest, caller: Caller, send: Send) -> None:
@@ -58,6 +60,20 @@ class AlertPreviewService(Service):
             text = "a preview of the account is under way: wait for its end, or cancel it"
             raise TocsinError(Reason.TOO_MANY_PREVIEWS, text)
         self._under_way.add(caller.account)
+        replayed = asyncio.create_task(self._replay(order, send))
+        draining = asyncio.create_task(self._draining.wait())
+        try:
+            await asyncio.wait({replayed, draining}, return_when=asyncio.FIRST_COMPLETED)
+            if not replayed.done():
+                raise TocsinError(Reason.SERVER_DRAINING, "the server stops: ask again elsewhere", retry_s=0.2)
+            replayed.result()
+        finally:
+            for task in (replayed, draining):
+                task.cancel()
+            await asyncio.gather(replayed, draining, return_exceptions=True)
+            self._under_way.discard(caller.account)
+
+    async def _replay(self, order: Order, send: Send) -> None:
         try:
             async with asyncio.timeout(replay.DURATION_MAX_S), aclosing(self._previewer.frames(order)) as frames:
                 async for frame in frames:
@@ -65,8 +81,6 @@ class AlertPreviewService(Service):
         except TimeoutError:
             text = f"the preview was not done within {replay.DURATION_MAX_S:g} s: choose a shorter range"
             raise TocsinError(Reason.DEADLINE_EXCEEDED, text) from None
-        finally:
-            self._under_way.discard(caller.account)
 
     async def _alert(self, request: pb.PreviewAlertRequest, caller: Caller) -> Alert:
         if request.HasField("alert"):

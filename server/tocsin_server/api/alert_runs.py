@@ -146,6 +146,7 @@ def execution_message(execution: Execution) -> pb.Execution:
         status=STATUSES[execution.status],
         missed=execution.missed,
         log_position=execution.log_position,
+        limit_reached=execution.limit_reached,
     )
     if execution.error is not None:
         message.error.reason, message.error.message = execution.error.reason, execution.error.message

@@ -47,6 +47,7 @@ LIMITS = {
     "streams": STREAMS_MAX,
     "alerts": alerting.ALERTS_MAX,
     "alert_instances": alerting.INSTANCES_MAX,
+    "alert_run_messages": alerting.RUN_MESSAGES_MAX,
     "alert_muted_instances": alerting.MUTED_MAX,
     "alert_executions": executions.EXECUTIONS_MAX,
     "alert_navigations": navigation.NAVIGATIONS_MAX,

@@ -21,6 +21,7 @@ import structlog
 from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alert_checks import fitting
 from tocsin_server.domain.alerting import RUNS_APART_MAX, AlertType, AlertTypes, Params, RunError, RunErrorReason
+from tocsin_server.domain.decisions import Verdict
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.execution import Claim, Run, RunOutcome, attempt, fail, perform
 from tocsin_server.domain.ports import AlertRuns, Runtime
@@ -108,6 +109,9 @@ class Execution:
             performed = await self._performed(claim)
             if performed is None:
                 return
+            waiting = sum(one.verdict is Verdict.DEFERRED for one in performed[1].decisions)
+            if waiting:
+                told.warning("more messages were due than fit into a run; the next tells the rest", waiting=waiting)
             if not await self._runs.settle(*performed):
                 told.info("the alert was changed during its run; the run is dropped")
             interval_us = performed[0].alert.spec.interval_us

@@ -93,13 +93,32 @@ def params_violations(alert_type: AlertType, params: Params, path: str) -> list[
 
 def _schema_violations(error: ValidationError, path: str) -> list[Violation]:
     """Name what does not fit: of properties that a schema does not know, each by its own path."""
-    path += error.json_path[1:]
+    if error.validator == "anyOf":
+        return _choice_violations(error, path)
+    path += _place(error)
     if error.validator == "additionalProperties" and error.validator_value is False:
         schema, given = cast("Mapping[str, Any]", error.schema), cast("Mapping[str, Any]", error.instance)
         known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
         unknown = (name for name in given if name not in known and not any(re.search(p, name) for p in patterns))
         return [Violation(f"{path}.{name}"[:_DESCRIPTION_MAX], "is unknown") for name in sorted(unknown)]
     return [Violation(path, error.message[:_DESCRIPTION_MAX])]
+
+
+def _choice_violations(error: ValidationError, path: str) -> list[Violation]:
+    """Say of a value that may be one of several kinds what is wrong with it as that kind which it is."""
+    kinds: dict[object, list[ValidationError]] = {}
+    for below in error.context or ():
+        kinds.setdefault(below.relative_schema_path[0], []).append(below)
+    for errors in kinds.values():
+        if not any(below.validator == "type" and not below.relative_path for below in errors):
+            return [violation for below in errors for violation in _schema_violations(below, path)]
+    types = [str(below["type"]) for below in cast("Sequence[Mapping[str, Any]]", error.validator_value)]
+    text = f"{error.instance!r} is of none of the types {', '.join(types)}"
+    return [Violation(path + _place(error), text[:_DESCRIPTION_MAX])]
+
+
+def _place(error: ValidationError) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
 
 
 def _duration_violations(text: str, path: str) -> list[Violation]:

@@ -9,8 +9,9 @@ from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.message_factory import GetMessageClass
 
-from tocsin_server.domain.alerting import Alert
-from tocsin_server.domain.where import condition, pool_of
+from tocsin_server.domain.alerting import Alert, AlertStatus, NotifyWhen
+from tocsin_server.domain.where import WhereError, condition, pool_of
+from tocsin_server.domain.where_cost import compared
 
 TEXTS = (
     "id", "name", "alert_type_id", "consumer", "interval", "throttle", "notify_when", "status", "created_by",
@@ -19,6 +20,7 @@ TEXTS = (
 LISTS = ("tags", "muted_instance_ids", "configuration_ids")
 SWITCHES = ("enabled", "mute_all")
 TIMES = ("create_time", "update_time")
+WORDS = {"status": AlertStatus, "notify_when": NotifyWhen}
 
 
 class AlertFilter:
@@ -39,8 +41,13 @@ class AlertFilter:
 
 @lru_cache(maxsize=256)
 def compiled(text: str) -> AlertFilter:
-    """Compile a condition; WhereError says what is wrong with it."""
-    return AlertFilter(condition(_ENVIRONMENT, text, "an alert"))
+    """Compile a condition; WhereError says what is wrong with it, or that no alert could ever have what it asks for."""
+    expression = condition(_ENVIRONMENT, text, "an alert")
+    for name, word in compared(expression.serialize(), "alert"):
+        known = WORDS.get(name)
+        if known is not None and word not in list(known):
+            raise WhereError(f"alert.{name} is never {word!r}: it is one of {', '.join(known)}")
+    return AlertFilter(expression)
 
 
 def _message(alert: Alert) -> object:

@@ -22,6 +22,8 @@ from tocsin_server.domain.variables import Json
 
 # Limits, shown by System.GetInfo and quoted in the proto comments.
 INSTANCES_MAX = 1000  # of one alert: more is a wrong question, and a flood of messages
+# Of one run; the next tells the rest. A message takes the one writer about 80 us, and everybody who appends waits.
+RUN_MESSAGES_MAX = 1000
 INSTANCE_BYTES_MAX = 64 * 1024  # state, and context, of one instance
 ALERT_STATE_BYTES_MAX = 1024 * 1024
 INSTANCE_ID_MAX = 1024
@@ -325,7 +327,7 @@ class AlertSpec:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A check that runs on schedule. `version` rises with each change: the fence of its runs."""
+    """A check that runs on schedule. `version` rises with each change but those of mutes: the fence of its runs."""
 
     account: str
     id: str

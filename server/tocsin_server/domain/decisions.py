@@ -11,23 +11,28 @@
     MUTED            no     the alert or the instance is muted
     THROTTLED        no     the throttle has not passed
     UNCHANGED        no     the group is the same, and `notify_when` is ON_ACTION_GROUP_CHANGE
+    DEFERRED         no     it was to be told, and the run had no room for more messages
 
 Only what was told moves the throttle's clock, whether actions are attached to the group or not. So what
 becomes active or changes its group under a mute or a silence is told when that has ended, once. What a
 silence withholds is kept as a delivery that people can recover; `withheld` is the clock of those, so that a
 silence of a day does not fill the store faster than the alert would have told.
 
+What is deferred is to the next run as if this one had not told of it, and comes before all that waits for a
+shorter time. What was to recover stays active until then, so that its end is in the log when it is told.
+
 All of it is pure; times are the scheduled times of runs, in microseconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tocsin_server.domain.actions import Notification
-from tocsin_server.domain.alerting import Alert, InstanceReport, NotifyWhen
+from tocsin_server.domain.alerting import RUN_MESSAGES_MAX, Alert, InstanceReport, NotifyWhen
 from tocsin_server.domain.instances import Instance, Notified
 
 
@@ -43,6 +48,7 @@ class Verdict(StrEnum):
     MUTED = "MUTED"
     THROTTLED = "THROTTLED"
     UNCHANGED = "UNCHANGED"
+    DEFERRED = "DEFERRED"
 
     @property
     def tells(self) -> bool:
@@ -50,7 +56,7 @@ class Verdict(StrEnum):
         return self not in SUPPRESSING
 
 
-SUPPRESSING = frozenset((Verdict.SILENCED, Verdict.MUTED, Verdict.THROTTLED, Verdict.UNCHANGED))
+SUPPRESSING = frozenset((Verdict.SILENCED, Verdict.MUTED, Verdict.THROTTLED, Verdict.UNCHANGED, Verdict.DEFERRED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +107,47 @@ def subgroup_changed(before: Instance, now: InstanceReport) -> bool:
 
 def untold_change(before: Instance | None, now: InstanceReport, verdict: Verdict) -> bool:
     """Tell whether a change of the sub-group waits to be told after a run with this verdict."""
-    if before is None or verdict not in (Verdict.MUTED, Verdict.SILENCED):
+    if before is None or verdict not in (Verdict.MUTED, Verdict.SILENCED, Verdict.DEFERRED):
         return False
     return before.untold_change or subgroup_changed(before, now)
+
+
+# --- the room of a run -------------------------------------------------------------------------
+
+
+def deferred(alert: Alert, decisions: Collection[Decision], known: Mapping[str, Instance]) -> frozenset[str]:
+    """Give the instances that are to be told and do not fit into the run.
+
+    Instances are told whole. What waits longest comes first, then what has recovered.
+    """
+    room = RUN_MESSAGES_MAX
+    if len(decisions) * len(alert.spec.actions) <= room:
+        return frozenset()
+    actions = Counter(action.group for action in alert.spec.actions)
+    telling = [one for one in decisions if one.verdict.tells and actions[one.group]]
+    if sum(actions[one.group] for one in telling) <= room:
+        return frozenset()
+
+    def place(one: Decision) -> tuple[bool, int, bool, str]:
+        before = known.get(one.instance_id)
+        since = before.waits_since if before else None
+        return since is None, since or 0, not one.recovered, one.instance_id
+
+    left = set()
+    for one in sorted(telling, key=place):
+        if actions[one.group] > room:
+            left.add(one.instance_id)
+        else:
+            room -= actions[one.group]
+    return frozenset(left)
+
+
+def postponed(decision: Decision, known: Mapping[str, Instance]) -> Decision:
+    """Give the decision about an instance that has to wait; what was to recover stays in its group."""
+    if not decision.recovered:
+        return replace(decision, verdict=Verdict.DEFERRED)
+    was = known[decision.instance_id]
+    return Decision(was.id, was.group, was.subgroup, Verdict.DEFERRED)
 
 
 # --- silences ----------------------------------------------------------------------------------
@@ -123,8 +167,11 @@ def withhold(
 ) -> Told:
     """Keep from being told what silences mean: `silences` has the id of one for each instance that one means.
 
-    `known` are the instances as they were before the run. Notifications that stay carry their silence.
+    `known` are the instances as they were before the run. Notifications that stay carry their silence. What is
+    deferred has nothing to withhold: the next run asks again.
     """
+    waiting = {one.instance_id for one in told.decisions if one.verdict is Verdict.DEFERRED}
+    silences = {id: silence for id, silence in silences.items() if id not in waiting}
     decisions = tuple(
         replace(one, verdict=Verdict.SILENCED, silence_id=silences[one.instance_id])
         if one.instance_id in silences

@@ -15,12 +15,14 @@ interval lets every run notify, however late each one began.
     forgotten    yes             as above, with the reason "forgotten", and nobody is notified
     the run failed, or reached   nothing recovers; after a failure nothing else changes either
     a limit
+    more to tell than a run may  who waits longest is told; the others are told by the next run, and what was
+                                 to recover recovers then
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tocsin_server.domain.actions import Notification, messages
 from tocsin_server.domain.aggregation import EventReads
@@ -35,7 +37,17 @@ from tocsin_server.domain.alerting import (
     RunError,
     RunErrorReason,
 )
-from tocsin_server.domain.decisions import Decision, Told, Verdict, decide, recovery, untold_change, withhold
+from tocsin_server.domain.decisions import (
+    Decision,
+    Told,
+    Verdict,
+    decide,
+    deferred,
+    postponed,
+    recovery,
+    untold_change,
+    withhold,
+)
 from tocsin_server.domain.event_log import Level
 from tocsin_server.domain.instances import (
     Instance,
@@ -43,6 +55,7 @@ from tocsin_server.domain.instances import (
     Notified,
     RunFailure,
     checked_report,
+    cut,
     json_object,
     within_limit,
 )
@@ -120,7 +133,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """All that one run leaves behind; written in one transaction."""
+    """All that one run leaves behind; written in one transaction.
+
+    `anew` says what the same report comes to under the mutes of another alert; None where it has none.
+    """
 
     status: AlertStatus
     error: RunError | None
@@ -130,6 +146,7 @@ class RunOutcome:
     decisions: tuple[Decision, ...] = ()
     notifications: tuple[Notification, ...] = ()
     duration_us: int = 0
+    anew: Callable[[Alert], RunOutcome] | None = field(default=None, compare=False, repr=False)
 
 
 # --- transitions -------------------------------------------------------------------------------
@@ -151,38 +168,79 @@ def attempt(work: Callable[[], RunOutcome], run: Run, raised: Callable[[Exceptio
 def perform(run: Run, alert_type: AlertType, events: EventReads) -> RunOutcome:
     """Execute a type for a run, and say what follows; see `attempt` for what it may raise."""
     report = alert_type.executor(run.context(events))
-    return advance(run.alert, alert_type, run.memory, report, run.claim.scheduled_at, run.place.link)
+
+    def follows(muted: Alert) -> RunOutcome:
+        alert = replace(run.alert, mute_all=muted.mute_all, muted_instance_ids=muted.muted_instance_ids)
+        return advance(alert, alert_type, run.memory, report, run.claim.scheduled_at, run.place.link)
+
+    return replace(follows(run.alert), anew=follows)
+
+
+def muted(run: Run, outcome: RunOutcome, mute_all: bool, muted_instance_ids: tuple[str, ...]) -> tuple[Run, RunOutcome]:
+    """Give a run and its outcome as they are under these mutes: those that stand when it is written decide."""
+    alert = replace(run.alert, mute_all=mute_all, muted_instance_ids=muted_instance_ids)
+    if alert == run.alert or outcome.anew is None:
+        return run, outcome
+    changed = replace(outcome.anew(alert), duration_us=outcome.duration_us, anew=outcome.anew)
+    return replace(run, alert=alert), changed
 
 
 def advance(
     alert: Alert, alert_type: AlertType, memory: Memory, report: Report, scheduled_at: int, link: str = ""
 ) -> RunOutcome:
     """Apply what a run found; RunFailure when its report cannot be used. `link` leads to where the alert is shown."""
-    found, limited = within_limit(checked_report(report, alert_type), memory, report.limit_reached)
-    missing = [i for id, i in sorted(memory.instances.items()) if id not in found]
-    ended, untouched = ([], missing) if limited else (missing, [])
-    verdicts = {id: decide(alert, memory.instances.get(id), now, scheduled_at) for id, now in found.items()}
-    active = [_next(memory.instances.get(id), now, verdicts[id], scheduled_at) for id, now in sorted(found.items())]
-    instances = (*active, *untouched)
-    error = _limit_error() if limited else None
+    lives = _lives(alert, alert_type, memory, report, scheduled_at)
+    error = _limit_error() if lives.limited else None
+    instances = (*lives.active, *lives.kept)
     status = AlertStatus.ERROR if error else AlertStatus.ACTIVE if instances else AlertStatus.OK
-    group = alert_type.recovery_action_group.id
-    told = (one for one in ended if one.id not in report.forgotten)
-    ends = [(recovery(alert, one, group), replace(one, group=group, subgroup="")) for one in told]
-    actives = [(Decision(one.id, one.group, one.subgroup, verdicts[one.id]), one) for one in active]
     return RunOutcome(
         status=status,
         error=error,
         state=json_object(report.state, ALERT_STATE_BYTES_MAX, "the alert's state"),
         instances=instances,
         transitions=(
-            *(recovered(one, scheduled_at, _reason(one, report)) for one in ended),
-            *activity(alert_type, memory, active),
+            *(recovered(one, scheduled_at, _reason(one, report)) for one in lives.ended),
+            *activity(alert_type, memory, lives.active),
             *status_change(memory.status, status, error),
         ),
-        decisions=tuple(decision for decision, _ in (*ends, *actives)),
-        notifications=tuple(_notifications(alert, alert_type, (*ends, *actives), scheduled_at, link)),
+        decisions=tuple(decision for decision, _ in lives.decided),
+        notifications=tuple(_notifications(alert, alert_type, lives.decided, scheduled_at, link)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lives:
+    """What becomes of the instances of a run: which end, stay as they were, are active, and what is told of them."""
+
+    ended: Sequence[Instance]
+    kept: Sequence[Instance]
+    active: Sequence[Instance]
+    decided: Sequence[tuple[Decision, Instance]]
+    limited: bool
+
+
+def _lives(alert: Alert, alert_type: AlertType, memory: Memory, report: Report, scheduled_at: int) -> _Lives:
+    known = memory.instances
+    found, limited = within_limit(checked_report(report, alert_type), memory, report.limit_reached)
+    missing = [one for id, one in sorted(known.items()) if id not in found]
+    ended, kept = ([], missing) if limited else (missing, [])
+    group = alert_type.recovery_action_group.id
+    decisions = {one.id: recovery(alert, one, group) for one in ended if one.id not in report.forgotten}
+    for id, now in sorted(found.items()):
+        verdict = decide(alert, known.get(id), now, scheduled_at)
+        decisions[id] = Decision(id, now.group or "", now.subgroup, verdict)
+    waiting = deferred(alert, decisions.values(), known)
+    kept += [replace(one, waits_since=_waits_since(one, scheduled_at)) for one in ended if one.id in waiting]
+    ended = [one for one in ended if one.id not in waiting]
+    watched = cut(found, memory, len(kept))
+    decisions |= {id: postponed(decisions[id], known) for id in waiting}
+    active = [_next(known.get(id), now, decisions[id].verdict, scheduled_at) for id, now in sorted(watched.items())]
+    decided = [
+        *((decisions[one.id], replace(one, group=group, subgroup="")) for one in ended if one.id in decisions),
+        *((decisions[one.id], one) for one in active),
+        *((decisions[one.id], one) for one in kept if one.id in waiting),
+    ]
+    return _Lives(ended, kept, active, decided, limited or len(watched) < len(found))
 
 
 def fail(memory: Memory, error: RunError) -> RunOutcome:
@@ -227,7 +285,7 @@ def close(instances: Iterable[Instance], at: int, reason: str) -> list[Transitio
 
 
 def _next(before: Instance | None, now: InstanceReport, verdict: Verdict, scheduled_at: int) -> Instance:
-    group = now.group or ""
+    group, waits = now.group or "", verdict is Verdict.DEFERRED
     notified = Notified(group, now.subgroup, scheduled_at) if verdict.tells else before.notified if before else None
     return Instance(
         id=now.id,
@@ -237,8 +295,14 @@ def _next(before: Instance | None, now: InstanceReport, verdict: Verdict, schedu
         context=now.context,
         state=now.state,
         notified=notified,
+        withheld=before.withheld if before and waits else None,  # the next run asks the silences
         untold_change=untold_change(before, now, verdict),
+        waits_since=_waits_since(before, scheduled_at) if waits else None,
     )
+
+
+def _waits_since(before: Instance | None, scheduled_at: int) -> int:
+    return before.waits_since if before and before.waits_since is not None else scheduled_at
 
 
 def _reason(instance: Instance, report: Report) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tocsin_server.domain.alerting import Alert, AlertStatus, RunError
-from tocsin_server.domain.decisions import Decision
+from tocsin_server.domain.decisions import Decision, Verdict
 from tocsin_server.domain.instances import Instance
 
 EXECUTION_KEPT_US = 7 * 24 * 3600 * 1_000_000
@@ -39,6 +39,11 @@ class Execution:
     missed: int
     log_position: int
     instances: tuple[Executed, ...] = ()
+
+    @property
+    def limit_reached(self) -> bool:
+        """Whether more was to be told than one run may: the next tells the rest."""
+        return any(one.decision.verdict is Verdict.DEFERRED for one in self.instances)
 
 
 @dataclass(frozen=True, slots=True)

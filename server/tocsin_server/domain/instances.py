@@ -49,7 +49,8 @@ class Instance:
     """One active instance: what it was in after the previous run, and what is remembered of it.
 
     `notified` is when somebody was told of it last, `withheld` when a silence kept that from happening;
-    `untold_change`: its sub-group has changed since then, under a mute or a silence.
+    `untold_change`: its sub-group has changed since then, and nobody was told. `waits_since`: the run in which it
+    was due to be told first and did not fit, if it waits for the next.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Instance:
     notified: Notified | None = None
     withheld: Notified | None = None
     untold_change: bool = False
+    waits_since: int | None = None
 
     def duration_s(self, at: int) -> float:
         """Give how long it has been active, in seconds."""
@@ -114,6 +116,16 @@ def json_object(value: object, bytes_max: int, name: str) -> Mapping[str, Json]:
     if len(json.dumps(copied).encode()) > bytes_max:
         raise RunFailure(RunErrorReason.LIMIT, f"{name} is larger than {bytes_max} bytes")
     return copied
+
+
+def cut(found: dict[str, InstanceReport], memory: Memory, kept: int) -> dict[str, InstanceReport]:
+    """Leave out new instances for which those that are kept beside what was found leave no room."""
+    over = len(found) + kept - INSTANCES_MAX
+    if over <= 0:
+        return found
+    new = [id for id in found if id not in memory.instances]
+    out = frozenset(new[len(new) - over :])
+    return {id: now for id, now in found.items() if id not in out}
 
 
 def within_limit(

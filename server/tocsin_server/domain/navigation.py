@@ -6,15 +6,21 @@ alert; its values are percent-encoded, so that none of them can leave its place 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from unicodedata import category
 
 from tocsin_server.domain.alerting import Alert
 from tocsin_server.domain.errors import Reason, TocsinError, Violation, invalid_field
-from tocsin_server.domain.templates import Escape, RenderError, TemplateError, parse, render
+from tocsin_server.domain.templates import Escape, RenderError, TemplateError, parse, render, tags_of
 from tocsin_server.domain.variables import Variables
 
 NAVIGATIONS_MAX = 1000  # of one account
+NAMES = (
+    "alert.id", "alert.name", "alert.consumer", "alert.alertTypeId", "alert.tags", "alert.params", "spaceId",
+)  # fmt: skip
+ANY = "alert.params."  # what is below it is up to the type, or to nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ def check(path_template: str) -> None:
     """Judge a template of a path; INVALID_FIELD or INVALID_TEMPLATE name what is wrong with it."""
     if not path_template.startswith("/") or path_template.startswith(("//", "/\\")):
         raise invalid_field("path_template", 'is no path below ui_url: it begins with one "/"')
-    if any(ord(letter) < 0x21 or letter == "\\" for letter in _outside_tags(path_template)):
+    if any(category(letter)[0] in "CZ" or letter == "\\" for letter in _outside_tags(path_template)):
         raise invalid_field("path_template", "has spaces, control characters or backslashes")
     try:
         parse(path_template)
@@ -63,6 +69,31 @@ def check(path_template: str) -> None:
         ) from None
     if "{{{" in path_template or "{{&" in path_template:
         raise invalid_field("path_template", "has values that are not encoded: write {{name}}")
+    unknown = next(_unknown(path_template), None)
+    if unknown is not None:
+        raise invalid_field("path_template", f"there is no {unknown!r}: there are {', '.join(NAMES)}")
+
+
+def _unknown(template: str) -> Iterator[str]:
+    """Give the names that no alert has; a name in a section may be one of the section's value."""
+    scopes: list[str] = []
+    for kind, name in tags_of(template):
+        if kind == "/":
+            scopes.pop()
+        elif kind != "!":
+            found = _found(name, scopes)
+            if found is None:
+                yield name
+            if kind in ("#", "^"):
+                scopes.append(found or name)
+
+
+def _found(name: str, scopes: Sequence[str]) -> str | None:
+    """Give the whole name of what a name stands for within sections."""
+    if name == ".":
+        return scopes[-1] if scopes else None
+    wholes = (*(f"{scope}.{name}" for scope in reversed(scopes)), name)
+    return next((one for one in wholes if one in (*NAMES, "alert") or one.startswith(ANY)), None)
 
 
 def _outside_tags(template: str) -> str:

@@ -268,7 +268,7 @@ class AlertStore(Protocol):
         ...
 
     async def mute(self, account: str, alert_id: str, user: str, change: Callable[[Alert], Alert]) -> Alert:
-        """Change what is muted; nothing when that is as it was. A run under way is repeated with it."""
+        """Change what is muted; nothing when that is as it was. A run under way is written with it."""
         ...
 
     async def state(self, account: str, alert_id: str) -> AlertState:

@@ -194,6 +194,11 @@ def _text_before(source: str, position: int, tag: _Tag) -> tuple[str, int]:
     return text, tag.end
 
 
+def tags_of(source: str) -> Iterator[tuple[str, str]]:
+    """Give kind and name of each tag of a template that can be read, in order: a section ends with `/`."""
+    return ((tag.kind, tag.name) for tag in _tags(source))
+
+
 # --- rendering ---------------------------------------------------------------------------------
 
 

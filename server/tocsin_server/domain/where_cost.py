@@ -9,6 +9,7 @@ iterations together then read the event once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import re2
@@ -45,7 +46,7 @@ SHAPES: dict[str, dict[str, tuple[int, str | int, bool]]] = {
     "Nothing": {},
     "Constant": {"number": (3, INT64, False), "text": (6, TEXT, False)},
     "Ident": {"name": (1, TEXT, False)},
-    "Select": {"operand": (1, "Expr", False)},
+    "Select": {"operand": (1, "Expr", False), "field": (2, TEXT, False)},
     "Call": {"target": (1, "Expr", False), "function": (2, TEXT, False), "args": (3, "Expr", True)},
     "List": {"elements": (1, "Expr", True)},
     "Struct": {"entries": (2, "Entry", True)},
@@ -61,9 +62,28 @@ class CostError(ValueError):
     """An expression that could cost more than one look at the event."""
 
 
+def tree_of(serialized: bytes) -> Any:
+    """Read the serialized checked tree of an expression."""
+    return _CHECKED.FromString(AnyMessage.FromString(serialized).value)
+
+
+def compared(serialized: bytes, variable: str) -> Iterator[tuple[str, str]]:
+    """Give the fields of a variable that an expression compares with texts, and each text."""
+    waiting = [tree_of(serialized).expr]
+    while waiting:
+        expr = waiting.pop()
+        waiting += _below(expr)
+        if expr.call.function not in ("_==_", "_!=_", "@in"):
+            continue
+        for field, other in (expr.call.args, reversed(expr.call.args)):
+            if field.select.operand.ident.name == variable:
+                texts = other.list.elements if other.HasField("list") else [other]
+                yield from ((field.select.field, one.constant.text) for one in texts if one.constant.HasField("text"))
+
+
 def check(serialized: bytes) -> None:
     """Refuse an expression, given as its serialized checked tree, that could cost too much."""
-    tree: Any = _CHECKED.FromString(AnyMessage.FromString(serialized).value)
+    tree = tree_of(serialized)
     numbers = {e.key for e in tree.type_map if e.value.primitive in NUMBERS or e.value.well_known in TIMES}
     walk = _Walk(numbers, {e.key for e in tree.type_map if e.value.HasField("dyn")})
     walk.look(tree.expr, None, 0)
@@ -152,6 +172,9 @@ def _below(expr: Any) -> list[Any]:
         return [expr.select.operand]
     if expr.HasField("list"):
         return list(expr.list.elements)
+    if expr.HasField("comprehension"):
+        macro = expr.comprehension
+        return [macro.iter_range, macro.accu_init, macro.loop_condition, macro.loop_step, macro.result]
     return [part for entry in expr.struct.entries for part in (entry.map_key, entry.value)]
 
 

@@ -25,7 +25,7 @@ ALERT_COLUMNS = (
 ALERTS = "alerts AS a JOIN alert_tasks AS t ON t.account = a.account AND t.alert_id = a.id"
 INSTANCE_COLUMNS = (
     "id, action_group, action_subgroup, started_at, context, state, notified_group, notified_subgroup, notified_at,"
-    " withheld_group, withheld_subgroup, withheld_at, untold_change"
+    " withheld_group, withheld_subgroup, withheld_at, untold_change, waits_since"
 )
 
 
@@ -110,6 +110,7 @@ def instance_row(account: str, alert_id: str, instance: Instance) -> tuple[objec
         *_stamp(instance.notified),
         *_stamp(instance.withheld),
         int(instance.untold_change),
+        instance.waits_since,
     )
 
 
@@ -133,7 +134,7 @@ def read_memory(connection: sqlite3.Connection, alert: Alert) -> tuple[Memory, i
 
 def _instance(row: tuple[Any, ...]) -> Instance:
     instance_id, group, subgroup, started_at, context, state, *stamps = row
-    notified, withheld, untold_change = stamps[:3], stamps[3:6], stamps[6]
+    notified, withheld, (untold_change, waits_since) = stamps[:3], stamps[3:6], stamps[6:]
     return Instance(
         id=instance_id,
         group=group,
@@ -144,4 +145,5 @@ def _instance(row: tuple[Any, ...]) -> Instance:
         notified=Notified(*notified) if notified[2] is not None else None,
         withheld=Notified(*withheld) if withheld[2] is not None else None,
         untold_change=bool(untold_change),
+        waits_since=waits_since,
     )

@@ -19,7 +19,7 @@ from tocsin_server.domain.actions import Notification
 from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import RUNS_APART_MAX, Alert
 from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, executed, silence
+from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, executed, muted, silence
 from tocsin_server.domain.instances import Instance
 from tocsin_server.domain.navigation import Place, path_of
 from tocsin_server.domain.notifications import Delivery, State
@@ -31,7 +31,7 @@ from tocsin_server.store.database import Readers
 from tocsin_server.store.event_aggregates import EventAggregates, ReadsApart
 from tocsin_server.store.writer import Transaction, Writer
 
-INSTANCE_MARKS = ",".join("?" * 15)
+INSTANCE_MARKS = ",".join("?" * 16)
 INSERT_INSTANCE = (
     f"INSERT OR REPLACE INTO alert_instances (account, alert_id, {INSTANCE_COLUMNS}) VALUES ({INSTANCE_MARKS})"
 )
@@ -94,18 +94,18 @@ class Runs:
         """Write all that a run leaves behind, or nothing."""
         judgement = None
         if outcome.decisions:
-            judged = self._readers.submit(
-                lambda c: silenced_actions.judge(c, run, outcome, run.claim.started_at, self.host)
-            )
-            judgement = await asyncio.wrap_future(judged)
+            judged = self._readers.submit(lambda c: _judged(c, run, outcome, self.host))
+            run, outcome, judgement = await asyncio.wrap_future(judged)
+        as_judged = (run, outcome, judgement)
         # Nobody waits for a run that tells nobody anything: it can share a commit.
         patient = not outcome.notifications
-        written = await self._writer.run(lambda tx: _settle(tx, run, outcome, judgement, self.log_runs), patient)
-        if written and outcome.notifications:
+        written = await self._writer.run(lambda tx: _settle(tx, *as_judged, self.log_runs), patient)
+        if written is None:
+            return False
+        if written.notifications:
             self.queued()
-        if written:
-            self.written(run.alert.account, run.alert.id)
-        return written
+        self.written(run.alert.account, run.alert.id)
+        return True
 
 
 def _release(transaction: Transaction) -> None:
@@ -169,15 +169,31 @@ def _load(connection: sqlite3.Connection, claim: Claim, ui_url: str) -> Run | No
     return Run(claim, alert, memory, previous_started_at, Place.of(ui_url, path))
 
 
+def _judged(
+    connection: sqlite3.Connection, run: Run, outcome: RunOutcome, host: str
+) -> tuple[Run, RunOutcome, silenced_actions.Judgement]:
+    """Ask mutes and silences as they stand now, on a thread that reads: the transaction only asks what has changed."""
+    mutes = _mutes(connection, run)
+    if mutes is not None:
+        run, outcome = muted(run, outcome, *mutes)
+    return run, outcome, silenced_actions.judge(connection, run, outcome, run.claim.started_at, host)
+
+
 def _settle(
     transaction: Transaction,
     run: Run,
     outcome: RunOutcome,
     judgement: silenced_actions.Judgement | None,
     log_run: bool,
-) -> bool:
-    if not _still_holds(transaction.connection, run):
-        return False
+) -> RunOutcome | None:
+    """Write all that a run leaves behind and give it; None when the claim does not hold any more."""
+    mutes = _mutes(transaction.connection, run)
+    if mutes is None:
+        return None
+    as_judged = outcome
+    run, outcome = muted(run, outcome, *mutes)
+    if judgement is not None and outcome is not as_judged:
+        judgement = silenced_actions.anew(transaction, run, outcome)
     alert, claim = run.alert, run.claim
     silences = silenced_actions.silences_of(transaction, run, outcome, judgement)
     if silences:
@@ -192,17 +208,20 @@ def _settle(
     for row in rows:
         made[row.subject["instance_id"]].append(row.id)
     executions.record(transaction, run, outcome, made)
-    return True
+    return outcome
 
 
-def _still_holds(connection: sqlite3.Connection, run: Run) -> bool:
+def _mutes(connection: sqlite3.Connection, run: Run) -> tuple[bool, tuple[str, ...]] | None:
+    """Read what is muted now; None when the claim does not hold any more."""
     row = connection.execute(
-        "SELECT t.run_number, a.version FROM alert_tasks AS t"
+        "SELECT t.run_number, a.version, a.mute_all, a.muted_instance_ids FROM alert_tasks AS t"
         " JOIN alerts AS a ON a.account = t.account AND a.id = t.alert_id"
         " WHERE t.account = ? AND t.alert_id = ? AND t.next_run_at IS NOT NULL",
         (run.alert.account, run.alert.id),
     ).fetchone()
-    return bool(row == (run.claim.number, run.alert.version))
+    if row is None or row[:2] != (run.claim.number, run.alert.version):
+        return None
+    return bool(row[2]), tuple(json.loads(row[3])) if row[3] != "[]" else ()
 
 
 def _write_task(transaction: Transaction, run: Run, outcome: RunOutcome) -> None:

@@ -36,7 +36,9 @@ COLUMNS = (
     "account, alert_id, number, scheduled_at, started_at, duration_us, status, error_reason, error_message, missed,"
     " log_position, instances"
 )
-INSERT = f"INSERT INTO alert_executions ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+INSERT = f"INSERT INTO alert_executions ({COLUMNS}, ordinal) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+NEWEST = "SELECT ordinal FROM alert_executions WHERE account = ? AND alert_id = ? ORDER BY number DESC LIMIT 1"
+FORGOTTEN_MAX = 2  # with each new one: the bound may have come down, and is reached again in small steps
 PAGE_BYTES_MAX = 1024 * 1024  # of packed instances: about ten times as much when unpacked
 PURGED_MAX = 1000  # rows of one transaction
 CHANGES = tuple(EVENT_TYPE_PREFIX + kind for kind in (TransitionKind.NEW_INSTANCE, TransitionKind.RECOVERED_INSTANCE))
@@ -93,16 +95,20 @@ class Executions:
 
 def record(transaction: Transaction, run: Run, outcome: RunOutcome, deliveries: Mapping[str, Sequence[str]]) -> None:
     """Write what a run did; `deliveries` are the ids of those that came of it, by instance."""
-    claim, error = run.claim, outcome.error
-    transaction.connection.execute(
+    claim, error, connection = run.claim, outcome.error, transaction.connection
+    newest = connection.execute(NEWEST, (claim.account, claim.alert_id)).fetchone()
+    ordinal = newest[0] + 1 if newest else 1
+    connection.execute(
         INSERT,
         (claim.account, claim.alert_id, claim.number, claim.scheduled_at, claim.started_at, outcome.duration_us,
          outcome.status, error.reason if error else "", error.message if error else "", claim.missed,
-         claim.log_position, _packed(outcome.decisions, deliveries)),
+         claim.log_position, _packed(outcome.decisions, deliveries), ordinal),
     )  # fmt: skip
-    transaction.connection.execute(
-        "DELETE FROM alert_executions WHERE account = ? AND alert_id = ? AND number <= ?",
-        (claim.account, claim.alert_id, claim.number - EXECUTIONS_MAX),
+    # Ordinals have no gaps: what is forgotten is always the oldest.
+    connection.execute(
+        "DELETE FROM alert_executions WHERE (account, alert_id, number) IN (SELECT account, alert_id, number"
+        " FROM alert_executions WHERE account = ? AND alert_id = ? ORDER BY number LIMIT ?) AND ordinal <= ?",
+        (claim.account, claim.alert_id, FORGOTTEN_MAX, ordinal - EXECUTIONS_MAX),
     )
 
 
@@ -157,14 +163,14 @@ def _make_due(transaction: Transaction, account: str, alert_id: str) -> int | No
     alert = read_alert(transaction.connection, account, alert_id)
     if not alert.enabled:
         raise TocsinError(Reason.ALERT_DISABLED, f"alert {alert_id!r} is disabled: enable it to run it")
-    (leased,) = transaction.connection.execute(
-        "SELECT lease_until > ? FROM alert_tasks WHERE account = ? AND alert_id = ?",
-        (transaction.log.created_at, account, alert_id),
+    (lease_until,) = transaction.connection.execute(
+        "SELECT lease_until FROM alert_tasks WHERE account = ? AND alert_id = ?", (account, alert_id)
     ).fetchone()
-    if leased:
+    if lease_until > transaction.log.created_at:
         return None
+    # A lease that is over may have a run that is not: what it found is too old to be the answer.
     (number,) = transaction.connection.execute(
-        "UPDATE alert_tasks SET run_number = run_number + 1, lease_until = 0, next_run_at = ?"
+        "UPDATE alert_tasks SET run_number = run_number + (lease_until <> 0), lease_until = 0, next_run_at = ?"
         " WHERE account = ? AND alert_id = ? RETURNING run_number",
         (transaction.log.created_at, account, alert_id),
     ).fetchone()

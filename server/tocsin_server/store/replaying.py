@@ -1,9 +1,9 @@
 """What a replay reads: `domain.aggregation.EventReads` in one pass over the log.
 
 A question that comes again and again, each time for a window that has moved on, is answered by a slide: it
-reads each event once, takes it in when the window comes to it and lets it go when the window has passed. Of
+takes each event in when the window comes to it and lets it go when the window has passed. Of
 each window it gives the answer that `EventAggregates` gives, to the last digit. A question that does not
-move on as a window does is asked of the store, as a run asks it.
+move on as a window does is asked of the store, as a run asks it. Slides of one question share what they read.
 
 Counts, distinct values and newest times are kept up to date as events come and go; what stands in `details`
 is aggregated anew for each run, of as many events as a run may decode.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,9 +28,9 @@ from tocsin_server.domain.aggregation import (
 )
 from tocsin_server.domain.replay import EVENTS_MAX
 from tocsin_server.store.event_aggregates import EventAggregates, Read, too_many
+from tocsin_server.store.replay_feed import EVER, Feed
 
-SLIDES_MAX = 16  # questions of one alert that are followed; others are asked of the store
-EVER = 2**62  # microseconds: later than any event
+SLIDES_MAX = 64  # windows of one alert that are followed, such as one and its 28 references; others are asked anew
 AHEAD = 64  # steps of the window that one read looks ahead: no read transaction is held for longer
 
 
@@ -57,6 +57,7 @@ class ReplayReads:
         self._account = account
         self._store = EventAggregates(connection, account, alert_id)
         self._slides: dict[object, Slide] = {}
+        self._feeds: dict[EventQuestion, Feed] = {}
         self.events = 0
         self._earliest = EVER  # begin of all windows
 
@@ -70,7 +71,8 @@ class ReplayReads:
         place = (timeless, question.created_before - since, before - since)
         slide = self._slides.get(place)
         if slide is None and len(self._slides) < SLIDES_MAX:
-            slide = self._slides[place] = Slide(question, self._rows, self._count)
+            feed = self._feeds.setdefault(timeless, Feed(self._rows, self._count))
+            slide = self._slides[place] = Slide(question, feed)
         if slide is None or not slide.follows(since):
             return self._store.aggregate(question)
         return slide.answer(question, since, before)
@@ -105,9 +107,6 @@ class ReplayReads:
             (self._account, start),
         )
         return deleted.fetchone() is not None
-
-
-Rows = Callable[[EventQuestion], Iterator[Read]]
 
 
 def _is_counted(question: EventQuestion, read: Read) -> bool:
@@ -157,9 +156,8 @@ class Part:
 class Slide:
     """One question and the events of its window, while the window moves on."""
 
-    def __init__(self, question: EventQuestion, rows: Rows, count: Callable[[int], None]) -> None:
-        self._rows = rows
-        self._count = count
+    def __init__(self, question: EventQuestion, feed: Feed) -> None:
+        self._feed = feed
         self._since = self._read_to = question.events.since or 0
         self._step = 1  # microseconds that the window moved on last
         self._ahead: deque[Read] = deque()
@@ -195,12 +193,9 @@ class Slide:
         if before <= self._read_to:
             return
         to = before + self._step * AHEAD
-        events = replace(question.events, since=self._read_to, before=to)
-        asked = replace(question, events=events, created_before=EVER)
-        found = sorted(self._rows(asked))  # by time, then by position: no two are compared further
-        self._count(len(found))
-        self._ahead.extend(found)
-        self._read_to = to
+        while self._read_to < before:
+            found, self._read_to = self._feed.read(question, self._read_to, to)
+            self._ahead.extend(found)
 
     def _take(self, question: EventQuestion, read: Read) -> None:
         heapq.heappush(self._window, read)

@@ -55,8 +55,13 @@ def silences_of(
     connection, now = transaction.connection, transaction.log.created_at
     holds = cursor_position(connection, GENERATION) == judgement.generation
     if not holds or silences.turned(connection, run.alert.account, judgement.at, now):
-        judgement = judge(connection, run, outcome, now, transaction.runtime.host)
+        judgement = anew(transaction, run, outcome)
     return judgement.silences
+
+
+def anew(transaction: Transaction, run: Run, outcome: RunOutcome) -> Judgement:
+    """Judge the instances of a run in the transaction that writes it."""
+    return judge(transaction.connection, run, outcome, transaction.log.created_at, transaction.runtime.host)
 
 
 def _unchanged(decision: Decision) -> Transition:

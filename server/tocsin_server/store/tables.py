@@ -171,7 +171,10 @@ class AlertTaskRow(Model):
 
 
 class AlertInstanceRow(Model):
-    """One active instance of an alert: its group after the newest run, when it was told last, and withheld."""
+    """One active instance of an alert: its group after the newest run, when it was told last, and withheld.
+
+    `waits_since`: it is told with the next run, because a run did not have room for it.
+    """
 
     account = TextField()
     alert_id = TextField()
@@ -188,6 +191,7 @@ class AlertInstanceRow(Model):
     withheld_subgroup = TextField(default="")
     withheld_at = BigIntegerField(null=True)
     untold_change = IntegerField(default=0)
+    waits_since = BigIntegerField(null=True)
 
     class Meta:
         table_name = "alert_instances"
@@ -195,7 +199,10 @@ class AlertInstanceRow(Model):
 
 
 class ExecutionRow(Model):
-    """One run of an alert as it was written; `instances` is compressed JSON, empty without any."""
+    """One run of an alert as it was written; `instances` is compressed JSON, empty without any.
+
+    `ordinal` counts the executions of an alert without gaps, as `number` does not.
+    """
 
     account = TextField()
     alert_id = TextField()
@@ -209,6 +216,7 @@ class ExecutionRow(Model):
     missed = IntegerField()
     log_position = BigIntegerField()
     instances = BlobField()
+    ordinal = BigIntegerField(default=0)
 
     class Meta:
         table_name = "alert_executions"

@@ -24,6 +24,7 @@ _NOT_TOLD = {
     pb.NOTIFY_VERDICT_MUTED: "it is muted",
     pb.NOTIFY_VERDICT_THROTTLED: "the throttle has not passed",
     pb.NOTIFY_VERDICT_UNCHANGED: "its group is the same",
+    pb.NOTIFY_VERDICT_DEFERRED: "the run had no room for more messages: the next tells of it",
 }
 _TITLES = ("RUN", "BEGAN", "BEGAN", "STATUS", "TOOK", "ACTIVE", "TOLD", "NOTES")
 _RUN, _FINE, _COARSE, _STATUS, _TOOK, _ACTIVE, _TELLS, _NOTES = range(len(_TITLES))

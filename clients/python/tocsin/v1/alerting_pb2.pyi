@@ -159,6 +159,10 @@ class _NotifyVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NotifyV
     """Not told: the throttle has not passed."""
     NOTIFY_VERDICT_UNCHANGED: _NotifyVerdict.ValueType  # 9
     """Not told: its group is the same, and `notify_when` is NOTIFY_WHEN_ON_ACTION_GROUP_CHANGE."""
+    NOTIFY_VERDICT_DEFERRED: _NotifyVerdict.ValueType  # 10
+    """Not told yet: more messages were due than one run schedules (1,000). The next run tells of it, before all that
+    waits for a shorter time; what was to recover stays in its group and recovers then.
+    """
 
 class NotifyVerdict(_NotifyVerdict, metaclass=_NotifyVerdictEnumTypeWrapper):
     """Why an instance was told in a run, or why not. Silences are asked first, then mutes, then the throttle."""
@@ -183,6 +187,10 @@ NOTIFY_VERDICT_THROTTLED: NotifyVerdict.ValueType  # 8
 """Not told: the throttle has not passed."""
 NOTIFY_VERDICT_UNCHANGED: NotifyVerdict.ValueType  # 9
 """Not told: its group is the same, and `notify_when` is NOTIFY_WHEN_ON_ACTION_GROUP_CHANGE."""
+NOTIFY_VERDICT_DEFERRED: NotifyVerdict.ValueType  # 10
+"""Not told yet: more messages were due than one run schedules (1,000). The next run tells of it, before all that
+waits for a shorter time; what was to recover stays in its group and recovers then.
+"""
 Global___NotifyVerdict: _TypeAlias = NotifyVerdict  # noqa: Y015
 
 @_typing.final
@@ -521,7 +529,9 @@ class Alert(_message.Message):
 
     @_builtins.property
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Action]:
-        """What to do; several per group are allowed."""
+        """What to do; several per group are allowed. One run schedules at most 1,000 messages and leaves the rest to the
+        next: Execution.limit_reached.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -780,7 +790,8 @@ class FindAlertsRequest(_message.Message):
     filter: _builtins.str
     """A CEL expression over `alert`, bounded as the `where` of an EventFilter is: id, name, tags, alert_type_id,
     consumer, enabled, interval, throttle, notify_when, params, configuration_ids, mute_all,
-    muted_instance_ids, status, created_by, updated_by, create_time, update_time. Words of enums are bare:
+    muted_instance_ids, status, created_by, updated_by, create_time, update_time. Words of enums are bare, and one
+    that the enum does not have is refused:
     `alert.status == "ERROR" && "infra" in alert.tags`.
     """
     @_builtins.property
@@ -1495,6 +1506,7 @@ class Execution(_message.Message):
     MISSED_FIELD_NUMBER: _builtins.int
     LOG_POSITION_FIELD_NUMBER: _builtins.int
     INSTANCES_FIELD_NUMBER: _builtins.int
+    LIMIT_REACHED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number: rises with each run and each change of the alert."""
     status: Global___AlertStatus.ValueType
@@ -1503,6 +1515,10 @@ class Execution(_message.Message):
     """Due runs before it that it stands in for: the server was away, or busy."""
     log_position: _builtins.int
     """Head of the log when it began."""
+    limit_reached: _builtins.bool
+    """Whether more messages were due than one run schedules (1,000): instances with NOTIFY_VERDICT_DEFERRED are told
+    with the next run.
+    """
     @_builtins.property
     def scheduled_time(self) -> _timestamp_pb2.Timestamp:
         """The time that it stood for: windows end there, and throttles compare it."""
@@ -1535,10 +1551,11 @@ class Execution(_message.Message):
         missed: _builtins.int = ...,
         log_position: _builtins.int = ...,
         instances: _abc.Iterable[Global___ExecutedInstance] | None = ...,
+        limit_reached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "scheduled_time", b"scheduled_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "instances", b"instances", "log_position", b"log_position", "missed", b"missed", "number", b"number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "instances", b"instances", "limit_reached", b"limit_reached", "log_position", b"log_position", "missed", b"missed", "number", b"number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1905,7 +1922,8 @@ class RegisterNavigationRequest(_message.Message):
     """The type of the alerts."""
     path_template: _builtins.str
     """A path below `ui_url`, beginning with "/": a mustache template over `alert.id`, `alert.name`,
-    `alert.consumer`, `alert.alertTypeId`, `alert.tags`, `alert.params` and `spaceId`, percent-encoded.
+    `alert.consumer`, `alert.alertTypeId`, `alert.tags`, `alert.params` and `spaceId`, percent-encoded. Other names,
+    spaces and control characters are refused.
     """
     def __init__(
         self,

@@ -223,7 +223,8 @@ class AlertingServicer(object):
 
     def MuteAll(self, request, context):
         """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
-        muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+        muted instances is kept. A run under way obeys it, as it does the other three. No-op when it is muted. Reasons:
+        NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,7 +284,7 @@ class AlertingServicer(object):
         what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
         of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
         INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
-        LIMIT_REACHED, DEADLINE_EXCEEDED.
+        LIMIT_REACHED, DEADLINE_EXCEEDED, SERVER_DRAINING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

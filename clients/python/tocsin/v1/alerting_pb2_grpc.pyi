@@ -74,7 +74,8 @@ class AlertingStub:
     """
     MuteAll: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.MuteAllRequest, _alerting_pb2.MuteAllResponse]
     """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
-    muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+    muted instances is kept. A run under way obeys it, as it does the other three. No-op when it is muted. Reasons:
+    NOT_FOUND.
     """
     UnmuteAll: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.UnmuteAllRequest, _alerting_pb2.UnmuteAllResponse]
     """Ends MuteAll; instances that are muted for themselves stay so. What became active or changed its group
@@ -104,7 +105,7 @@ class AlertingStub:
     what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
     of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
     INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
-    LIMIT_REACHED, DEADLINE_EXCEEDED.
+    LIMIT_REACHED, DEADLINE_EXCEEDED, SERVER_DRAINING.
     """
     RegisterNavigation: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.RegisterNavigationRequest, _alerting_pb2.RegisterNavigationResponse]
     """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
@@ -165,7 +166,8 @@ class AlertingAsyncStub(AlertingStub):
     """
     MuteAll: _aio.UnaryUnaryMultiCallable[_alerting_pb2.MuteAllRequest, _alerting_pb2.MuteAllResponse]  # type: ignore[assignment]
     """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
-    muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+    muted instances is kept. A run under way obeys it, as it does the other three. No-op when it is muted. Reasons:
+    NOT_FOUND.
     """
     UnmuteAll: _aio.UnaryUnaryMultiCallable[_alerting_pb2.UnmuteAllRequest, _alerting_pb2.UnmuteAllResponse]  # type: ignore[assignment]
     """Ends MuteAll; instances that are muted for themselves stay so. What became active or changed its group
@@ -195,7 +197,7 @@ class AlertingAsyncStub(AlertingStub):
     what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
     of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
     INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
-    LIMIT_REACHED, DEADLINE_EXCEEDED.
+    LIMIT_REACHED, DEADLINE_EXCEEDED, SERVER_DRAINING.
     """
     RegisterNavigation: _aio.UnaryUnaryMultiCallable[_alerting_pb2.RegisterNavigationRequest, _alerting_pb2.RegisterNavigationResponse]  # type: ignore[assignment]
     """Says where alerts of a consumer and a type are shown. Reasons: INVALID_FIELD, INVALID_TEMPLATE,
@@ -313,7 +315,8 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_alerting_pb2.MuteAllResponse, _abc.Awaitable[_alerting_pb2.MuteAllResponse]]:
         """Has nobody told of any instance of an alert, until UnmuteAll. It runs on and remembers; the list of
-        muted instances is kept. No-op when it is muted. Reasons: NOT_FOUND.
+        muted instances is kept. A run under way obeys it, as it does the other three. No-op when it is muted. Reasons:
+        NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -385,7 +388,7 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         what it did on its ticks: its very first run and runs by hand are left out; mutes and silences too. One preview
         of an account at a time, two of all; at most 10,000 runs, a million events and ten minutes. Reasons: NOT_FOUND,
         INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED, TOO_MANY_PREVIEWS,
-        LIMIT_REACHED, DEADLINE_EXCEEDED.
+        LIMIT_REACHED, DEADLINE_EXCEEDED, SERVER_DRAINING.
         """
 
     @_abc_1.abstractmethod
