@@ -133,7 +133,7 @@ class Deliverer:
         if quick:
             self._placeless.add(row.id)
             self.lanes.ended(key, outcome.verdict)
-            self.wake_in(0.0)
+            self._go_on()
         settled = await self._outbox.settle(row, outcome, plan, duration_us, patient=quick)
         self._learn(row, key, outcome, settled)
         record = log.info if outcome.verdict is Verdict.DELIVERED else log.warning
@@ -159,7 +159,12 @@ class Deliverer:
                 self.lanes.wait(key, settled.due_at)
             if self.lanes.lane(key).pauses and not was_paused:
                 self._hold(key, settled.health)
-        self.wake_in(0.0)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Have a look at who is next, if anybody waits."""
+        if self.lanes.is_line:
+            self.wake_in(0.0)
 
     async def _unknown(self, row: Delivery, key: Key) -> None:
         """Put a delivery back whose configuration is not known here: the store says whether it is deleted or new."""

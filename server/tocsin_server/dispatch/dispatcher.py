@@ -69,8 +69,8 @@ class Dispatcher:
         return False
 
     def follows_closely(self) -> bool:
-        """Tell whether anybody waits for events: else the timer is soon enough; called from any thread."""
-        return self._router.has_selectors
+        """Tell whether the router has to hear of a commit: else the timer is soon enough; called from any thread."""
+        return self._router.is_behind
 
     def nudge(self) -> None:
         """Have the router look now, whether or not anybody waits for events; called from any thread."""

@@ -73,6 +73,12 @@ class Router:
         self._cursor = self._position = await self._outbox.begin()
         await self.reload()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is something to look at, or to write of what was looked at; called from any thread."""
+        looked_at = self._position > self._cursor and self._flush is None
+        return self.has_selectors and (looked_at or self._position < self._outbox.head)
+
     def stale(self) -> None:
         """Have the configurations read anew before the next step."""
         self._stale = True

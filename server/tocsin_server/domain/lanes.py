@@ -205,6 +205,11 @@ class Lanes:
         lane.health = health
         self._queue(lane)
 
+    @property
+    def is_line(self) -> bool:
+        """Whether anything waits for its time or for a place."""
+        return bool(self._later or self._proven or self._suspects)
+
     def next_at(self) -> int | None:
         """When the next lane may be ready; those that wait for a place are looked at when one is free."""
         return self._later[0][0] if self._later else None
