@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
-
-import structlog
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tocsin_server.config import ConfigError
+
+
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Have a library that is not loaded yet seem not to be installed."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# structlog loads rich, where it is installed, for tracebacks in colour. Ours are plain text on any terminal, and a
+# tenth of the time that the server needs to start would go into it.
+with _absent("rich"):
+    import structlog
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 

@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.message_factory import GetMessageClass
 
 from tocsin_server.domain.alerting import Alert
-from tocsin_server.domain.where import condition, pool_of
+from tocsin_server.domain.conditions import condition, pool_of
 
 TEXTS = (
     "id", "name", "alert_type_id", "consumer", "interval", "throttle", "notify_when", "status", "created_by",
