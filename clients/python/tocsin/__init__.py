@@ -220,8 +220,8 @@ _HOME_OF = {
 _MODULES = frozenset({
     "aio", "alert_calls", "alerts", "arguments", "catalogue", "channel", "client", "consumer_calls", "consumers",
     "consumption", "deliveries", "delivery_calls", "endpoint_calls", "error", "errors", "events", "failures",
-    "following", "ingesting", "ingestion", "receivers", "retries", "settings", "signatures", "silence_calls",
-    "silences", "subscription", "v1", "values", "watching",
+    "following", "ingesting", "ingestion", "paging", "receivers", "retries", "settings", "signatures", "silence_calls",
+    "silences", "subscription", "v1", "values", "violation", "watching",
 })  # fmt: skip
 
 if not TYPE_CHECKING:  # or type checkers would take any name for one that is there
