@@ -44,7 +44,8 @@ class KeyFile:
         check = self.derive("key check").hex()
         if known and known != check:
             raise StoreError(f"the key file {path} is not that of the store {store.path}: put the right one back")
-        _remember_key_check(store, check)
+        if not known:  # each look at the store opens it and closes it again, which writes its log back
+            _remember_key_check(store, check)
 
     def derive(self, purpose: str) -> bytes:
         """Derive a key for one purpose; the same every time."""
