@@ -5,7 +5,6 @@ Whoever needs one of these libraries sooner loads it there and then: they are im
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Sequence
 from importlib import import_module
@@ -44,4 +43,3 @@ class Warming:
             if self._ending.is_set():
                 return
             import_module(name)
-        gc.freeze()  # as at the end of the start: modules never become garbage
