@@ -71,6 +71,7 @@ from tocsin_server.store.secrets import KeyFile, SecretCipher
 from tocsin_server.store.silences import SilenceStore
 from tocsin_server.store.tail import Tail
 from tocsin_server.store.writer import Writer
+from tocsin_server.warming import Warming
 
 log = structlog.get_logger("tocsin.app")
 SERVICES: tuple[type[Service], ...] = (EventLogService, NotificationsService, AlertingService, SystemService)
@@ -154,6 +155,9 @@ class App:
         await self._serve(server, services, parts)
         gc.freeze()  # what was built at start never becomes garbage: collections look at less
         gc.set_threshold(*GC_THRESHOLDS)
+        warming = Warming()
+        warming.start()
+        self._cleanups.append(("warming", warming.stop))
 
     def _services(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,9 +10,9 @@ import sys
 from importlib.metadata import version
 
 import pytest
-import typer
 from tocsin.cli import app
-from tocsin.cli.app import application, hoisted
+from tocsin.cli.app import hoisted
+from tocsin.cli.parts import PARTS
 
 from tests.cli.conftest import Cli
 
@@ -29,7 +30,7 @@ def words(text: str) -> str:
 def commands(group: object = None, *above: str) -> list[list[str]]:
     """Give every command, as words, however deep it stands."""
     found: list[list[str]] = []
-    for name, one in getattr(group or typer.main.get_command(application), "commands", {}).items():
+    for name, one in getattr(group or app.command(), "commands", {}).items():
         found += commands(one, *above, name) if hasattr(one, "commands") else [[*above, name]]
     return found
 
@@ -38,6 +39,25 @@ def test_commands_are_found_at_every_level() -> None:
     assert {("completion",), ("event", "list"), ("alert", "run"), ("endpoint", "configuration", "create")} <= set(
         map(tuple, commands())
     )
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_root_says_of_a_command_what_it_says_itself(name: str) -> None:
+    """The texts at the root are kept apart from the commands, which it does not load."""
+    assert PARTS[name].help.rstrip(".") == words(app.command().commands[name].help).partition(". ")[0].rstrip(".")
+
+
+@pytest.mark.parametrize("given", [[], *([name] for name in PARTS)], ids=" ".join)
+def test_help_does_not_load_what_calls(given: list[str]) -> None:
+    code = (
+        "import json, sys; from tocsin.cli.app import run; code = run(sys.argv[1:])\n"
+        "print(json.dumps([code, *sys.modules]), file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", code, *given, "--help"], capture_output=True, text=True, check=True)
+    status, *loaded = json.loads(found.stderr)
+    assert status == 0
+    assert "grpc" not in loaded
+    assert given or not [name for name in loaded if name.startswith(("google.", "tocsin.v1", "yaml"))]
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -57,7 +77,7 @@ def test_the_group_and_its_commands_have_the_texts_of_the_source(cli: Cli, flag:
 @pytest.mark.parametrize("command", [[], *commands()], ids=" ".join)
 def test_every_flag_shows_its_variable(command: list[str]) -> None:
     """B23."""
-    found = typer.main.get_command(application)
+    found = app.command()
     for name in command:
         found = getattr(found, "commands")[name]  # noqa: B009 - groups and commands are of different types
     for parameter in found.params:
@@ -113,11 +133,13 @@ def test_the_command_is_installed() -> None:
     assert found.stdout.startswith("tocsin ")
 
 
-def test_without_the_extra_it_says_what_to_install() -> None:
-    code = "import sys; sys.modules['typer'] = None; from tocsin.cli import main; main()"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("library", ["typer", "rich.cells", "yaml"])
+def test_without_the_extra_it_says_what_to_install(library: str) -> None:
+    """Also where a library is needed by some commands only."""
+    code = f"import sys; sys.modules['{library}'] = None; from tocsin.cli import main; main()"
+    found = subprocess.run([sys.executable, "-c", code, "event", "list"], capture_output=True, text=True, check=False)
     assert found.returncode == 1
-    assert found.stderr == "tocsin: the command line needs typer: pip install 'tocsin[cli]'\n"
+    assert found.stderr == f"tocsin: the command line needs {library}: pip install 'tocsin[cli]'\n"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tocsin.v1 import notifications_pb2 as pb
 from tocsin_server.domain.notifications import EndpointConfiguration, Message, RecipientVerdict
 from tocsin_server.domain.selection import Selector
 from tocsin_server.domain.verdicts import ErrorClass, Verdict
-from tocsin_server.endpoints import smtp
+from tocsin_server.endpoints import _smtp
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.email import Email
 from tocsin_server.store.delivery_rows import recipients as read_recipients
@@ -172,7 +172,7 @@ async def test_each_answer_has_its_verdict(
     script: dict[str, Any], verdict: Verdict, error_class: ErrorClass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """XD25: 4xx is tried again, 5xx ends it, and no answer to a whole mail is in doubt."""
-    monkeypatch.setattr(smtp, "QUIT_DEADLINE_S", 0.2)
+    monkeypatch.setattr(_smtp, "QUIT_DEADLINE_S", 0.2)
     kind = Email(Egress(["127.0.0.0/8"]), deadline_s=0.5 if HANG in script.values() else 5.0)
     async with scripted(script) as server:
         outcome = await kind.send(message(), reached(server))
@@ -184,11 +184,11 @@ async def test_each_answer_has_its_verdict(
 
 async def test_our_own_outage_is_nobody_elses(email: Email, monkeypatch: pytest.MonkeyPatch) -> None:
     """XD32 for mail: no name can be looked up, or every connection is busy."""
-    monkeypatch.setattr(smtp, "PLACE_S", 0.05)
+    monkeypatch.setattr(_smtp, "PLACE_S", 0.05)
     async with scripted({"": HANG}) as server:
-        others = [asyncio.create_task(email.send(message(), reached(server))) for _ in range(smtp.CONNECTIONS_MAX)]
+        others = [asyncio.create_task(email.send(message(), reached(server))) for _ in range(_smtp.CONNECTIONS_MAX)]
         async with asyncio.timeout(10):
-            while server.connections < smtp.CONNECTIONS_MAX:
+            while server.connections < _smtp.CONNECTIONS_MAX:
                 await asyncio.sleep(0.01)
         outcome = await email.send(message(), reached(server))
         assert (outcome.verdict, outcome.error_class) == (Verdict.OUTAGE, ErrorClass.INTERNAL)
@@ -292,7 +292,7 @@ async def test_a_kept_connection_that_has_died_costs_no_attempt(email: Email, mo
         server.break_off()
         assert (await email.send(message(2), reached(server))).verdict is Verdict.DELIVERED
         assert server.connections == 2
-    monkeypatch.setattr(smtp, "ALIVE_DEADLINE_S", 0.1)
+    monkeypatch.setattr(_smtp, "ALIVE_DEADLINE_S", 0.1)
     for late in ("421 too long idle", HANG, DROP):
         begins = iter(["250 OK", late, "250 OK"])
         async with scripted({"MAIL": lambda begins=begins: next(begins)}) as server:  # type: ignore[misc]
@@ -304,14 +304,14 @@ async def test_a_kept_connection_that_has_died_costs_no_attempt(email: Email, mo
 async def test_connections_are_few_and_end_when_they_are_not_used(
     email: Email, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(smtp, "IDLE_S", 0.1)
+    monkeypatch.setattr(_smtp, "IDLE_S", 0.1)
     async with mail_server() as server:
         outcomes = await asyncio.gather(*(email.send(message(n), reached(server)) for n in range(40)))
         assert {o.verdict for o in outcomes} == {Verdict.DELIVERED}
-        assert server.most_open <= smtp.CONNECTIONS_MAX
+        assert server.most_open <= _smtp.CONNECTIONS_MAX
         async with asyncio.timeout(10):
             await server.quiet.wait()
-        monkeypatch.setattr(smtp, "MAILS_MAX", 1)
+        monkeypatch.setattr(_smtp, "MAILS_MAX", 1)
         before = server.connections
         for number in range(3):
             await email.send(message(number), reached(server))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import Descriptor
 from tocsin.v1 import event_log_pb2 as pb
-from tocsin_server.domain import where
+from tocsin_server.domain import conditions
 from tocsin_server.domain.where import WhereError, compiled
 
 
@@ -34,13 +34,13 @@ def test_the_fields_are_those_of_an_event() -> None:
             for f in message.fields
         }
 
-    told = fields(where._POOL.FindMessageTypeByName("tocsin.Event"))
+    told = fields(conditions.POOL.FindMessageTypeByName("tocsin.Event"))
     sent = fields(pb.Event.DESCRIPTOR)
-    assert told.pop("level")[0] == where.LEVEL_NUMBER
+    assert told.pop("level")[0] == conditions.LEVEL_NUMBER
     sent.pop("level")
     assert {n: (i, t, m.removeprefix("Event")) for n, (i, t, m) in sent.items()} == told
     for part, of in (("Resource", pb.EventResource), ("Source", pb.EventSource)):
-        assert fields(where._POOL.FindMessageTypeByName(f"tocsin.{part}")) == fields(of.DESCRIPTOR)
+        assert fields(conditions.POOL.FindMessageTypeByName(f"tocsin.{part}")) == fields(of.DESCRIPTOR)
 
 
 DETAILS = {

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Unpack, cast
 
 from tocsin import alerts, events
-from tocsin.channel import Stream, Streaming, pages, until
+from tocsin.channel import Stream, Streaming, until
+from tocsin.paging import pages
 from tocsin.v1 import alerting_pb2 as pb
 from tocsin.v1.alerting_pb2_grpc import AlertingStub
 

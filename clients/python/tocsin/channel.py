@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
 import grpc
@@ -156,16 +156,6 @@ class Stream(Generic[_Response]):
 
     def __exit__(self, *_: object) -> None:
         self.cancel()
-
-
-def pages(call: Callable[[Any], _Response], request: Any) -> Iterator[_Response]:
-    """Walk all pages of a list, short and empty ones included. The request is used up."""
-    while True:
-        page: Any = call(request)
-        yield page
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
 
 
 def until(look: Callable[[], _Response | None], what: str, timeout_s: float, poll_s: float) -> _Response:

@@ -11,12 +11,13 @@ import grpc
 
 from tocsin import catalogue, events, following, ingesting
 from tocsin.alert_calls import AlertCalls
-from tocsin.channel import Channel, Streaming, dial, pages
+from tocsin.channel import Channel, Streaming, dial
 from tocsin.consumer_calls import ConsumerCalls
 from tocsin.consumption import Consumption
 from tocsin.delivery_calls import DeliveryCalls
 from tocsin.endpoint_calls import EndpointCalls
 from tocsin.ingestion import Ingestion, Pour
+from tocsin.paging import pages
 from tocsin.settings import DEFAULT_ADDRESS, Options, Settings
 from tocsin.silence_calls import SilenceCalls
 from tocsin.subscription import OnDisconnect, Subscription

@@ -7,8 +7,8 @@ from typing import Unpack, cast
 from weakref import WeakSet
 
 from tocsin import consumers, events, following
-from tocsin.channel import pages
 from tocsin.consumption import Consumption, Join
+from tocsin.paging import pages
 from tocsin.settings import Settings
 from tocsin.subscription import OnDisconnect
 from tocsin.v1 import event_log_pb2 as pb

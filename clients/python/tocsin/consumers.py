@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
 
 from tocsin import arguments
-from tocsin.errors import TocsinError
 from tocsin.events import fresh_request_id
 from tocsin.following import Start, may_pass, subscribe_request
 from tocsin.retries import Backoff
@@ -33,6 +33,9 @@ from tocsin.v1.event_log_pb2 import (
     SeekConsumerRequest,
     UpdateConsumerRequest,
 )
+
+if TYPE_CHECKING:  # gRPC is loaded by who calls
+    from tocsin.errors import TocsinError
 
 LEASES_MAX = 1000
 """Most leases of one message."""

@@ -8,7 +8,8 @@ from typing import Unpack, cast
 from weakref import WeakSet
 
 from tocsin import deliveries
-from tocsin.channel import Streaming, pages, until
+from tocsin.channel import Streaming, until
+from tocsin.paging import pages
 from tocsin.settings import Settings
 from tocsin.subscription import OnDisconnect
 from tocsin.v1 import notifications_pb2 as pb

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from tocsin import events, receivers
-from tocsin.channel import pages
+from tocsin.paging import pages
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2 import Event
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import grpc
 
+from tocsin.violation import Violation
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One field that was refused: its path in the request, and why."""
-
-    field: str
-    description: str
+__all__ = ["TocsinError", "Violation"]
 
 
 class TocsinError(Exception):

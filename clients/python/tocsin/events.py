@@ -9,7 +9,6 @@ from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
 from tocsin import arguments
-from tocsin.errors import Violation
 from tocsin.v1.event_log_pb2 import (
     ORDER_NEWEST_FIRST,
     ORDER_OLDEST_FIRST,
@@ -31,6 +30,7 @@ from tocsin.v1.event_log_pb2 import (
     ListEventsRequest,
     SummarizeEventsRequest,
 )
+from tocsin.violation import Violation
 
 LevelLike = str | int
 """A level as a word ("info", "error", in any case) or as a number of `tocsin.v1.Level`."""

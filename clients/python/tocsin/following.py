@@ -13,16 +13,17 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
-
-import grpc
+from typing import TYPE_CHECKING
 
 from tocsin import arguments
-from tocsin.errors import SlowConsumer, TocsinError, TooManyStreams
 from tocsin.retries import Backoff
 from tocsin.v1.event_log_pb2 import Event, EventFilter, SubscribeRequest, SubscribeResponse
 
+if TYPE_CHECKING:  # gRPC is loaded by who calls, not by who makes a request
+    from tocsin.errors import TocsinError
+
 # Without a reason these came from the way between us and the server; a proxy that restarts answers so.
-_TRANSPORT = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
+_TRANSPORT = ("INTERNAL", "UNKNOWN", "CANCELLED")
 # ... or from something that will always answer so: then it must not look like an outage for ever.
 _TRANSPORT_FAILURES_MAX = 5
 
@@ -152,6 +153,8 @@ class Progress:
 
 def may_pass(error: TocsinError, failures: int) -> bool:
     """Tell whether a new connection may mend what broke a stream, after so many failures in a row."""
-    if error.code is grpc.StatusCode.UNAVAILABLE or isinstance(error, SlowConsumer | TooManyStreams):
+    from tocsin.errors import SlowConsumer, TooManyStreams  # noqa: PLC0415 - there is an error: they are loaded
+
+    if error.code.name == "UNAVAILABLE" or isinstance(error, SlowConsumer | TooManyStreams):
         return True
-    return error.code in _TRANSPORT and not error.reason and failures <= _TRANSPORT_FAILURES_MAX
+    return error.code.name in _TRANSPORT and not error.reason and failures <= _TRANSPORT_FAILURES_MAX

@@ -15,13 +15,18 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from tocsin.errors import DeadlineExceeded, TocsinError, Violation
+import tocsin
 from tocsin.events import Appended, appended_result, fresh_request_id
 from tocsin.following import may_pass
 from tocsin.retries import Backoff
 from tocsin.v1.annotations_pb2 import ErrorReason
 from tocsin.v1.event_log_pb2 import Event, IngestRequest, IngestResponse
+from tocsin.violation import Violation
+
+if TYPE_CHECKING:  # gRPC is loaded by who calls
+    from tocsin.errors import TocsinError
 
 BATCH_SIZE = 500
 BATCH_SIZE_MAX = 1000
@@ -151,10 +156,10 @@ class Flow:
         for told in response.batches:
             self._told += 1
             if told.sequence != self._told or not self._sent:
-                raise TocsinError(f"the server told of batch {told.sequence}, {self._told} is next")
+                raise tocsin.TocsinError(f"the server told of batch {told.sequence}, {self._told} is next")
             batch = self._sent[0]
             if not told.HasField("refusal") and len(told.results) != len(batch.slots):
-                raise TocsinError(f"the server told of {len(told.results)} events of {len(batch.slots)}")
+                raise tocsin.TocsinError(f"the server told of {len(told.results)} events of {len(batch.slots)}")
             self._sent.popleft()
             if told.HasField("refusal"):
                 self._refuse(batch, told.refusal)
@@ -202,7 +207,7 @@ class Flow:
         A stream that was ended because nothing was sent for long is as good as one that the server ended.
         """
         self.failures += 1
-        if error is not None and not isinstance(error, DeadlineExceeded) and not may_pass(error, self.failures):
+        if error is not None and not isinstance(error, tocsin.DeadlineExceeded) and not may_pass(error, self.failures):
             raise error
         asked_s = error.retry_after_s if error is not None else None
         return max(self.backoff.wait_s(self.failures, chance), asked_s or 0.0)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import grpc
-from google.protobuf.message import Message
+if TYPE_CHECKING:  # gRPC and the messages are loaded by who calls
+    from google.protobuf.message import Message
 
-from tocsin.errors import TocsinError
-from tocsin.v1.event_log_pb2 import AppendEventRequest, AppendEventsRequest
+    from tocsin.errors import TocsinError
 
 _READS = ("Get", "BatchGet", "List", "Find", "Summarize", "Explain", "Preview")
 _SAME_AGAIN = ("RegisterEventTypes",)  # a repeat leaves what the first one has made
 # Nothing of the call took effect, or it did not reach the server and a repeat finds what it did.
-_TRANSIENT = (grpc.StatusCode.UNAVAILABLE,)
+_TRANSIENT = ("UNAVAILABLE",)
 # The server may know that the call would succeed later; only then does it send RetryInfo.
-_IF_ASKED = (grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_IF_ASKED = ("ABORTED", "RESOURCE_EXHAUSTED")
 
 
 @runtime_checkable
@@ -34,6 +33,8 @@ def is_repeatable(method: str, request: Message) -> bool:
         return True
     if isinstance(request, _HasRequestId) and request.request_id:
         return True
+    from tocsin.v1.event_log_pb2 import AppendEventRequest, AppendEventsRequest  # noqa: PLC0415 - as above
+
     if isinstance(request, AppendEventRequest):
         return bool(request.event.id)
     if isinstance(request, AppendEventsRequest):
@@ -84,4 +85,4 @@ class Attempts:
 
 
 def _may_pass(error: TocsinError) -> bool:
-    return error.code in _TRANSIENT or (error.code in _IF_ASKED and error.retry_after_s is not None)
+    return error.code.name in _TRANSIENT or (error.code.name in _IF_ASKED and error.retry_after_s is not None)

@@ -6,11 +6,12 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypedDict
-
-import grpc
+from typing import TYPE_CHECKING, TypedDict
 
 from tocsin.retries import Backoff
+
+if TYPE_CHECKING:
+    import grpc
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 10.0
@@ -135,6 +136,8 @@ class Settings:
         """Make the credentials of a protected channel; None for a plain one."""
         if self.tls is None:
             return None
+        import grpc  # noqa: PLC0415 - who calls has loaded it
+
         return grpc.ssl_channel_credentials(self.tls.roots, self.tls.key, self.tls.chain)
 
 

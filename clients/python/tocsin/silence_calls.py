@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Unpack
 
 from tocsin import events, silences
-from tocsin.channel import pages
+from tocsin.paging import pages
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2 import EventFilter
 from tocsin.v1.notifications_pb2_grpc import NotificationsStub

@@ -16,7 +16,6 @@ from tocsin_server.api.auth import Caller
 from tocsin_server.api.languages import accepted
 from tocsin_server.api.paging import PageTokens, fitting, page_size
 from tocsin_server.api.server import Service
-from tocsin_server.domain.alert_filter import compiled
 from tocsin_server.domain.alerting import Alert, AlertSearch, AlertSpec
 from tocsin_server.domain.errors import Reason, TocsinError, invalid_field
 from tocsin_server.domain.ports import AlertStore
@@ -145,6 +144,8 @@ def _filter(text: str) -> Callable[[Alert], bool] | None:
     if not text:
         return None
     try:
+        from tocsin_server.domain.alert_filter import compiled  # noqa: PLC0415 - CEL takes long to load
+
         return compiled(text).matches
     except WhereError as error:
         raise invalid_field("filter", str(error)) from None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, text_format
+from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -18,12 +18,21 @@ V1 = "grpc.reflection.v1.ServerReflection"
 
 def _describe_v1() -> None:
     """Add the descriptors of v1 to the pool: those of v1alpha under the other package's name."""
-    pool = descriptor_pool.Default()
-    text = text_format.MessageToString(
-        descriptor_pb2.FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
-    )
-    proto = text_format.Parse(text.replace("v1alpha", "v1"), descriptor_pb2.FileDescriptorProto())
-    pool.Add(proto)  # the same bytes again, in a process with several servers, are no change
+    proto = descriptor_pb2.FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
+    proto.name, proto.package = _v1(proto.name), _v1(proto.package)
+    for message in proto.message_type:
+        for field in message.field:
+            if field.type_name:
+                field.type_name = _v1(field.type_name)
+    for service in proto.service:
+        for method in service.method:
+            method.input_type, method.output_type = _v1(method.input_type), _v1(method.output_type)
+    # The same bytes again, in a process with several servers, are no change.
+    descriptor_pool.Default().Add(proto)
+
+
+def _v1(name: str) -> str:
+    return name.replace("v1alpha", "v1")
 
 
 class _MethodPool:

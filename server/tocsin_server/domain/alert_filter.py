@@ -10,7 +10,8 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.message_factory import GetMessageClass
 
 from tocsin_server.domain.alerting import Alert, AlertStatus, NotifyWhen
-from tocsin_server.domain.where import WhereError, condition, pool_of
+from tocsin_server.domain.conditions import condition, pool_of
+from tocsin_server.domain.where import WhereError
 from tocsin_server.domain.where_cost import compared
 
 TEXTS = (

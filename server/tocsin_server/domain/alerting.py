@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from jsonschema import Draft202012Validator
-
 from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.errors import Reason, TocsinError, Violation
 from tocsin_server.domain.schedule import duration_us
@@ -227,7 +225,6 @@ class AlertType:
         if self.recovery_action_group.id in ids:
             raise ValueError(f"alert type {self.id!r} lists its recovery group among its action groups")
         duration_us(self.default_interval)
-        Draft202012Validator.check_schema(self.params_schema)
 
     def group_name(self, group_id: str) -> str | None:
         """Give the name of a group or of the recovery group; None if there is no such group."""
@@ -265,7 +262,7 @@ class AlertTypes:
     def switched_off(self, ids: Iterable[str]) -> AlertTypes:
         """Give the same types, of which some are off; ids that there are none of mean nothing."""
         off = frozenset(ids)
-        return AlertTypes((replace(t, enabled=t.enabled and t.id not in off) for t in self), self.failed)
+        return AlertTypes((replace(t, enabled=False) if t.id in off else t for t in self), self.failed)
 
     def usable(self, type_id: str) -> AlertType:
         """Give a type that alerts can be created of, or refuse."""

@@ -10,10 +10,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tocsin_server.domain.errors import Violation
-from tocsin_server.domain.payloads import PayloadSchema, payload_schema, schema_violations
+
+if TYPE_CHECKING:
+    from tocsin_server.domain.payloads import PayloadSchema
 
 EVENT_TYPES_MAX = 1000  # entries of one account, 32 MB at the very most
 
@@ -118,6 +120,8 @@ class Catalogue:
 def _check(entry: EventType) -> Check | None:
     if entry.schema is None or entry.check == PayloadCheck.OFF:
         return None
+    from tocsin_server.domain.payloads import payload_schema  # noqa: PLC0415 - its libraries take long to load
+
     return Check(payload_schema(json.dumps(entry.schema, sort_keys=True)), entry.check == PayloadCheck.ENFORCE)
 
 
@@ -127,6 +131,8 @@ def violations(entry: EventType, path: str) -> list[Violation]:
         if entry.check != PayloadCheck.OFF:
             return [Violation(f"{path}.payload_schema", "is needed to check payloads")]
         return []
+    from tocsin_server.domain.payloads import PayloadSchema, schema_violations  # noqa: PLC0415 - as above
+
     found = schema_violations(entry.schema, f"{path}.payload_schema")
     if not found and entry.example is not None:
         found = PayloadSchema(entry.schema).violations(entry.example, f"{path}.example")

@@ -1,6 +1,6 @@
 """Mail by SMTP: one message per delivery, every recipient with its own verdict.
 
-What it says is in `mail.py`, how it gets to the server in `smtp.py`. The `Message-ID` is the delivery's
+What it says is in `_mail.py`, how it gets to the server in `_smtp.py`. The `Message-ID` is the delivery's
 id, the same at every attempt.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from email.message import EmailMessage
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from tocsin_server.domain.answers import of_no_answer, of_smtp, unmade
 from tocsin_server.domain.errors import Violation
@@ -19,9 +19,11 @@ from tocsin_server.domain.templates import Escape
 from tocsin_server.domain.verdicts import ErrorClass, MailStage, Verdict
 from tocsin_server.endpoints.addresses import BlockedAddress, Egress
 from tocsin_server.endpoints.http import HttpDoor, NoAnswer, trust
-from tocsin_server.endpoints.mail import address, compose
-from tocsin_server.endpoints.smtp import Refused, Server, SmtpDoor
 
+if TYPE_CHECKING:
+    from tocsin_server.endpoints._smtp import Server, SmtpDoor
+
+# `_mail` and `_smtp` are imported where they are used: a server that starts does not wait for their libraries.
 SETTLED = (Verdict.DELIVERED, Verdict.PERMANENT)
 
 
@@ -44,10 +46,18 @@ class Email:
 
     def __init__(self, egress: Egress, deadline_s: float = SEND_DEADLINE_S) -> None:
         self._egress = egress
-        self._door = SmtpDoor(egress, deadline_s)
+        self._deadline_s = deadline_s
+
+    @cached_property
+    def _door(self) -> SmtpDoor:
+        from tocsin_server.endpoints._smtp import SmtpDoor  # noqa: PLC0415
+
+        return SmtpDoor(self._egress, self._deadline_s)
 
     def check(self, connection: Mapping[str, Any]) -> list[Violation]:
         """Judge host, protection of a password, and repeated recipients."""
+        from tocsin_server.endpoints._mail import address  # noqa: PLC0415
+
         found: list[Violation] = []
         try:
             self._egress.vet_literal(connection["host"])
@@ -94,6 +104,10 @@ class Email:
 
     def preview(self, message: Message, connection: Mapping[str, Any]) -> Preview:
         """Write the mail as it would be sent."""
+        from email.message import EmailMessage  # noqa: PLC0415
+
+        from tocsin_server.endpoints._mail import compose  # noqa: PLC0415
+
         mail, everybody = compose(message, connection)
         text = mail.get_body(("plain",))
         body = text.get_content() if isinstance(text, EmailMessage) else ""
@@ -101,6 +115,9 @@ class Email:
 
     async def send(self, message: Message, connection: Mapping[str, Any]) -> Outcome:
         """Send once to every recipient that has not got it yet."""
+        from tocsin_server.endpoints._mail import compose  # noqa: PLC0415
+        from tocsin_server.endpoints._smtp import Refused  # noqa: PLC0415
+
         try:
             mail, everybody = compose(message, connection)
         except ValueError as error:
@@ -129,7 +146,8 @@ class Email:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._door.close()
+        if "_door" in vars(self):
+            await self._door.close()
 
 
 def _waiting(everybody: Sequence[str], told: Mapping[str, RecipientVerdict]) -> list[str]:
@@ -139,6 +157,8 @@ def _waiting(everybody: Sequence[str], told: Mapping[str, RecipientVerdict]) -> 
 
 
 def _server(connection: Mapping[str, Any]) -> Server:
+    from tocsin_server.endpoints._smtp import Server  # noqa: PLC0415
+
     security = connection.get("security") or "STARTTLS"
     return Server(
         connection["host"],

@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SECRET_PREFIX = "whsec_"
 SECRET_BYTES = range(24, 65)  # as the specification has it
@@ -38,6 +40,10 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 
 def private_key(text: str) -> Ed25519PrivateKey:
     """Read a private key; ValueError says what is wrong with it."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - few have such a key
+        Ed25519PrivateKey,
+    )
+
     if not text.startswith(PRIVATE_PREFIX):
         raise ValueError(f"has to begin with {PRIVATE_PREFIX}, then the base64 of an Ed25519 key")
     try:

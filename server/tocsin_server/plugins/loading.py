@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import structlog
 
+from tocsin_server.domain.alert_checks import check_schema
 from tocsin_server.domain.alerting import OWN_PRODUCER, AlertType, AlertTypes, FailedType
 from tocsin_server.plugins.running import PluginThreads
 from tocsin_server.plugins.spec import AlertTypeSpec
@@ -82,6 +83,7 @@ def _specs(point: EntryPoint) -> Iterator[AlertTypeSpec]:
 
 def _checked(spec: AlertTypeSpec, distribution: str, types: Types, threads: PluginThreads) -> AlertType:
     alert_type = spec.alert_type(distribution, threads)
+    check_schema(alert_type.params_schema)
     if distribution != OWN_DISTRIBUTION:
         if spec.id.startswith("."):
             raise ValueError(f"alert type {spec.id!r} begins with a dot, as only those that come with the server do")

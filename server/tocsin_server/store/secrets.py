@@ -11,13 +11,15 @@ import base64
 import hmac
 import os
 import stat
+from functools import cached_property
 from pathlib import Path
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.store.database import Store, StoreError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -42,7 +44,8 @@ class KeyFile:
         check = self.derive("key check").hex()
         if known and known != check:
             raise StoreError(f"the key file {path} is not that of the store {store.path}: put the right one back")
-        _remember_key_check(store, check)
+        if not known:  # each look at the store opens it and closes it again, which writes its log back
+            _remember_key_check(store, check)
 
     def derive(self, purpose: str) -> bytes:
         """Derive a key for one purpose; the same every time."""
@@ -74,7 +77,13 @@ class SecretCipher:
     """Encrypts and decrypts secret fields; see `domain.ports.Cipher`."""
 
     def __init__(self, key: bytes) -> None:
-        self._aead = AESGCM(key)
+        self._key = key
+
+    @cached_property
+    def _aead(self) -> AESGCM:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - with the first secret
+
+        return AESGCM(self._key)
 
     def encrypt(self, secret: str, place: str) -> str:
         """Encrypt for one place."""
@@ -84,6 +93,8 @@ class SecretCipher:
 
     def decrypt(self, sealed: str, place: str) -> str:
         """Decrypt what was encrypted for this place."""
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - as above
+
         try:
             raw = base64.b64decode(sealed.removeprefix(VERSION))
             return self._aead.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], place.encode()).decode()

@@ -13,12 +13,12 @@ from tocsin import alerts as requests
 from tocsin.cli import choices, criteria, outline, printing, rendering, verdicts
 from tocsin.cli.alerts import Id, group
 from tocsin.cli.escaping import escaped
-from tocsin.cli.events import EPILOG
-from tocsin.cli.flags import FORMATS, CountOutput, Output, flag, takes
-from tocsin.cli.misuse import FAILED
+from tocsin.cli.flags import FORMATS, CountOutput, Output, flag
+from tocsin.cli.misuse import EPILOG, FAILED
 from tocsin.cli.printing import Columns
 from tocsin.cli.screen import Screen
 from tocsin.cli.session import Session
+from tocsin.cli.taking import takes
 from tocsin.cli.verdicts import EXECUTIONS
 from tocsin.v1 import alerting_pb2 as pb
 

@@ -7,17 +7,17 @@ from typing import Annotated, Any
 import typer
 
 from tocsin import alerts as requests
-from tocsin.channel import pages
 from tocsin.cli import alert_records, printing, rendering
 from tocsin.cli.alert_choice import Choice
 from tocsin.cli.alert_drafts import Draft
 from tocsin.cli.confirmation import confirm, yes_flag
 from tocsin.cli.escaping import escaped
-from tocsin.cli.events import EPILOG
-from tocsin.cli.flags import FORMATS, Output, flag, takes
-from tocsin.cli.misuse import Misuse
+from tocsin.cli.flags import FORMATS, Output, flag
+from tocsin.cli.misuse import EPILOG, Misuse
 from tocsin.cli.session import Session
+from tocsin.cli.taking import takes
 from tocsin.events import fresh_request_id
+from tocsin.paging import pages
 from tocsin.v1 import alerting_pb2 as pb
 
 group = typer.Typer(

@@ -5,61 +5,33 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
-from tocsin.cli import (
-    alert_running,
-    alerts,
-    appending,
-    complaints,
-    completion,
-    consumers,
-    deliveries,
-    delivery_watching,
-    endpoints,
-    events,
-    explaining,
-    listening,
-    previewing,
-    silences,
-    summary,
-    tailing,
-    triggering,
-)
-from tocsin.cli.flags import takes
+import tocsin
+from tocsin.cli import complaints, completion
 from tocsin.cli.misuse import EXIT_CODES, FAILED, INTERRUPTED, OK, UNAVAILABLE, USAGE, Misuse, Unanswered
+from tocsin.cli.parts import Root
 from tocsin.cli.screen import silence
 from tocsin.cli.session import Connection, Session
-from tocsin.errors import TocsinError
+from tocsin.cli.taking import takes
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _EPILOG = f"""{EXIT_CODES}
 
 Global flags may stand before or after the command. A flag wins over its environment variable."""
 
-# Commands of groups in files of their own.
-_COMMANDS = (appending, summary, tailing, delivery_watching, alert_running, previewing)
-
 application = typer.Typer(
-    name="tocsin", epilog=_EPILOG, context_settings=_SETTINGS, rich_markup_mode=None, add_completion=False
+    name="tocsin", cls=Root, epilog=_EPILOG, context_settings=_SETTINGS, rich_markup_mode=None, add_completion=False
 )
-application.add_typer(events.group, name="event")
-application.add_typer(consumers.group, name="consumer")
-application.add_typer(endpoints.group, name="endpoint")
-application.add_typer(deliveries.group, name="delivery")
-application.add_typer(silences.group, name="silence")
-application.add_typer(alerts.group, name="alert")
-application.command("explain", epilog=events.EPILOG)(explaining.explain)
-application.command("listen", epilog=events.EPILOG)(listening.listen)
-application.command("trigger", epilog=events.EPILOG)(triggering.trigger)
-application.command("completion")(completion.completion)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - few ask
+
         print(f"tocsin {version('tocsin')}")
         raise typer.Exit(OK)
 
@@ -80,10 +52,16 @@ def root(
         print(context.get_help())
 
 
+@cache
+def command() -> Any:
+    """Make the command line of the application, once: it takes time."""
+    return typer.main.get_command(application)
+
+
 def _option_names() -> dict[str, bool]:
     """Answer the global flags, and whether each takes a value."""
     found = {}
-    for parameter in typer.main.get_command(application).params:
+    for parameter in command().params:
         if parameter.name != "show_version":
             for name in (*parameter.opts, *parameter.secondary_opts):
                 found[name] = not getattr(parameter, "is_flag", False)
@@ -113,7 +91,7 @@ def run(words: Sequence[str]) -> int:
     """Run a command; answers the exit code."""
     completion.prepare()
     try:
-        code = typer.main.get_command(application)(
+        code = command()(
             args=hoisted(words, _option_names()),
             prog_name="tocsin",
             complete_var=completion.VARIABLE,
@@ -129,8 +107,6 @@ def run(words: Sequence[str]) -> int:
         return OK
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except TocsinError as error:
-        return complaints.complain(complaints.of_server(error), complaints.exit_code(error))
     except Unanswered as error:
         return complaints.complain(str(error), UNAVAILABLE)
     except Misuse as error:
@@ -139,3 +115,6 @@ def run(words: Sequence[str]) -> int:
         return complaints.complain(complaints.of_usage(error), USAGE)
     except OSError as error:
         return complaints.complain(f"{error.filename or 'input or output'}: {error.strerror}", FAILED)
+    # Last: to name it loads gRPC.
+    except tocsin.TocsinError as error:
+        return complaints.complain(complaints.of_server(error), complaints.exit_code(error))

@@ -10,22 +10,25 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tocsin.cli import criteria, rendering
 from tocsin.cli.drafting import Unreadable, event_of_fields, event_of_line
-from tocsin.cli.events import EPILOG, group
-from tocsin.cli.flags import FORMATS, Output, flag, takes
+from tocsin.cli.events import group
+from tocsin.cli.flags import FORMATS, Output, flag
 from tocsin.cli.following import Connectivity
-from tocsin.cli.misuse import FAILED, Misuse
+from tocsin.cli.misuse import EPILOG, FAILED, Misuse
 from tocsin.cli.screen import Screen
 from tocsin.cli.session import Session
+from tocsin.cli.taking import takes
 from tocsin.events import append_request, appended
 from tocsin.ingesting import Outcome
 from tocsin.v1.event_log_pb2 import Event
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _READ_BYTES = 65_536
 _LINE_FORMATS = ("text", "json", "id")
@@ -243,6 +246,14 @@ def _progress(screen: Screen, format: str) -> Iterator[_Bar]:
     if not screen.err.is_terminal or screen.quiet or (format != "text" and screen.out.is_terminal):
         yield _Bar(None)
         return
+    from rich.progress import (  # noqa: PLC0415 - who has no terminal does without
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grpc
-
+import tocsin
 from tocsin.cli.escaping import escaped
 from tocsin.cli.misuse import FAILED, NOT_FOUND, UNAVAILABLE, USAGE
-from tocsin.errors import (
-    Aborted,
-    DeadlineExceeded,
-    InternalError,
-    InvalidRequest,
-    LogChanged,
-    NotFound,
-    PermissionDenied,
-    PositionExpired,
-    TocsinError,
-    Unauthenticated,
-    Unavailable,
-)
 
-_ADVICE: tuple[tuple[type[TocsinError], str], ...] = (
-    (NotFound, "the list command shows what is there"),
-    (Unauthenticated, "give a valid key with --api-key (TOCSIN_API_KEY)"),
-    (PermissionDenied, "ask for a role that permits it, or use another key or --account"),
-    (LogChanged, "the store was restored: start with --beginning or --since"),
-    (PositionExpired, "start with --beginning"),
-    (DeadlineExceeded, "try again, or give more time with --timeout"),
-    (Aborted, "the same again is safe"),
-    (InternalError, "look the incident up in the server's log"),
-)
+if TYPE_CHECKING:  # gRPC is loaded by the first call, not by --help
+    from tocsin.errors import TocsinError
 
+# By the name of the error.
+_ADVICE: tuple[tuple[str, str], ...] = (
+    ("NotFound", "the list command shows what is there"),
+    ("Unauthenticated", "give a valid key with --api-key (TOCSIN_API_KEY)"),
+    ("PermissionDenied", "ask for a role that permits it, or use another key or --account"),
+    ("LogChanged", "the store was restored: start with --beginning or --since"),
+    ("PositionExpired", "start with --beginning"),
+    ("DeadlineExceeded", "try again, or give more time with --timeout"),
+    ("Aborted", "the same again is safe"),
+    ("InternalError", "look the incident up in the server's log"),
+)
 
 # What gRPC says of a connection, in the words of who has to mend it.
 _CAUSES = (
@@ -72,7 +61,7 @@ def of_server(error: TocsinError) -> str:
     """Answer the line about an error of a call."""
     text = str(error)
     for kind, advice in _ADVICE:
-        if isinstance(error, kind):
+        if isinstance(error, getattr(tocsin, kind)):
             text += f"; {advice}"
             break
     return text
@@ -80,11 +69,11 @@ def of_server(error: TocsinError) -> str:
 
 def exit_code(error: TocsinError) -> int:
     """Answer how a command ends after an error of a call."""
-    if isinstance(error, NotFound):
+    if isinstance(error, tocsin.NotFound):
         return NOT_FOUND
-    if isinstance(error, InvalidRequest):
+    if isinstance(error, tocsin.InvalidRequest):
         return USAGE
-    if isinstance(error, Unavailable | DeadlineExceeded) or error.code is grpc.StatusCode.UNAVAILABLE:
+    if isinstance(error, tocsin.Unavailable | tocsin.DeadlineExceeded) or error.code.name == "UNAVAILABLE":
         return UNAVAILABLE
     return FAILED
 

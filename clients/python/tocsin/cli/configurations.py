@@ -7,18 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from tocsin import receivers
-from tocsin.channel import pages
 from tocsin.cli import health, printing, rendering, testing
 from tocsin.cli.confirmation import confirm, yes_flag
 from tocsin.cli.connections import FIELDS, Receiver
 from tocsin.cli.escaping import escaped
-from tocsin.cli.events import EPILOG
-from tocsin.cli.flags import FORMATS, CountOutput, Output, flag, takes
-from tocsin.cli.misuse import Misuse
+from tocsin.cli.flags import FORMATS, CountOutput, Output, flag
+from tocsin.cli.misuse import EPILOG, Misuse
 from tocsin.cli.printing import Columns
 from tocsin.cli.selection import Selection, selector_text
 from tocsin.cli.session import Session
+from tocsin.cli.taking import takes
 from tocsin.events import fresh_request_id
+from tocsin.paging import pages
 from tocsin.v1 import notifications_pb2 as pb
 
 _TITLES = ("ID", "NAME", "KIND", "STATE", "SELECTORS", "WHY")

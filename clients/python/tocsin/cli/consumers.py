@@ -6,18 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from tocsin.channel import pages
 from tocsin.cli import criteria, following, printing, rendering
 from tocsin.cli.escaping import escaped
-from tocsin.cli.flags import FORMATS, Count, Criteria, Output, Place, flag, takes
-from tocsin.cli.misuse import Misuse
+from tocsin.cli.flags import FORMATS, Count, Criteria, Output, Place, flag
+from tocsin.cli.misuse import EPILOG, Misuse
 from tocsin.cli.printing import Columns
 from tocsin.cli.session import Session
 from tocsin.cli.tables import Form
+from tocsin.cli.taking import takes
 from tocsin.consumers import Delivery, create_request, seek_request, update_request
+from tocsin.paging import pages
 from tocsin.v1 import event_log_pb2 as pb
 
-EPILOG = "For help regarding global flags, run --help on the root command"
 _SETTLEMENTS = ("ack", "retry", "park", "skip")
 
 # How the columns of a list are set where the terminal is narrow. Names and ids are copied from there and stay whole.

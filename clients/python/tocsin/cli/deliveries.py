@@ -14,9 +14,10 @@ from tocsin.cli.confirmation import confirm, yes_flag
 from tocsin.cli.delivery_choice import Choice, Routed
 from tocsin.cli.delivery_records import DELIVERIES
 from tocsin.cli.escaping import escaped
-from tocsin.cli.events import EPILOG
-from tocsin.cli.flags import FORMATS, CountOutput, Output, flag, takes
+from tocsin.cli.flags import FORMATS, CountOutput, Output, flag
+from tocsin.cli.misuse import EPILOG
 from tocsin.cli.session import Session
+from tocsin.cli.taking import takes
 from tocsin.v1 import notifications_pb2 as pb
 
 _FIRST = 100

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import tocsin
 from tocsin.cli import delivery_records, rendering
 from tocsin.cli.deliveries import group
 from tocsin.cli.delivery_choice import Choice
-from tocsin.cli.events import EPILOG
-from tocsin.cli.flags import FORMATS, Output, flag, takes
+from tocsin.cli.flags import FORMATS, Output, flag
 from tocsin.cli.following import Connectivity
+from tocsin.cli.misuse import EPILOG
 from tocsin.cli.screen import Screen
 from tocsin.cli.session import Session
 from tocsin.cli.tables import cut
-from tocsin.client import Client
-from tocsin.errors import DeadlineExceeded, Unavailable
+from tocsin.cli.taking import takes
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.values import to_datetime
+
+if TYPE_CHECKING:  # gRPC is loaded by the first call, not by --help
+    from tocsin.client import Client
 
 _KNOWN_MAX = 100_000  # deliveries whose last word is remembered
 _OVERLAP = timedelta(seconds=10)  # clocks differ a little
@@ -91,7 +94,7 @@ def _missed(client: Client, wanted: dict[str, Any], memory: Memory) -> list[pb.D
     """Answer what may have changed before a connection, the oldest first; None where the server is away again."""
     try:
         found = list(client.list_deliveries(since=memory.since - _OVERLAP, page_size=1000, **wanted))
-    except (Unavailable, DeadlineExceeded):
+    except (tocsin.Unavailable, tocsin.DeadlineExceeded):
         return None
     return found[::-1]
 

@@ -10,11 +10,12 @@ from tocsin import receivers
 from tocsin.cli import configurations, printing, testing
 from tocsin.cli.confirmation import confirm, yes_flag
 from tocsin.cli.connections import Receiver
-from tocsin.cli.events import EPILOG
-from tocsin.cli.flags import FORMATS, CountOutput, Output, takes
+from tocsin.cli.flags import FORMATS, CountOutput, Output
+from tocsin.cli.misuse import EPILOG
 from tocsin.cli.printing import Columns
 from tocsin.cli.selection import Selection, selector_text
 from tocsin.cli.session import Session
+from tocsin.cli.taking import takes
 from tocsin.v1 import notifications_pb2 as pb
 
 KINDS = Columns(

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import fields
 from itertools import chain
 from textwrap import indent
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tocsin.cli import rendering
 from tocsin.cli.event_table import EventTable
-from tocsin.cli.flags import FORMATS, Criteria, Output, Window, flag, takes
-from tocsin.cli.misuse import FAILED, Misuse
+from tocsin.cli.flags import FORMATS, Criteria, Output, Window, flag
+from tocsin.cli.misuse import EPILOG, FAILED, Misuse
 from tocsin.cli.session import Session
-from tocsin.client import Client
+from tocsin.cli.taking import takes
 from tocsin.v1.event_log_pb2 import (
     DeleteEventRequest,
     DeleteEventsRequest,
@@ -26,10 +26,12 @@ from tocsin.v1.event_log_pb2 import (
     ListEventsResponse,
 )
 
+if TYPE_CHECKING:  # gRPC is loaded by the first call, not by --help
+    from tocsin.client import Client
+
 PAGE = 100
 _PAGE_MAX = 1000
 _DELETION_TIMEOUT_S = 600.0
-EPILOG = "For help regarding global flags, run --help on the root command"
 
 _BY_VARIABLES = " (variables TOCSIN_EVENT_... are set)"
 _CHOOSING = {field.name for kind in (Criteria, Window) for field in fields(kind)} - {"all_accounts"}

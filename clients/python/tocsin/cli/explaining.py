@@ -7,14 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from tocsin import receivers
-from tocsin.channel import pages
 from tocsin.cli import criteria, documents, outline, rendering
 from tocsin.cli.appending import details_of
 from tocsin.cli.drafting import Unreadable, event_of_fields
 from tocsin.cli.explanation import outline_of
-from tocsin.cli.flags import FORMATS, Output, flag, takes
+from tocsin.cli.flags import FORMATS, Output, flag
 from tocsin.cli.misuse import Misuse
 from tocsin.cli.session import Session
+from tocsin.cli.taking import takes
+from tocsin.paging import pages
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2 import Event
 

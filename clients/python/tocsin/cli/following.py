@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from google.protobuf.message import Message
 
 from tocsin.cli import rendering
@@ -9,8 +11,10 @@ from tocsin.cli.complaints import cause
 from tocsin.cli.escaping import escaped
 from tocsin.cli.screen import Screen
 from tocsin.cli.tables import cut
-from tocsin.errors import TocsinError
 from tocsin.v1.event_log_pb2 import Event
+
+if TYPE_CHECKING:  # gRPC is loaded by the first call, not by --help
+    from tocsin.errors import TocsinError
 
 
 class Connectivity:

@@ -9,17 +9,18 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Annotated, Any
 
+import tocsin
 from tocsin import receivers
 from tocsin.cli import rendering
 from tocsin.cli.escaping import escaped, json_escaped
-from tocsin.cli.flags import FORMATS, Output, flag, takes
+from tocsin.cli.flags import FORMATS, Output, flag
 from tocsin.cli.misuse import Misuse
 from tocsin.cli.receiving import Received, Receiver, Target
 from tocsin.cli.screen import Screen
 from tocsin.cli.selection import Selection
 from tocsin.cli.session import Session
 from tocsin.cli.tables import cut
-from tocsin.errors import NotFound, TocsinError
+from tocsin.cli.taking import takes
 from tocsin.signatures import signing_key
 
 PORT = 8800
@@ -131,9 +132,9 @@ def _created(session: Session, selection: Selection, url: str, secret: str) -> I
         try:
             session.client.delete_configuration(id)
             screen.note(f"Deleted receiver {id}")
-        except NotFound:
+        except tocsin.NotFound:
             screen.note(f"Receiver {id} was deleted already")
-        except TocsinError as error:
+        except tocsin.TocsinError as error:
             screen.complain(f"receiver {id} is still there ({error}): tocsin endpoint configuration delete {id}")
 
 

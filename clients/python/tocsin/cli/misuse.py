@@ -11,6 +11,7 @@ INTERRUPTED = 130
 
 EXIT_CODES = """Exit codes: 0 done, 1 failed (or not confirmed, or some events refused), 2 the arguments cannot be
 meant, 3 not found, 4 the server cannot be reached (the same again is safe), 130 interrupted."""
+EPILOG = "For help regarding global flags, run --help on the root command"
 
 
 class Unanswered(Exception):

@@ -11,11 +11,11 @@ import typer
 from tocsin.cli import criteria, preview_drawing, rendering, timeline
 from tocsin.cli.alert_drafts import File, read
 from tocsin.cli.alerts import group
-from tocsin.cli.events import EPILOG
-from tocsin.cli.flags import CountOutput, flag, takes
-from tocsin.cli.misuse import Misuse
+from tocsin.cli.flags import CountOutput, flag
+from tocsin.cli.misuse import EPILOG, Misuse
 from tocsin.cli.screen import Screen
 from tocsin.cli.session import Session
+from tocsin.cli.taking import takes
 from tocsin.cli.timeline import Timeline
 from tocsin.v1 import alerting_pb2 as pb
 

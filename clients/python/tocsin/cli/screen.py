@@ -6,12 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from tocsin.cli.escaping import escaped
+
+if TYPE_CHECKING:  # rich is loaded by the first that shows something
+    from rich.console import Console
+    from rich.text import Text
 
 
 class Screen:
@@ -21,9 +23,17 @@ class Screen:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
-        self.out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self.err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self.quiet = False
+
+    @cached_property
+    def out(self) -> Console:
+        """Standard output."""
+        return _console(stderr=False)
+
+    @cached_property
+    def err(self) -> Console:
+        """Standard error."""
+        return _console(stderr=True)
 
     @property
     def width(self) -> int | None:
@@ -40,7 +50,7 @@ class Screen:
         if not spans or not self.out.is_terminal:
             sys.stdout.write(f"{text}\n")
             return
-        shown = Text(text)
+        shown = _text(text)
         for begin, end, style in spans:
             shown.stylize(style, begin, end)
         self.out.print(shown, soft_wrap=True)
@@ -52,15 +62,15 @@ class Screen:
     def note(self, text: str, style: str = "") -> None:
         """Say something about the result."""
         if not self.quiet:
-            self.err.print(Text(escaped(text), style=style), soft_wrap=True)
+            self.err.print(_text(escaped(text), style), soft_wrap=True)
 
     def tell(self, text: str) -> None:
         """Say what must not be missed, also to who wants no status lines."""
-        self.err.print(Text(escaped(text)), soft_wrap=True)
+        self.err.print(_text(escaped(text)), soft_wrap=True)
 
     def complain(self, text: str) -> None:
         """Say what went wrong, also to who wants no status lines."""
-        self.err.print(Text(f"tocsin: {escaped(text)}"), soft_wrap=True)
+        self.err.print(_text(f"tocsin: {escaped(text)}"), soft_wrap=True)
 
     def done(self, text: str) -> None:
         """Say that a step has succeeded."""
@@ -73,7 +83,7 @@ class Screen:
     def _tick(self, sign: str, plain: str, text: str, style: str) -> None:
         if not self.quiet:
             drawn = sign if (self.err.encoding or "").lower().startswith("utf") else plain
-            self.err.print(Text.assemble((drawn, style), f" {escaped(text)}"), soft_wrap=True)
+            self.err.print(_text("").append(drawn, style).append(f" {escaped(text)}"), soft_wrap=True)
 
     @property
     def asks(self) -> bool:
@@ -105,6 +115,14 @@ class Screen:
 
         What prints meanwhile to the same terminal goes without the bar.
         """
+        from rich.progress import (  # noqa: PLC0415 - few commands have a bar
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         shown = self.err.is_terminal and not self.quiet and not (prints and self.out.is_terminal)
         text, drawn = TextColumn("{task.description}"), BarColumn(bar_width=20)
         bar = Progress(
@@ -126,6 +144,18 @@ class Screen:
             self.failed(doing)
             raise
         self.done(done)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console  # noqa: PLC0415 - see above
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text  # noqa: PLC0415 - see above
+
+    return Text(text, style=style)
 
 
 def silence() -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import tocsin
 from tocsin.cli.misuse import Misuse
 from tocsin.cli.screen import Screen
-from tocsin.client import Client, connect
-from tocsin.errors import DeadlineExceeded, Unavailable
 from tocsin.settings import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, TLS
-from tocsin.v1.system_pb2 import GetInfoRequest
+
+if TYPE_CHECKING:  # gRPC is loaded by the first call, not by --help
+    from tocsin.client import Client
 
 _QUICK_S = 0.5  # a server that is there has answered by then
 
@@ -108,7 +109,7 @@ class Session:
         """The client; it connects with its first call. Raises Misuse for what cannot be reached so."""
         given = self.connection
         try:
-            client = connect(
+            client = tocsin.connect(
                 given.address,
                 api_key=given.api_key or None,
                 account=given.account or None,
@@ -125,9 +126,11 @@ class Session:
 
         It is for commands that go on by themselves once they have begun: a wrong address is an error now.
         """
+        from tocsin.v1.system_pb2 import GetInfoRequest  # noqa: PLC0415 - with the call
+
         try:
             self.client.system.GetInfo(GetInfoRequest(), timeout=_QUICK_S)
-        except (Unavailable, DeadlineExceeded):
+        except (tocsin.Unavailable, tocsin.DeadlineExceeded):
             address, timeout_s = self.connection.address, self.connection.timeout
             self.screen.note(f"No server answers at {address} yet; waiting for it, at most {timeout_s:g} s")
             self.client.info()

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from tocsin import silences as requests
-from tocsin.channel import pages
 from tocsin.cli import choices, criteria, documents, printing, rendering
 from tocsin.cli.escaping import escaped
-from tocsin.cli.events import EPILOG
-from tocsin.cli.flags import FORMATS, Criteria, Output, flag, takes
-from tocsin.cli.misuse import Misuse
+from tocsin.cli.flags import FORMATS, Criteria, Output, flag
+from tocsin.cli.misuse import EPILOG, Misuse
 from tocsin.cli.printing import Columns
 from tocsin.cli.session import Session
+from tocsin.cli.taking import takes
 from tocsin.events import fresh_request_id
+from tocsin.paging import pages
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1.event_log_pb2 import EventFilter
 from tocsin.values import to_datetime

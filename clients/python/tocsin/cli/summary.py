@@ -8,11 +8,12 @@ import typer
 
 from tocsin.cli import criteria as reading
 from tocsin.cli import histogram, rendering
-from tocsin.cli.events import EPILOG, group
-from tocsin.cli.flags import CountOutput, Criteria, Window, flag, takes
-from tocsin.cli.misuse import Misuse
+from tocsin.cli.events import group
+from tocsin.cli.flags import CountOutput, Criteria, Window, flag
+from tocsin.cli.misuse import EPILOG, Misuse
 from tocsin.cli.session import Session
 from tocsin.cli.tables import Line
+from tocsin.cli.taking import takes
 from tocsin.events import summary_request
 from tocsin.v1.event_log_pb2 import SummarizeEventsResponse
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tocsin.cli import following
-from tocsin.cli.events import EPILOG, group
-from tocsin.cli.flags import FORMATS, Count, Criteria, Output, Place, flag, takes
+from tocsin.cli.events import group
+from tocsin.cli.flags import FORMATS, Count, Criteria, Output, Place, flag
+from tocsin.cli.misuse import EPILOG
 from tocsin.cli.session import Session
-from tocsin.subscription import Subscription
+from tocsin.cli.taking import takes
 from tocsin.v1.event_log_pb2 import Event, SubscribeResponse
+
+if TYPE_CHECKING:  # gRPC is loaded by the first call, not by --help
+    from tocsin.subscription import Subscription
 
 
 @group.command("tail", epilog=EPILOG)

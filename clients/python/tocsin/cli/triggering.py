@@ -7,15 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from tocsin import catalogue
-from tocsin.channel import pages
 from tocsin.cli import printing, rendering
-from tocsin.cli.flags import FORMATS, Output, flag, takes
+from tocsin.cli.flags import FORMATS, Output, flag
 from tocsin.cli.misuse import Misuse
 from tocsin.cli.printing import Columns
 from tocsin.cli.rendering import level_text
 from tocsin.cli.sampling import SERVICE, sample
 from tocsin.cli.session import Session
+from tocsin.cli.taking import takes
 from tocsin.events import append_many_request, to_level
+from tocsin.paging import pages
 from tocsin.v1 import event_log_pb2 as pb
 
 _BATCH = 1000
