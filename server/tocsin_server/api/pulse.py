@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import structlog
 
+from tocsin_server.domain.histograms import Histogram
+
 log = structlog.get_logger("tocsin.api")
 BEAT_S = 0.05
 LATE_S = 0.1  # every call waits while the loop is held up; a tenth of a second is felt
@@ -28,6 +30,7 @@ class Pulse:
         self._worst_s = 0.0
         self._worst_cpu_s = 0.0
         self._task: asyncio.Task[None] | None = None
+        self.lateness = Histogram()  # of every beat, in seconds
 
     def start(self) -> None:
         """Begin to beat."""
@@ -48,6 +51,7 @@ class Pulse:
 
     def saw(self, now: float, late_s: float, cpu_s: float) -> None:
         """Take in one beat; tell of those that were late, if nothing was told in the last minute."""
+        self.lateness.saw(max(late_s, 0.0))
         if late_s > LATE_S:
             self._count += 1
             if late_s > self._worst_s:

@@ -26,6 +26,7 @@ from tocsin.v1 import annotations_pb2
 
 from tocsin_server.api import bounds, errors, quick_bounds
 from tocsin_server.api.auth import ECHOED, Caller, caller_of
+from tocsin_server.api.calls import Handled
 from tocsin_server.api.reflection import add_reflection
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.ports import Runtime
@@ -73,11 +74,13 @@ class Service:
 
 
 class Guard:
-    """Wraps the handlers of all services; counts the open streams."""
+    """Wraps the handlers of all services; counts the open streams and how calls end."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._streams = 0
+        self._monotonic = runtime.monotonic
+        self.handled: list[Handled] = []
+        self.streams = 0
         self._bulk_places = asyncio.Semaphore(BULK_MAX)
 
     def handler(self, method: MethodDescriptor, implementation: Any) -> Any:
@@ -85,30 +88,36 @@ class Guard:
         action_of(method)  # the permission is known to exist; a key's permissions come with accounts
         request_class = GetMessageClass(method.input_type)
         read = _reader(request_class.FromString, method.input_type)
+        is_stream = method.client_streaming or method.server_streaming
+        handled = Handled(method.full_name, not is_stream, self._monotonic)
+        self.handled.append(handled)
         if method.full_name in BULK:
-            return grpc.stream_stream_rpc_method_handler(self._bulk(method.full_name, read, implementation))
+            return grpc.stream_stream_rpc_method_handler(self._bulk(handled, read, implementation))
         if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._exchange(method.full_name, read, implementation))
+            return grpc.stream_stream_rpc_method_handler(self._exchange(handled, read, implementation))
         if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method.full_name, read, implementation))
-        return grpc.unary_unary_rpc_method_handler(self._unary(method.full_name, read, implementation))
+            return grpc.unary_stream_rpc_method_handler(self._stream(handled, read, implementation))
+        return grpc.unary_unary_rpc_method_handler(self._unary(handled, read, implementation))
 
     def _unary(
-        self, name: str, read: Callable[[bytes], Message], handle: Unary
+        self, handled: Handled, read: Callable[[bytes], Message], handle: Unary
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def call(raw: bytes, context: Context) -> bytes:
+            began = self._monotonic()
             try:
                 caller = _known(context)
                 async with asyncio.timeout(UNARY_MAX_S):
                     answer = await handle(read(raw), caller)
-                return answer if isinstance(answer, bytes) else answer.SerializeToString()
+                encoded = answer if isinstance(answer, bytes) else answer.SerializeToString()
+                handled.ended("OK", began)
+                return encoded
             except BaseException as error:
-                await self._fail(name, context, error)
+                await self._fail(handled, began, context, error)
 
         return call
 
     def _bulk(
-        self, name: str, read: Callable[[bytes], Message], handle: Unary
+        self, handled: Handled, read: Callable[[bytes], Message], handle: Unary
     ) -> Callable[[object, Context], Awaitable[None]]:
         """Wrap a unary method with large requests: one is read only when there is a place for it.
 
@@ -117,13 +126,15 @@ class Guard:
         """
 
         async def call(_: object, context: Context) -> None:
+            began = self._monotonic()
             try:
                 caller = _known(context)
                 async with asyncio.timeout(UNARY_MAX_S), self._place():
                     answer = await handle(read(await self._request(context)), caller)
                 await _send(context, answer if isinstance(answer, bytes) else answer.SerializeToString())
+                handled.ended("OK", began)
             except BaseException as error:
-                await self._fail(name, context, error)
+                await self._fail(handled, began, context, error)
 
         return call
 
@@ -157,63 +168,68 @@ class Guard:
             self._bulk_places.release()
 
     def _stream(
-        self, name: str, read: Callable[[bytes], Message], handle: Stream
+        self, handled: Handled, read: Callable[[bytes], Message], handle: Stream
     ) -> Callable[[bytes, Context], Awaitable[None]]:
         async def call(raw: bytes, context: Context) -> None:
-            async with self._streaming(name, context):
+            async with self._streaming(handled, context):
                 caller = _known(context)
                 await handle(read(raw), caller, lambda message: _send(context, message))
 
         return call
 
     def _exchange(
-        self, name: str, read: Callable[[bytes], Message], handle: Exchange
+        self, handled: Handled, read: Callable[[bytes], Message], handle: Exchange
     ) -> Callable[[object, Context], Awaitable[None]]:
         async def call(_: object, context: Context) -> None:
             async def receive() -> Message | None:
                 raw = await context.read()
                 return None if raw is grpc.aio.EOF else read(raw)
 
-            async with self._streaming(name, context):
+            async with self._streaming(handled, context):
                 await handle(receive, _known(context), lambda message: _send(context, message))
 
         return call
 
     @asynccontextmanager
-    async def _streaming(self, name: str, context: Context) -> AsyncIterator[None]:
+    async def _streaming(self, handled: Handled, context: Context) -> AsyncIterator[None]:
         """Count a stream for as long as it lasts; end it with what goes wrong in it."""
-        if self._streams >= STREAMS_MAX:
+        if self.streams >= STREAMS_MAX:
             full = TocsinError(Reason.TOO_MANY_STREAMS, f"{STREAMS_MAX} streams are open", retry_s=1.0)
-            await self._fail(name, context, full)
-        self._streams += 1
+            await self._fail(handled, 0.0, context, full)
+        self.streams += 1
         try:
             yield
+            handled.ended("OK", 0.0)
         except BaseException as error:
-            await self._fail(name, context, error)
+            await self._fail(handled, 0.0, context, error)
         finally:
-            self._streams -= 1
+            self.streams -= 1
 
-    async def _fail(self, name: str, context: Context, error: BaseException) -> NoReturn:
+    async def _fail(self, handled: Handled, began: float, context: Context, error: BaseException) -> NoReturn:
         """End the call with what went wrong, or pass a true cancellation on."""
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            handled.ended("CANCELLED", began)
             raise error
         if not isinstance(error, Exception | asyncio.CancelledError) or isinstance(error, grpc.aio.AbortError):
             raise error
         if isinstance(error, grpc.aio.InternalError):
             # A message could not be written or read: the client has left, which gRPC tells a moment later.
+            handled.ended("CANCELLED", began)
             raise asyncio.CancelledError from error
         if isinstance(error, TimeoutError):
             error = TocsinError(Reason.DEADLINE_EXCEEDED, f"the call was not done within {UNARY_MAX_S:g} s")
         if not isinstance(error, TocsinError):
             incident = self._runtime.new_id()
             ids = {key: value for key, value in _echo(context)}
-            log.error("internal error", method=name, incident_id=incident, exc_info=error, **ids)
+            log.error("internal error", method=handled.name, incident_id=incident, exc_info=error, **ids)
             error = errors.internal(incident)
+        status = errors.STATUS[error.reason]
+        handled.ended(status.name, began)
         details: tuple[tuple[str, str | bytes], ...] = (*_echo(context), (errors.DETAILS_KEY, errors.encoded(error)))
         try:
             async with asyncio.timeout(ABORT_MAX_S):
-                await context.abort(errors.STATUS[error.reason], error.message[:1024], details)
+                await context.abort(status, error.message[:1024], details)
         except TimeoutError:
             # One that does not read gets its error when it does, behind what it has not read: nobody waits for that.
             raise asyncio.CancelledError from None
@@ -289,9 +305,9 @@ class ApiServer:
         self._health = health.aio.HealthServicer()
         self._names = [service.descriptor.full_name for service in services]
         self._calls: dict[str, Any] = {}
-        guard = Guard(runtime)
+        self.guard = Guard(runtime)
         for service in services:
-            handlers = {m.name: guard.handler(m, self._late(m)) for m in service.descriptor.methods}
+            handlers = {m.name: self.guard.handler(m, self._late(m)) for m in service.descriptor.methods}
             generic = grpc.method_handlers_generic_handler(service.descriptor.full_name, handlers)
             self._server.add_generic_rpc_handlers((generic,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
