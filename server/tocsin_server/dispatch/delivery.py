@@ -59,6 +59,7 @@ class Deliverer:
         self._testing: Counter[str] = Counter()
         self._holding: set[asyncio.Task[None]] = set()
         self._look_at = 0.0  # when the store is asked next what waits
+        self.attempts: Counter[tuple[str, Verdict]] = Counter()  # that have ended, by kind and verdict
         self.lanes = SharedLanes()
         self.lanes.open = enabled
         self.reload_book: Callable[[], None] = lambda: None
@@ -126,6 +127,7 @@ class Deliverer:
             await self._unknown(row, key)
             return
         outcome, duration_us = await self._send(row, configuration, frame)
+        self.attempts[row.kind, outcome.verdict] += 1
         plan = Plan(self._runtime.jitter(), configuration.options.retry_schedule or RETRY_SCHEDULE_S)
         # What was taken by a receiver that is well teaches its lane nothing new: the place is free before the
         # record is made, for which nobody waits then. It can share a commit.

@@ -12,6 +12,7 @@ from tocsin_server.dispatch.routing import Router
 from tocsin_server.domain.delivery_ports import Outbox
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration
 from tocsin_server.domain.ports import EndpointKind, Runtime
+from tocsin_server.domain.verdicts import Verdict
 
 SWEEP_EVERY_S = 60.0
 
@@ -67,6 +68,16 @@ class Dispatcher:
     async def _sweep(self) -> bool:
         await self._outbox.sweep()
         return False
+
+    @property
+    def attempts(self) -> Mapping[tuple[str, Verdict], int]:
+        """How many attempts have ended, by kind and verdict."""
+        return self._deliverer.attempts
+
+    @property
+    def behind(self) -> int:
+        """How many events the router has not looked at yet; none while nobody waits for any."""
+        return max(self._outbox.head - self._router.position, 0) if self._router.has_selectors else 0
 
     def follows_closely(self) -> bool:
         """Tell whether the router has to hear of a commit: else the timer is soon enough; called from any thread."""

@@ -12,7 +12,7 @@ Nothing is decided here but when; what follows from a report is in `domain/execu
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,10 +20,19 @@ import structlog
 
 from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alert_checks import fitting
-from tocsin_server.domain.alerting import RUNS_APART_MAX, AlertType, AlertTypes, Params, RunError, RunErrorReason
+from tocsin_server.domain.alerting import (
+    RUNS_APART_MAX,
+    AlertStatus,
+    AlertType,
+    AlertTypes,
+    Params,
+    RunError,
+    RunErrorReason,
+)
 from tocsin_server.domain.decisions import Verdict
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.execution import Claim, Run, RunOutcome, attempt, fail, perform
+from tocsin_server.domain.histograms import Histogram
 from tocsin_server.domain.ports import AlertRuns, Runtime
 from tocsin_server.domain.schedule import Ticks
 
@@ -57,6 +66,8 @@ class Execution:
         self._runs_apart = 0
         # Of alerts whose params fit: the version, and the params where the type has completed them.
         self._fitting: dict[str, tuple[int, Params | None]] = {}
+        self.statuses: Counter[AlertStatus] = Counter()  # of runs that were written
+        self.delays = Histogram()  # seconds from the time of a run to its start
         self.wake_in: Callable[[float], None] = lambda seconds: None
 
     async def step(self) -> bool:
@@ -112,7 +123,9 @@ class Execution:
             waiting = sum(one.verdict is Verdict.DEFERRED for one in performed[1].decisions)
             if waiting:
                 told.warning("more messages were due than fit into a run; the next tells the rest", waiting=waiting)
-            if not await self._runs.settle(*performed):
+            if await self._runs.settle(*performed):
+                self._count(claim, performed[1])
+            else:
                 told.info("the alert was changed during its run; the run is dropped")
             interval_us = performed[0].alert.spec.interval_us
             self._look_again(Ticks.of(claim.alert_id, interval_us).after(claim.scheduled_at))
@@ -120,6 +133,10 @@ class Execution:
             told.warning("a run cannot be written; it is repeated", reason=error.reason)
         except Exception:
             told.exception("a run failed in the server; it is repeated when its lease ends")
+
+    def _count(self, claim: Claim, outcome: RunOutcome) -> None:
+        self.statuses[outcome.status] += 1
+        self.delays.saw(max(claim.started_at - claim.scheduled_at, 0) / SECOND_US)
 
     async def _performed(self, claim: Claim) -> tuple[Run, RunOutcome] | None:
         """Load and perform a run; its time begins when a thread is free for it. None when it does not hold."""

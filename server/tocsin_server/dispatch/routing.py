@@ -79,6 +79,11 @@ class Router:
         looked_at = self._position > self._cursor and self._flush is None
         return self.has_selectors and (looked_at or self._position < self._outbox.head)
 
+    @property
+    def position(self) -> int:
+        """The position of the newest event that it has looked at."""
+        return self._position
+
     def stale(self) -> None:
         """Have the configurations read anew before the next step."""
         self._stale = True

@@ -47,6 +47,14 @@ class DeliverySums:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliveryLine:
+    """How many deliveries wait to be sent or sent again, and how many of them could be now."""
+
+    waiting: int
+    due: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered:
     """How many deliveries begin anew, and whether there may be more."""
 

@@ -232,6 +232,13 @@ class LogFile:
         self._path = f"{path}-wal"
         self._again_at = 0.0
 
+    def size(self) -> int:
+        """Give its length in bytes."""
+        try:
+            return os.stat(self._path).st_size
+        except FileNotFoundError:
+            return 0
+
     def keep_short(self, connection: sqlite3.Connection, now: float) -> None:
         """Write the log back into the file and begin it anew when it has grown far; called between transactions.
 
@@ -240,11 +247,7 @@ class LogFile:
         if now < self._again_at:
             return
         self._again_at = now + WAL_LOOK_S
-        try:
-            size = os.stat(self._path).st_size
-        except FileNotFoundError:
-            return
-        if size > WAL_BYTES_KEPT:
+        if self.size() > WAL_BYTES_KEPT:
             connection.execute(f"PRAGMA busy_timeout = {WAL_WAIT_MS}")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:g}")

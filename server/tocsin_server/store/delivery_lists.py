@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from tocsin_server.domain.deliveries import DeliveryPage, DeliveryQuery, DeliverySums
+from tocsin_server.domain.deliveries import DeliveryLine, DeliveryPage, DeliveryQuery, DeliverySums
 from tocsin_server.domain.errors import not_found
 from tocsin_server.domain.notifications import ATTEMPTS_SHOWN_MAX, Attempt, Delivery
 from tocsin_server.store.delivery_rows import COLUMNS, delivery
@@ -118,3 +118,13 @@ def sums(connection: sqlite3.Connection, account: str | None) -> DeliverySums:
     # One statement: both are read of the same moment.
     row = connection.execute(f"SELECT {totals}, {still_open} FROM delivery_sums WHERE {where}", (*values, *values))
     return DeliverySums(*row.fetchone())
+
+
+def line(connection: sqlite3.Connection, now: int) -> DeliveryLine:
+    """Count the deliveries of all accounts that wait to be sent, and those of them whose time has come."""
+    row = connection.execute(
+        "SELECT count(*), coalesce(sum(due_at <= ?), 0) FROM deliveries INDEXED BY deliveries_waiting"
+        " WHERE state IN ('PENDING', 'RETRYING')",
+        (now,),
+    )
+    return DeliveryLine(*row.fetchone())

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
-from tocsin_server.domain.deliveries import DeliveryPage, DeliveryQuery, DeliverySums, Recovered
+from tocsin_server.domain.deliveries import DeliveryLine, DeliveryPage, DeliveryQuery, DeliverySums, Recovered
 from tocsin_server.domain.notifications import Attempt, Delivery
 from tocsin_server.store import delivery_lists, recovery
 from tocsin_server.store.database import Readers
@@ -63,6 +63,10 @@ class Deliveries:
     async def sums(self, account: str | None) -> DeliverySums:
         """Read the sums of promise P3."""
         return await self._read(lambda c: delivery_lists.sums(c, account))
+
+    async def sums_and_line(self, now: int) -> tuple[DeliverySums, DeliveryLine]:
+        """Read the sums of all accounts, and how long the line of what waits is at a time."""
+        return await self._read(lambda c: (delivery_lists.sums(c, None), delivery_lists.line(c, now)))
 
     def follow(self, query: DeliveryQuery) -> AsyncGenerator[list[Delivery], None]:
         """Tell of deliveries as they change."""

@@ -152,6 +152,11 @@ class Writer:
         if self._bytes_put - self._bytes_taken + size > QUEUE_BYTES_MAX:
             raise overloaded()
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many units of work wait, and how many bytes the appends have that do."""
+        return self._queue.qsize() + len(self._patient), max(self._bytes_put - self._bytes_taken, 0)
+
     async def run(self, unit: Unit[T], patient: bool = False) -> T:
         """Run a unit of work in a transaction; committed when this returns. A patient one may wait for company."""
         answer: T = await self._await(_Work(unit, None), patient)
