@@ -53,10 +53,11 @@ from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.endpoints import discover
 from tocsin_server.endpoints.addresses import Egress
 from tocsin_server.endpoints.http import HttpDoor
+from tocsin_server.metrics_parts import bind as bind_metrics
 from tocsin_server.plugins.loading import with_plugins
 from tocsin_server.runtime import event_loop_factory, system_runtime
 from tocsin_server.store.consumer_store import Consumers
-from tocsin_server.store.database import Readers, Store, log_status, open_store, path_of
+from tocsin_server.store.database import LogFile, Readers, Store, log_status, open_store, path_of
 from tocsin_server.store.delivery_store import Deliveries
 from tocsin_server.store.event_log import EventReads
 from tocsin_server.store.event_log_store import LogStore
@@ -110,7 +111,8 @@ class App:
     def __init__(self, settings: Settings, runtime: Runtime | None = None) -> None:
         self.settings = settings
         self.runtime = replace(runtime or system_runtime(), host=settings["server.endpoint_hostname"])
-        self.port = 0
+        self.port = self.metrics_port = 0
+        self._pulse = Pulse(self.runtime.monotonic)
         self.bound = asyncio.Event()
         self.draining = asyncio.Event()
         self.log_id = ""
@@ -140,6 +142,9 @@ class App:
         self.failed = asyncio.get_running_loop().create_future()
         egress = _egress(self.settings["egress.allow"])
         server = await self._bind()
+        metrics, self.metrics_port = await bind_metrics(self.settings, self.runtime)
+        if metrics is not None:
+            self._cleanups.append(("metrics", metrics.stop))
         # In a thread: health checks are answered, NOT_SERVING, while a migration takes its time.
         store = await asyncio.to_thread(open_store, self.store_url, self.runtime.new_id)
         self._cleanups.append(("store", lambda: _close(store)))
@@ -153,6 +158,18 @@ class App:
         dispatcher = await self._start_dispatcher(parts, notify, kinds, door, alert_parts)
         services = self._services(parts, notify, alert_parts, dispatcher, kinds, key_file)
         await self._serve(server, services, parts)
+        if metrics is not None:
+            self._cleanups.append(("metrics", metrics.stop))
+            metrics.serve(
+                guard=server.guard,
+                pulse=self._pulse,
+                tail=parts.tail,
+                writer=parts.writer,
+                write_ahead_log=LogFile(path_of(self.store_url)),
+                deliveries=parts.deliveries,
+                dispatcher=dispatcher,
+                execution=alert_parts.execution,
+            )
         gc.freeze()  # what was built at start never becomes garbage: collections look at less
         gc.set_threshold(*GC_THRESHOLDS)
         warming = Warming()
@@ -314,12 +331,11 @@ class App:
         path = path_of(self.store_url)
         readiness = Readiness(server.set_storing, lambda: has_room(parts.writer, path))
         parts.writer.full = readiness.full
-        pulse = Pulse(self.runtime.monotonic)
-        pulse.start()
+        self._pulse.start()
 
         async def drain() -> None:
             log.info("draining")
-            await pulse.stop()
+            await self._pulse.stop()
             await readiness.stop()
             await server.set_serving(False)
             self.draining.set()

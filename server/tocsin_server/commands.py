@@ -99,12 +99,15 @@ async def _run(app: App, load_anew: Callable[[], Settings]) -> int:
 
 def _greet(app: App) -> None:
     """Tell where the server is and what to try."""
-    address = f"{app.settings['server.listen']}:{app.port}"
+    listen = app.settings["server.listen"]
+    address = f"{listen}:{app.port}"
     event = '{"event": {"type": "user.image.analysis_failed", "level": "LEVEL_ERROR", "message": "disk full"}}'
+    host = f"[{listen}]" if ":" in listen else listen
+    metrics = f"  metrics  http://{host}:{app.metrics_port}/metrics\n" if app.metrics_port else ""
     print(
         f"tocsin-server {__version__} listens on {address}\n"
         f"  data   {app.data}\n"
-        f"  store  {app.store_url} (log {app.log_id})\n"
+        f"  store  {app.store_url} (log {app.log_id})\n{metrics}"
         "Try:\n"
         f"  grpcurl -plaintext {address} list\n"
         f"  grpcurl -plaintext -d '{event}' {address} tocsin.v1.EventLog/AppendEvent\n"

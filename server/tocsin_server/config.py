@@ -21,6 +21,7 @@ RANGES = {
     "event_log.retention.max_age": (0, 100 * 365 * 86_400),
     "event_log.retention.max_events": (0, 10**12),
     "server.port": (0, 65_535),
+    "server.metrics.port": (0, 65_535),
     "notifications.cycle_timers.notifications": (1, 3600),
     "notifications.paused_max_age": (0, 7 * 86_400),
     "notifications.ended_max_age": (8 * 86_400, 100 * 365 * 86_400),
