@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from tocsin.v1 import notifications_pb2 as pb
 from tocsin_server.api import server
 from tocsin_server.config import ConfigError
 from tocsin_server.domain.lanes import WINDOW_MAX
+from tocsin_server.metrics import Metrics
+from tocsin_server.runtime import system_runtime
 
 from tests.service.test_deliveries import statistics
 from tests.service.test_notifications import created, settled, webhook
@@ -69,15 +72,17 @@ async def scraped(api: Api) -> dict[tuple[str, ...], float]:
 
 
 async def test_every_routed_delivery_is_in_one_state(tmp_path: Path, hook: WebhookReceiver) -> None:
-    """P3: delivered, exhausted, silenced and cancelled ones, of two accounts; as GetDeliveryStatistics has them."""
-    hook.answer = lambda posted: 410 if posted.verified()["data"]["type"] == "bad" else 200
+    """P3: delivered, refused for good and silenced ones, as GetDeliveryStatistics has them."""
+    hook.answer = lambda posted: 410 if posted.verified()["data"]["type"] == "user.bad" else 200
     async with measured(tmp_path) as api:
         before = await scraped(api)
         assert [before["tocsin_deliveries", state] for state in ENDS] == [0, 0, 0, 0, 0]
-        await created(api, webhook(hook.url, pb.Selector(scope="account", level="*", type="*", resource_type="*")))
-        await silenced(api, filter=log_pb.EventFilter(types=["quiet.*"]))
-        for event_type in ("fine", "fine", "quiet.one", "bad"):
+        await created(api, webhook(hook.url, pb.Selector(scope="account", level="*", type="user.*", resource_type="*")))
+        await silenced(api, filter=log_pb.EventFilter(types=["user.quiet"]))
+        for event_type in ("user.fine", "user.fine", "user.quiet"):
             await api.append(event_type)
+        await hook.until(2)
+        await api.append("user.bad")
         await settled(api)
         found = await scraped(api)
         sums = await statistics(api)
@@ -91,6 +96,10 @@ async def test_every_routed_delivery_is_in_one_state(tmp_path: Path, hook: Webho
         assert found["tocsin_log_head_position",] >= 4
         assert found["tocsin_router_lag_events",] == 0
         assert found["tocsin_store_wal_bytes",] > 0
+    async with measured(tmp_path) as api:
+        after = await scraped(api)
+        assert after["tocsin_deliveries_routed_total",] == found["tocsin_deliveries_routed_total",]
+        assert ("tocsin_delivery_attempts_total", "webhook", "DELIVERED") not in after
 
 
 async def test_a_line_has_a_length_and_an_end(tmp_path: Path, hook: WebhookReceiver) -> None:
@@ -246,6 +255,22 @@ async def test_a_taken_port_is_refused_and_said_plainly(tmp_path: Path) -> None:
             async with measured(tmp_path / "one", server__metrics__port=port):
                 pass
         assert not (tmp_path / "one").exists()
+        command = [sys.executable, "-m", "tocsin_server", "serve", "--dev", "--port", "0", "--data", str(tmp_path)]
+        more = {"TOCSIN_SERVER_METRICS_ENABLED": "true", "TOCSIN_SERVER_METRICS_PORT": str(port)}
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | more, timeout=30)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"tocsin-server: server.metrics.port: cannot listen on 127.0.0.1:{port}: Address")
+    assert ended.stderr.count("\n") == 1
+
+
+async def test_before_the_store_is_open_there_are_none() -> None:
+    metrics = Metrics(system_runtime())
+    port = await metrics.bind("127.0.0.1", 0)
+    async with httpx.AsyncClient(verify=False) as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/metrics")
+    assert (answer.status_code, answer.text) == (503, "the server opens its store; try again\n")
+    await metrics.stop()
+    await metrics.stop()
 
 
 async def test_a_server_shows_no_metrics_unless_it_is_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
