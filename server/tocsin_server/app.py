@@ -160,16 +160,8 @@ class App:
         await self._serve(server, services, parts)
         if metrics is not None:
             self._cleanups.append(("metrics", metrics.stop))
-            metrics.serve(
-                guard=server.guard,
-                pulse=self._pulse,
-                tail=parts.tail,
-                writer=parts.writer,
-                write_ahead_log=LogFile(path_of(self.store_url)),
-                deliveries=parts.deliveries,
-                dispatcher=dispatcher,
-                execution=alert_parts.execution,
-            )
+            wal, told = LogFile(path_of(self.store_url)), (dispatcher, alert_parts.execution)
+            metrics.serve(server.guard, self._pulse, parts.tail, parts.writer, wal, parts.deliveries, *told)
         gc.freeze()  # what was built at start never becomes garbage: collections look at less
         gc.set_threshold(*GC_THRESHOLDS)
         warming = Warming()

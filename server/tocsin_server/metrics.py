@@ -75,7 +75,6 @@ class Metrics:
 
     def serve(
         self,
-        *,
         guard: Guard,
         pulse: Pulse,
         tail: Tail,
