@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,14 +24,18 @@ from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin_server.api import server
 from tocsin_server.config import ConfigError
+from tocsin_server.dispatch.dispatcher import Dispatcher
 from tocsin_server.domain.lanes import WINDOW_MAX
+from tocsin_server.endpoints import discover
 from tocsin_server.metrics import Metrics
 from tocsin_server.runtime import system_runtime
+from tocsin_server.store.writer import Transaction
 
 from tests.service.test_deliveries import statistics
 from tests.service.test_notifications import created, settled, webhook
 from tests.service.test_silences import silenced
 from tests.support import alerts
+from tests.support.dispatch_house import DispatchHouse
 from tests.support.processes import ServerProcess
 from tests.support.receivers import Posted, WebhookReceiver
 from tests.support.servers import Api, Subscriber, refused, serving
@@ -193,6 +198,36 @@ async def test_runs_of_alerts_are_counted_by_status(tmp_path: Path) -> None:
                 while (found := await scraped(api)).get(("tocsin_alert_runs_total", "ok"), 0) < count:
                     pass
         assert found["tocsin_alert_run_delay_seconds_count",] == found["tocsin_alert_runs_total", "ok"]
+
+
+async def test_what_waits_for_router_and_writer_is_counted(tmp_path: Path) -> None:
+    house = DispatchHouse(tmp_path / "tocsin.db")
+    dispatcher = Dispatcher(house.outbox, house.runtime, discover(house.door), house.door.close, 30.0)
+    await house.configure("http://127.0.0.1:9/")
+    await house.append("other.a", "other.b", "other.c")
+    assert dispatcher.behind == house.tail.head >= 3
+    await dispatcher.start()
+    await house.reads.routed(house.tail.head)
+    assert dispatcher.behind == 0
+    await dispatcher.stop()
+
+    begun, release = threading.Event(), threading.Event()
+
+    def hold(transaction: Transaction) -> None:
+        begun.set()
+        assert release.wait(20)
+
+    holding = asyncio.create_task(house.writer.run(hold))
+    await asyncio.to_thread(begun.wait, 20)
+    assert house.writer.waiting == (0, 0)
+    appends = [asyncio.create_task(house.append("other.d")), asyncio.create_task(house.append("other.d"))]
+    await asyncio.sleep(0)
+    units, size = house.writer.waiting
+    assert (units, size > 0) == (2, True)
+    release.set()
+    await asyncio.gather(holding, *appends)
+    assert house.writer.waiting == (0, 0)
+    await house.close()
 
 
 async def test_no_label_has_a_value_of_a_user(tmp_path: Path, hook: WebhookReceiver) -> None:
