@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
 
 from tocsin_server.dispatch.shared_lanes import SharedLanes
 from tocsin_server.domain.answers import of_no_answer, unmade
-from tocsin_server.domain.delivery_ports import Book, Outbox, Settled
+from tocsin_server.domain.delivery_ports import Book, Claimed, Outbox, Settled
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.health import HEALTHY, Health
-from tocsin_server.domain.lanes import Key
+from tocsin_server.domain.lanes import Key, Want
 from tocsin_server.domain.message_templates import templated
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Message, Outcome, State
 from tocsin_server.domain.ports import EndpointKind, Runtime
@@ -98,7 +98,7 @@ class Deliverer:
             await self._look()
         wants = self.lanes.choose(self._runtime.now())
         if wants:
-            for claimed in await self._outbox.claim(wants):
+            for claimed in await self._claimed(wants):
                 self.lanes.claimed(claimed.want, len(claimed.rows), claimed.next_due_at)
                 for row, frame in zip(claimed.rows, claimed.frames, strict=True):
                     self.start(row, frame)
@@ -107,6 +107,14 @@ class Deliverer:
         wait_s = IDLE_S if next_at is None else (next_at - self._runtime.now()) / 1e6
         self.wake_in(min(max(wait_s, 0.001), IDLE_S))
         return False
+
+    async def _claimed(self, wants: Sequence[Want]) -> list[Claimed]:
+        try:
+            return await self._outbox.claim(wants)
+        except BaseException:
+            for want in wants:  # none was claimed: the places are free, and the line is as it was
+                self.lanes.claimed(want, 0, self._runtime.now())
+            raise
 
     async def _look(self) -> None:
         self._look_at = self._runtime.monotonic() + IDLE_S

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -16,7 +16,7 @@ from tocsin_server.domain.delivery_ports import Claimed
 from tocsin_server.domain.lanes import Key, Want
 from tocsin_server.domain.notifications import FINAL, Delivery, State
 from tocsin_server.domain.verdicts import ErrorClass, Verdict
-from tocsin_server.store.delivery_rows import COLUMNS, LEASE_US, PAUSED, WAITING, delivery, leased, start
+from tocsin_server.store.delivery_rows import COLUMNS, LEASE_US, PAUSED, WAITING, delivery, leased, read_all, start
 from tocsin_server.store.holds import waiting_state
 from tocsin_server.store.writer import Transaction
 
@@ -26,14 +26,25 @@ INTERRUPTED = "interrupted: the outcome is not known"
 LINE = "account = ? AND configuration_id = ?"
 # What the health of its receiver pauses goes on, or probes, as if it waited; what a switch holds does not.
 HELD_BY_HEALTH = f"{PAUSED} AND reason <> 'DISABLED'"
+NEXT_DUE = "SELECT min(due_at) FROM ({} UNION ALL {})".format(
+    *(
+        f"SELECT * FROM (SELECT due_at FROM deliveries WHERE {line} AND {LINE} ORDER BY due_at LIMIT 1)"
+        for line in (WAITING, HELD_BY_HEALTH)
+    )
+)
 
 
-def claim(transaction: Transaction, wants: Sequence[Want]) -> list[Claimed]:
-    """Lease due deliveries and record their attempts as started; say of each lane when its next one is due."""
+def claim(
+    transaction: Transaction, wants: Sequence[Want], recent: Callable[[int], bytes | None] = lambda position: None
+) -> list[Claimed]:
+    """Lease due deliveries and record their attempts as started; say of each lane when its next one is due.
+
+    `recent` gives the stored events that are in memory.
+    """
     found = [(want, [leased(row) for row in _due_of(transaction, want)]) for want in wants]
     claimed = [row for _, rows in found for row in rows]
     _lease(transaction, claimed)
-    frames = _frames(transaction.connection, claimed)
+    frames = _frames(transaction.connection, claimed, recent)
     return [
         Claimed(
             want,
@@ -45,32 +56,38 @@ def claim(transaction: Transaction, wants: Sequence[Want]) -> list[Claimed]:
     ]
 
 
-def _due_of(transaction: Transaction, want: Want) -> list[tuple[Any, ...]]:
+def _due_of(transaction: Transaction, want: Want) -> list[list[Any]]:
     rows = _due(transaction, WAITING, want.key, want.count - want.newest, want.newest)
     if len(rows) < want.count:
         rows += _due(transaction, HELD_BY_HEALTH, want.key, want.count - len(rows), 0)
     return rows
 
 
-def _frames(connection: sqlite3.Connection, rows: Sequence[Delivery]) -> dict[int, bytes]:
-    """Read the events of claimed deliveries; one that is damaged or gone is left out, and told of when it is sent."""
-    positions = json.dumps(list({row.event_position for row in rows if row.event_position}))
-    found = connection.execute(
-        "SELECT position, crc, body FROM events WHERE position IN (SELECT value FROM json_each(?))", (positions,)
-    )
-    return {position: body for position, crc, body in found if crc32(body) == crc}
+def _frames(
+    connection: sqlite3.Connection, rows: Sequence[Delivery], recent: Callable[[int], bytes | None]
+) -> dict[int, bytes]:
+    """Give the events of claimed deliveries; one that is damaged or gone is left out, and told of when it is sent."""
+    wanted = {row.event_position for row in rows if row.event_position}
+    frames = {position: frame for position in wanted if (frame := recent(position))}
+    if len(frames) < len(wanted):
+        found = connection.execute(
+            "SELECT position, crc, body FROM events WHERE position IN (SELECT value FROM json_each(?))",
+            (json.dumps([position for position in wanted if position not in frames]),),
+        )
+        frames |= {position: body for position, crc, body in found if crc32(body) == crc}
+    return frames
 
 
-def _due(transaction: Transaction, line: str, key: Key, oldest: int, newest: int) -> list[tuple[Any, ...]]:
+def _due(transaction: Transaction, line: str, key: Key, oldest: int, newest: int) -> list[list[Any]]:
     """Take from the beginning of a line and, where there is more, from the end of what is due."""
     due = f"SELECT {COLUMNS} FROM deliveries WHERE {line} AND {LINE} AND due_at <= ? ORDER BY due_at"
-    now, execute = transaction.log.created_at, transaction.connection.execute
-    rows = execute(f"{due} LIMIT ?", (*key, now, oldest + newest)).fetchall()
+    now, connection = transaction.log.created_at, transaction.connection
+    rows = read_all(connection, f"{due} LIMIT ?", (*key, now, oldest + newest))
     if not newest or len(rows) < oldest + newest:
         return rows
     taken = rows[:oldest]
     known = {row[1] for row in taken}
-    last = execute(f"{due} DESC LIMIT ?", (*key, now, newest)).fetchall()
+    last = read_all(connection, f"{due} DESC LIMIT ?", (*key, now, newest))
     return taken + [row for row in last if row[1] not in known]
 
 
@@ -87,13 +104,9 @@ def _lease(transaction: Transaction, rows: Sequence[Delivery]) -> None:
 
 
 def _next_due(connection: sqlite3.Connection, key: Key) -> int | None:
-    found = [
-        connection.execute(
-            f"SELECT due_at FROM deliveries WHERE {line} AND {LINE} ORDER BY due_at LIMIT 1", key
-        ).fetchone()
-        for line in (WAITING, HELD_BY_HEALTH)
-    ]
-    return min((int(row[0]) for row in found if row is not None), default=None)
+    found: int | None
+    (found,) = connection.execute(NEXT_DUE, (*key, *key)).fetchone()
+    return found
 
 
 def waiting(connection: sqlite3.Connection) -> list[tuple[Key, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,11 +19,16 @@ NAMES = (
 )  # fmt: skip
 COLUMNS = ", ".join(NAMES)
 LEASE_US = int(LEASE_S * 1_000_000)
-# Many rows in one statement: each step of a statement gives the interpreter up, and gets it back late.
+# Many rows in one statement, and in one step of it: each step, so each row of an answer too, gives the
+# interpreter up, and gets it back late where other threads work.
 FIELDS = ", ".join(f"value ->> {place}" for place in range(len(NAMES) + 1))
 INSERT = (
     f"INSERT INTO deliveries ({COLUMNS}, lease_until) SELECT {FIELDS} FROM json_each(?) WHERE true"
-    " ON CONFLICT (route_key) DO NOTHING RETURNING id"
+    " ON CONFLICT (route_key) DO NOTHING"
+)
+MADE = (
+    "SELECT json_group_array(d.id) FROM json_each(?) AS v"
+    " JOIN deliveries AS d ON d.account = v.value ->> 0 AND d.id = v.value ->> 1"
 )
 START = (
     "INSERT INTO attempts (account, delivery_id, number, started_at, verdict, status_code, response_excerpt, error,"
@@ -38,7 +44,10 @@ def insert(transaction: Transaction, rows: Sequence[Delivery]) -> list[bool]:
     if not rows:
         return []
     values = json.dumps([_values(row, transaction.log.created_at) for row in rows])
-    made = {delivery_id for (delivery_id,) in transaction.connection.execute(INSERT, (values,)).fetchall()}
+    made = {row.id for row in rows}
+    if transaction.connection.execute(INSERT, (values,)).rowcount < len(rows):
+        (found,) = transaction.connection.execute(MADE, (values,)).fetchone()
+        made = set(json.loads(found))
     start(transaction, [row for row in rows if row.state is State.SENDING and row.id in made])
     return [row.id in made for row in rows]
 
@@ -57,6 +66,14 @@ def start(transaction: Transaction, rows: Iterable[Delivery]) -> None:
     """Record attempts as begun."""
     names = json.dumps([[row.account, row.id, row.attempt] for row in rows])
     transaction.connection.execute(START, (transaction.log.created_at, names))
+
+
+def read_all(connection: sqlite3.Connection, select: str, values: Sequence[Any]) -> list[list[Any]]:
+    """Read all rows that a query for COLUMNS answers, in one step."""
+    query = f"SELECT json_group_array(json_array({COLUMNS})) FROM ({select})"
+    (found,) = connection.execute(query, values).fetchone()
+    rows: list[list[Any]] = json.loads(found)
+    return rows
 
 
 def delivery(row: Sequence[Any]) -> Delivery:

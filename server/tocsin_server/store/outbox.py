@@ -174,7 +174,7 @@ class StoreOutbox:
 
     async def claim(self, wants: Sequence[Want]) -> list[Claimed]:
         """Lease due deliveries of each lane."""
-        return await self._writer.run(lambda tx: claims.claim(tx, wants))
+        return await self._writer.run(lambda tx: claims.claim(tx, wants, self._tail.frame_at))
 
     async def settle(
         self, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int, patient: bool = False

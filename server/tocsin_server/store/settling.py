@@ -31,7 +31,11 @@ UPDATE deliveries SET state = 'DELIVERED', reason = '', due_at = ?1, scheduled =
 FROM (SELECT value ->> 0 AS account, value ->> 1 AS id, value ->> 2 AS attempt, value ->> 4 AS status_code,
  value ->> 6 AS recipients FROM json_each(?2)) AS new
 WHERE deliveries.account = new.account AND deliveries.id = new.id AND deliveries.attempt = new.attempt
- AND deliveries.state = 'SENDING' RETURNING deliveries.id
+ AND deliveries.state = 'SENDING'
+"""
+TAKEN_NOW = """
+SELECT json_group_array(d.id) FROM json_each(?2) AS v JOIN deliveries AS d ON d.account = v.value ->> 0
+ AND d.id = v.value ->> 1 AND d.attempt = v.value ->> 2 AND d.state = 'DELIVERED' AND d.ended_at = ?1
 """
 TAKEN_ATTEMPTS = """
 UPDATE attempts SET duration_us = new.duration_us, verdict = 'DELIVERED', status_code = new.status_code,
@@ -76,9 +80,12 @@ def _taken(transaction: Transaction, ended: Sequence[Ended]) -> dict[str, Settle
          one.outcome.response_excerpt, recipients_json(one.outcome.recipients)]
         for one in ended
     ])  # fmt: skip
-    current = transaction.connection.execute(TAKEN, (now, values)).fetchall()
+    current = [one.row.id for one in ended]
+    if transaction.connection.execute(TAKEN, (now, values)).rowcount < len(ended):
+        (found,) = transaction.connection.execute(TAKEN_NOW, (now, values)).fetchone()
+        current = json.loads(found)
     transaction.connection.execute(TAKEN_ATTEMPTS, (values,))
-    return {name: Settled(State.DELIVERED, "", now, HEALTHY) for (name,) in current}
+    return {name: Settled(State.DELIVERED, "", now, HEALTHY) for name in current}
 
 
 def _settle_one(transaction: Transaction, ended: Ended, paused_max_age_us: int) -> Settled | None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 
 from tocsin_server.domain.event_log import Stored
 
 Wake = Callable[[Sequence[int]], None]
 EVERYBODY = ""  # the horizon that holds for all accounts
+_position = attrgetter("position")
 RING_EVENTS_MAX = 10_000  # a second or two of the fastest appends
 RING_BYTES_MAX = 32 * 1024 * 1024
 
@@ -70,6 +73,14 @@ class Tail:
         for loop, wake, wants in listeners:
             if wants() and not loop.is_closed():
                 loop.call_soon_threadsafe(wake, deleted)
+
+    def frame_at(self, position: int) -> bytes | None:
+        """Give the stored event at a position, if it is among the newest and not deleted."""
+        with self._lock:
+            place = bisect_left(self._ring, position, key=_position)
+            if place < len(self._ring) and (event := self._ring[place]).position == position:
+                return event.frame
+        return None
 
     def after(self, position: int, limit: int) -> list[Stored] | None:
         """Give up to `limit` events after a position, or None when the ring does not reach back to it."""
