@@ -18,12 +18,13 @@ class ServerProcess:
         self.banner: list[str] = []
         self._flags = flags
         self._process: asyncio.subprocess.Process | None = None
+        self.interpreter: tuple[str, ...] = (sys.executable,)
 
     async def start(self) -> None:
         """Start and wait until it has said where it listens."""
         host, port = self.address.split(":")
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tocsin_server", "serve", "--dev", "--listen", host, "--port", port,
+            *self.interpreter, "-m", "tocsin_server", "serve", "--dev", "--listen", host, "--port", port,
             "--data", str(self.data), "--log-level", "error", *self._flags,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip

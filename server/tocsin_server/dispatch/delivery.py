@@ -145,7 +145,8 @@ class Deliverer:
             self.lanes.ended(key, outcome.verdict)
             self._go_on()
         settled = await self._outbox.settle(row, outcome, plan, duration_us, patient=quick)
-        self._learn(row, key, outcome, settled)
+        if not quick or settled is None or settled.health is not HEALTHY:
+            self._learn(row, key, outcome, settled)
         record = log.info if outcome.verdict is Verdict.DELIVERED else log.warning
         record(
             "delivery", delivery_id=row.id, account=row.account, configuration_id=row.configuration_id,

@@ -1,7 +1,7 @@
 """Lanes that two threads use: the dispatch thread, and the store's, which routes what is appended.
 
-`domain/lanes.py` knows no threads. What changes a lane, or makes one, holds a lock here; the lock is held for
-a few dictionary steps and never while anything is awaited.
+`domain/lanes.py` knows no threads. What changes a lane holds a lock here; the lock is held for a few dictionary
+steps and never while anything is awaited. To look at a lane needs none.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class SharedLanes(Lanes):
         super().__init__()
         self.lock = threading.RLock()
 
-    lane = _locked(Lanes.lane)
     configure = _locked(Lanes.configure)
     wait = _locked(Lanes.wait)
     paused = _locked(Lanes.paused)

@@ -108,9 +108,7 @@ class Lanes:
     def lane(self, key: Key) -> Lane:
         """Give the lane of a configuration."""
         found = self._lanes.get(key)
-        if found is None:
-            found = self._lanes[key] = Lane(key)
-        return found
+        return found if found is not None else self._lanes.setdefault(key, Lane(key))
 
     @property
     def under_way(self) -> int:

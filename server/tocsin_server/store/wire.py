@@ -22,6 +22,7 @@ from tocsin_server.domain.variables import Json
 
 EVENTS_TAG = b"\x0a"  # field 1, length-delimited: `event` or `events` of every answer
 POSITION_TAG = b"\x10"  # Event.position: field 2, varint
+LEVELS = {int(level): level for level in Level}  # a fifth of the time of asking the enum
 CREATED_AT_TAG = b"\x72"  # Event.created_at: field 14, length-delimited
 
 
@@ -63,7 +64,7 @@ def decode(framed: bytes) -> Event:
         account=event.account,
         type=event.type,
         subtype=event.subtype,
-        level=Level(event.level),
+        level=LEVELS.get(event.level) or Level(event.level),
         message=event.message,
         category=event.category,
         details=plain(event.details) if event.HasField("details") else None,
@@ -106,6 +107,8 @@ def value_at(details: struct_pb2.Value, path: Sequence[str]) -> Json:
 def plain(value: struct_pb2.Value) -> Json:
     """Turn a Value into plain JSON data, whole numbers as ints: 80, not 80.0."""
     kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
     if kind == "struct_value":
         return {key: plain(below) for key, below in value.struct_value.fields.items()}
     if kind == "list_value":
