@@ -5,9 +5,14 @@ Whoever needs one of these libraries sooner loads it there and then: they are im
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from importlib import import_module
+
+import structlog
+
+log = structlog.get_logger("tocsin")
 
 # The ones that a call or a loop would have to wait for, dearest first.
 LATER = (
@@ -33,13 +38,16 @@ class Warming:
         """Begin."""
         self._thread.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End after the module under way."""
         self._ending.set()
-        self._thread.join()
+        await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         for name in self._modules:
             if self._ending.is_set():
                 return
-            import_module(name)
+            try:
+                import_module(name)
+            except Exception:
+                log.exception("a part of the server cannot be loaded; what needs it will fail", module=name)

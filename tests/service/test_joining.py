@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest_asyncio
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.dispatch.loop import Loop
 from tocsin_server.dispatch.routing import JOIN_EVENTS_MAX, JOIN_ROWS_MAX
+from tocsin_server.domain.event_log import Stored
 from tocsin_server.domain.notifications import EndpointConfiguration
 from tocsin_server.domain.selection import EventFilter, Selector
-from tocsin_server.domain.silences import Silence
+from tocsin_server.domain.silences import QUICK_MAX, Silence
 from tocsin_server.store.silences import SilenceStore
 
 from tests.support.dispatch_house import DispatchHouse
@@ -134,6 +136,46 @@ async def test_silences_with_conditions_do_not_hold_appends_up(house: DispatchHo
     while await house.router.step():
         pass
     assert house.sql(ROUTED) == [(appended.position,)]
+
+
+async def test_many_silences_do_not_hold_appends_up(house: DispatchHouse) -> None:
+    now = house.runtime.now()
+    store = SilenceStore(house.writer, house.readers)
+    for number in range(QUICK_MAX + 1):
+        silence = Silence(
+            id=f"s{number}", account="admin", filter=EventFilter("admin", types=("x",)), starts_at=now,
+            ends_at=now + 3_600_000_000, author="a", comment="c", created_at=now,
+        )  # fmt: skip
+        await store.create(silence, lambda now: None, "", b"")
+    await joined(house, "user.*")
+    await house.append("user.a")
+    assert house.sql(ROUTED) == []
+
+
+async def test_a_step_that_came_while_an_append_was_looked_at_is_not_lost(
+    house: DispatchHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store's thread gives its turn back without having routed, and wakes who was sent away."""
+    await joined(house, "user.*")
+    woken = asyncio.Event()
+    house.router.wake = woken.set
+    looked, go_on = threading.Event(), threading.Event()
+
+    def slow(events: Sequence[Stored]) -> bool:
+        looked.set()
+        go_on.wait(10)
+        return False
+
+    monkeypatch.setattr(house.router, "_is_quick", slow)
+    appending = asyncio.create_task(house.append("user.a"))
+    await asyncio.to_thread(looked.wait, 10)
+    assert not await house.router.step()
+    go_on.set()
+    await appending
+    async with asyncio.timeout(10):
+        await woken.wait()
+    assert await house.router.step()
+    assert house.sql(ROUTED) == [(1,)]
 
 
 async def test_a_change_of_configurations_that_the_router_has_not_heard_of_is_the_fence(house: DispatchHouse) -> None:

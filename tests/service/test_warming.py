@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
 import sys
 
+import pytest
 from tocsin_server.alert_types import discover
 from tocsin_server.domain.alert_checks import check_schema
 from tocsin_server.warming import LATER, Warming
@@ -43,20 +45,31 @@ def test_the_command_line_needs_the_server_for_serving_only() -> None:
 
 def test_warming_loads_everything_and_then_ends() -> None:
     code = """
+import asyncio
 from tocsin_server.warming import LATER, Warming
 warming = Warming()
 warming.start()
 warming._thread.join()
-warming.stop()
+asyncio.run(warming.stop())
 """
     assert set(LATER) <= loaded_after(code)
 
 
-def test_warming_that_is_told_to_end_begins_no_other_module() -> None:
-    warming = Warming(["tocsin_server.no_such_module"])
+async def test_warming_that_is_told_to_end_begins_no_other_module() -> None:
+    warming = Warming(["tocsin_server.plugins.no_such_module"])
     warming._ending.set()
     warming.start()
-    warming.stop()
+    await warming.stop()
+
+
+async def test_a_part_that_cannot_be_loaded_is_said_and_keeps_no_other_back(capsys: pytest.CaptureFixture[str]) -> None:
+    sys.modules.pop("colorsys", None)
+    warming = Warming(["tocsin_server.no_such_module", "colorsys"])
+    warming.start()
+    await asyncio.to_thread(warming._thread.join)
+    await warming.stop()
+    assert "tocsin_server.no_such_module" in capsys.readouterr().err
+    assert "colorsys" in sys.modules
 
 
 def test_the_schemas_of_the_own_alert_types_are_schemas() -> None:

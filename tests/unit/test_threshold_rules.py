@@ -11,6 +11,9 @@ from tocsin_server.alert_types._conditions import Condition, hidden
 from tocsin_server.alert_types._instances import MISSING, SAMPLES_READ_MAX
 from tocsin_server.alert_types.event_threshold import ALERT_TYPE
 from tocsin_server.domain.aggregation import GROUPS_READ_MAX, EventQuestion, Group
+from tocsin_server.domain.alert_checks import checked, fitting
+from tocsin_server.domain.alerting import Alert, AlertSpec
+from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.variables import Json
 
 from tests.support.executors import DAY, HOUR, MINUTE, DecidedLog, MemoryLog, Runs, Seen, T
@@ -225,3 +228,12 @@ def test_a_severity_is_hidden_when_no_number_reaches_it(found: list[Condition], 
     reached = {next((i for i, one in enumerate(found) if one.meets(number)), None) for number in numbers}
     possible = {i for i, one in enumerate(found) if any(map(one.meets, numbers))}
     assert set(hidden(found, counts)) == possible - reached
+
+
+def test_an_alert_that_had_a_hidden_severity_before_it_was_refused_goes_on() -> None:
+    severities: list[Json] = [{"group": "warning", "threshold": 5}, {"group": "critical", "threshold": 9}]
+    spec = AlertSpec("n", ".event-threshold", "c", "1m", params={"window": "5m", "severities": severities})
+    with pytest.raises(TocsinError):
+        checked(spec, ALERT_TYPE)
+    stored = Alert("acme", "a1", 1, True, spec, "u", "u", 0, 0)
+    assert fitting(stored, ALERT_TYPE).spec.params["severities"]

@@ -203,10 +203,14 @@ def check(params: Params) -> Iterator[Violation]:
         yield from conditions.order_violations(one, path)
         if counts and conditions.lowest(one) < 0:
             yield Violation(path, "is less than 0, which no count is")
-    orders = [Condition.of(one) for one in severities if not any(conditions.order_violations(one, ""))]
-    if len(orders) == len(severities):
-        for place in conditions.hidden(orders, counts):
-            yield Violation(f"severities[{place}]", "is never reached: what meets it meets one before it")
+
+
+def check_new(params: Params) -> Iterator[Violation]:
+    """Find severities that can never be told."""
+    severities = cast(Sequence[Mapping[str, Json]], params.get("severities", ()))
+    counts = params["aggregation"] in ("count", "distinct")
+    for place in conditions.hidden([Condition.of(one) for one in severities], counts):
+        yield Violation(f"severities[{place}]", "is never reached: what meets it meets one before it")
 
 
 def _field_violations(params: Params) -> Iterator[Violation]:
@@ -342,4 +346,5 @@ ALERT_TYPE = AlertType(
     default_action_group_id=DEFAULT,
     action_variables=_VARIABLES,
     check=check,
+    check_new=check_new,
 )

@@ -144,36 +144,55 @@ class Router:
 
     def join(self, before: int, events: Sequence[Stored]) -> Step | None:
         """Route events in the transaction that appends them, if that is quick; on the store's thread."""
-        if len(events) > JOIN_EVENTS_MAX or not self._routing.acquire(blocking=False):
+        if len(events) > JOIN_EVENTS_MAX or self._stale or not self.has_selectors:
+            return None
+        if not self._routing.acquire(blocking=False):
             return None
         step = None
         try:
-            if self._position == before and not self._stale and self.has_selectors and self._is_quick(events):
+            if self._position == before and not self._stale and self._is_quick(events):
                 rows, frames = self._rows(events)
                 step = Step(self._cursor, events[-1].position, self.book.generation, rows, frames)
         except Exception:
             log.exception("events could not be routed as they were appended")
         finally:
             if step is None:
-                self._routing.release()
+                self._give_turn_back()
         return step
 
-    def _is_quick(self, events: Sequence[Stored]) -> bool:
-        if not self.book.silences.are_quick or not all(self._index.is_quick(event.head) for event in events):
-            return False
-        return sum(len(self._index.matching(event.position, event.head)) for event in events) <= JOIN_ROWS_MAX
+    def _give_turn_back(self) -> None:
+        self._routing.release()
+        if self._missed and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake_again)
 
-    def joined(self, step: Step, routed: Routed | None) -> None:
+    def _wake_again(self) -> None:
+        self._missed = False
+        self.wake()
+
+    def _is_quick(self, events: Sequence[Stored]) -> bool:
+        """Tell whether few selectors and silences are to be asked about the events, and only about their heads."""
+        left = JOIN_ROWS_MAX
+        for event in events:
+            asked = self._index.quick_count(event.head)
+            if asked is None or asked > left:
+                return False
+            left -= asked
+            quick = self.book.silences.are_quick
+            if not all(quick(account, event.created_at) for account in self._index.accounts(event.head)):
+                return False
+        return True
+
+    def joined(self, step: Step, routed: Routed | None, committed: bool) -> None:
         """Take over what has become of a step; on the store's thread, before anybody hears of its events."""
         if routed is not None:
             self._position = step.through
             if step.rows:
                 self._cursor = step.through
                 self._runtime.moment("routed")
-        elif step.rows:
+        elif committed:
             self._stale = True
-        self._routing.release()
-        if self._loop is not None and (step.rows or self._missed):
+        self._give_turn_back()
+        if self._loop is not None and step.rows:
             self._loop.call_soon_threadsafe(self._begin, step, routed)
 
     def _flush_later(self) -> None:
@@ -205,10 +224,7 @@ class Router:
         rows = step.rows
         if routed is None:
             self._give_back(rows)
-        if routed is None or self._missed:
-            self._missed = False
             self.wake()
-        if routed is None:
             return
         for row, frame, is_new in zip(rows, step.frames, routed.new, strict=True):
             if row.state in WAITING:

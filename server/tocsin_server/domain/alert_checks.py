@@ -42,7 +42,7 @@ def checked(
     violations = [
         *_duration_violations(spec.interval, f"{path}.schedule.interval"),
         *(_duration_violations(spec.throttle, f"{path}.throttle") if spec.throttle else ()),
-        *(params_violations(alert_type, spec.params, f"{path}.params") if "params" in changed else ()),
+        *(_new_params_violations(alert_type, spec.params, f"{path}.params") if "params" in changed else ()),
         *(_group_violations(spec.actions, alert_type, f"{path}.actions") if "actions" in changed else ()),
     ]
     if violations:
@@ -91,6 +91,12 @@ def params_violations(alert_type: AlertType, params: Params, path: str) -> list[
     if errors:
         return [violation for error in errors for violation in _schema_violations(error, path)]
     return [Violation(f"{path}.{v.path}", v.description) for v in alert_type.check(params)]
+
+
+def _new_params_violations(alert_type: AlertType, params: Params, path: str) -> list[Violation]:
+    """Tell also what makes no sense and yet runs: an alert that has it already goes on."""
+    found = params_violations(alert_type, params, path)
+    return found or [Violation(f"{path}.{v.path}", v.description) for v in alert_type.check_new(params)]
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:

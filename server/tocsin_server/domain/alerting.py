@@ -212,6 +212,7 @@ class AlertType:
     timeout_s: float = TYPE_TIMEOUT_S
     enabled: bool = True
     check: ParamsCheck = lambda params: ()
+    check_new: ParamsCheck = lambda params: ()  # asked when params are given, not of those that are stored
     translations: Mapping[str, Names] = field(default_factory=dict)
     apart: bool = False
 

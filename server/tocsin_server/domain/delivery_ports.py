@@ -90,8 +90,8 @@ class Companion(Protocol):
         """Route the events after a position, unless somebody else does; they are not committed yet."""
         ...
 
-    def joined(self, step: Step, routed: Routed | None) -> None:
-        """Take over what has become of a step: None when nothing of it was written."""
+    def joined(self, step: Step, routed: Routed | None, committed: bool) -> None:
+        """Take over what has become of a step: None when nothing of it was written, though the events may be."""
         ...
 
 

@@ -16,6 +16,7 @@ from tocsin_server.domain import where
 from tocsin_server.domain.event_log import OWN_SERVICE, EventHead, Level
 
 HEADS_REMEMBERED_MAX = 10_000  # some MiB at the most
+QUICK_MAX = 100  # selectors; more are not looked through to count them
 Predicate = Callable[[EventHead], bool]
 Matcher = Callable[[EventHead, bytes], bool]
 
@@ -246,9 +247,14 @@ class SelectorIndex:
                 found[account, configuration_id] = None
         return list(found)
 
-    def is_quick(self, head: EventHead) -> bool:
-        """Tell whether the head of an event is all that is asked of it."""
-        return not any(selector.where for _, _, selector, *_ in self._met_by(head))
+    def quick_count(self, head: EventHead) -> int | None:
+        """Count the selectors that an event meets; None when one of them asks for more than the event's head."""
+        met = self._met_by(head)
+        return len(met) if len(met) > QUICK_MAX or not any(selector.where for _, _, selector, *_ in met) else None
+
+    def accounts(self, head: EventHead) -> set[str]:
+        """Give the accounts whose selectors an event meets."""
+        return {account for account, *_ in self._met_by(head)}
 
     def _met_by(self, head: EventHead) -> tuple[_Entry, ...]:
         key = (head.account, head.type, head.level, head.resource_type, head.subtype, head.service)

@@ -97,7 +97,7 @@ class Runs:
             judged = self._readers.submit(lambda c: _judged(c, run, outcome, self.host))
             run, outcome, judgement = await asyncio.wrap_future(judged)
         as_judged = (run, outcome, judgement)
-        # Nobody waits for a run that tells nobody anything: it can share a commit.
+        # A run that tells nobody anything can share a commit: who has asked for it waits a hundredth of a second more.
         patient = not outcome.notifications
         written = await self._writer.run(lambda tx: _settle(tx, *as_judged, self.log_runs), patient)
         if written is None:

@@ -132,14 +132,14 @@ class StoreOutbox:
 
             def ended(committed: bool, routed: Routed | None) -> None:
                 done = routed if step.rows else Routed(())
-                companion.joined(step, done if committed else None)
+                companion.joined(step, done if committed else None, committed)
 
             return Company((lambda tx: self._route(tx, step)) if step.rows else None, ended)
 
         self._writer.accompany = company
         # One more transaction, and none from before is under way; that it may fail changes nothing of it.
         with suppress(Exception):
-            await self._writer.run(lambda tx: None)
+            await self._writer.passed()
 
     async def stored(self, after: int, limit: int) -> list[Stored]:
         """Give the events after a position, from memory or from the store."""
@@ -182,6 +182,8 @@ class StoreOutbox:
         """Record how an attempt ended; together with those that end while the store is busy."""
         waiter: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
         self._ended.append((settling.Ended(row, outcome, plan, duration_us), patient, waiter))
+        if not patient:
+            self._writer.hurry()  # what is under way is in front of this one
         if self._settling is None:
             self._settling = asyncio.create_task(self._settle_ended())
         return await waiter

@@ -19,8 +19,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import structlog
 
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Append, Appended, OwnEvent, Stored
@@ -29,6 +32,7 @@ from tocsin_server.store import appending, wire
 from tocsin_server.store.database import LogFile, Store, StoreFile
 from tocsin_server.store.storage_faults import is_io_fault, is_storage_fault, storage_failure
 
+log = structlog.get_logger("tocsin.store")
 T = TypeVar("T")
 GROUP_EVENTS_MAX = 1000  # one transaction stays short
 GROUP_UNITS_MAX = 512
@@ -134,8 +138,7 @@ class Writer:
 
     def stop(self) -> None:
         """Run what waits, then end the thread. Later units are never answered."""
-        for work in list(self._patient):
-            self._hurry(work)
+        self.hurry()
         self._queue.put(None)
         self._thread.join()
 
@@ -162,6 +165,14 @@ class Writer:
         answer: T = await self._await(_Work(unit, None), patient)
         return answer
 
+    async def passed(self) -> None:
+        """Wait until what was put into the queue before is done, however long the queue is."""
+        work = _Work(lambda transaction: None, None)
+        work.loop = asyncio.get_running_loop()
+        work.waiter = work.loop.create_future()
+        self._queue.put(work)
+        await work.waiter
+
     def run_sync(self, unit: Unit[T]) -> T:
         """Run a unit of work from a thread that has no event loop."""
         work = _Work(unit, None)
@@ -182,6 +193,11 @@ class Writer:
         else:
             self._queue.put(work)
         return waiter
+
+    def hurry(self) -> None:
+        """Let no patient unit wait any longer: somebody waits for one of them."""
+        for work in list(self._patient):
+            self._hurry(work)
 
     def _hurry(self, work: _Work) -> None:
         """Let a patient unit wait no longer, if it still does."""
@@ -251,7 +267,8 @@ class Writer:
         try:
             log = self._commit(group)
         except BaseException as error:
-            self._end_company(committed=False)
+            with suppress(Exception):  # its own fault; those who wait are answered all the same
+                self._end_company(committed=False)
             failure = storage_failure(error)
             if isinstance(failure, TocsinError) and failure.reason is Reason.STORAGE_FULL:
                 self.full()
@@ -330,6 +347,8 @@ class Writer:
             work = _Work(company.unit, None)
             self._run_unit(work, transaction)
             self._company = company, work.answer
+            if work.error is not None:
+                log.error("what goes with events was undone", exc_info=work.error)
 
     @staticmethod
     def _run_unit(work: _Work, transaction: Transaction) -> None:
