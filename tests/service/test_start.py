@@ -54,6 +54,21 @@ async def test_health_is_not_serving_and_calls_are_unavailable_until_the_store_i
     await app.stop()
 
 
+def test_a_store_of_before_has_what_came_later_once_it_is_opened(tmp_path: Path) -> None:
+    """A migration that stores have had is not changed: what it lacks comes with one of its own."""
+    url, column = f"sqlite:///{tmp_path / 'tocsin.db'}", "untold_change"
+    open_store(url, lambda: "0" * 32).close()
+    before = sqlite3.connect(tmp_path / "tocsin.db")
+    before.execute(f"ALTER TABLE alert_instances DROP COLUMN {column}")
+    before.execute("DELETE FROM schema_migration WHERE name > '0010_alerting_core'")
+    before.commit()
+    before.close()
+    open_store(url, lambda: "0" * 32).close()
+    after = sqlite3.connect(tmp_path / "tocsin.db")
+    assert column in [row[1] for row in after.execute("PRAGMA table_info(alert_instances)")]
+    after.close()
+
+
 async def test_a_taken_port_leaves_nothing_behind(tmp_path: Path) -> None:
     async with serving(tmp_path / "one") as api:
         done = await asyncio.to_thread(

@@ -53,7 +53,6 @@ LIMITS = {
     "alert_navigations": navigation.NAVIGATIONS_MAX,
     "preview_runs": replay.RUNS_MAX,
     "preview_events": replay.EVENTS_MAX,
-    "decoded_events": aggregation.EVENTS_DECODED_MAX,
     "alert_events_decoded": aggregation.EVENTS_DECODED_MAX,
     "alert_groups_read": aggregation.GROUPS_READ_MAX,
     "alert_instance_bytes": alerting.INSTANCE_BYTES_MAX,

@@ -8,7 +8,6 @@ COLUMNS = (
     "ALTER TABLE alert_instances ADD COLUMN withheld_group TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE alert_instances ADD COLUMN withheld_subgroup TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE alert_instances ADD COLUMN withheld_at INTEGER",
-    "ALTER TABLE alert_instances ADD COLUMN untold_change INTEGER NOT NULL DEFAULT 0",
 )
 INDEXES = (
     "CREATE INDEX alert_executions_started ON alert_executions (started_at)",
