@@ -187,8 +187,9 @@ class Reader:
             request = pb.SubscribeRequest(beginning=pb.SubscribeRequest.Beginning(), stop_when_caught_up=True)
             async for message in stub.Subscribe(request):
                 found |= {event.position: event.id for event in message.batch.events}
-        oldest = min(found)
-        assert oldest == 1 or self.position - oldest >= KEPT - 1, "more is gone than retention may take"
+        oldest, newest = min(found), max(found)
+        assert newest == self.position, f"{newest - self.position} events came to be while nobody appends"
+        assert oldest == 1 or newest - oldest >= KEPT - 1, f"gone before {oldest}, {newest} being the newest"
         assert found == {place: name for name, place in self.stored.items() if place >= oldest}
         self._nothing_is_lost(acknowledged)
 

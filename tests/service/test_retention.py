@@ -178,6 +178,23 @@ async def test_bodies_of_events_with_open_deliveries_are_kept_and_hidden(tmp_pat
         await until(is_gone)
 
 
+async def test_events_that_are_hidden_take_nobodys_place(tmp_path: Path, hook: WebhookReceiver) -> None:
+    """XA24: an account keeps as many as it may, however many bodies wait for their delivery."""
+    from tests.service.test_notifications import webhook
+
+    hook.answer = lambda posted: 503
+    async with keeping(tmp_path / "data", max_events=20) as api:
+        await api.notifications.CreateEndpointConfiguration(webhook_request(webhook(hook.url)))
+        sent = [(await api.append("user.scan.done")).position for _ in range(8)]
+        await hook.until(1)
+        mine = await append(api, 20)
+        await until(lambda: stand(api, mine))
+        assert [position for position, is_hidden in rows(tmp_path).items() if is_hidden] == sent
+        mine += await append(api, 10)
+        await until(lambda: stand(api, mine[-20:]))
+        assert (await started(api)).oldest == mine[-20]
+
+
 def data_of(posted: Posted) -> Any:
     """Give the event of a request; it is signed for the time of the moved clock, so its signature is not asked."""
     return json.loads(posted.body)["data"]

@@ -111,10 +111,16 @@ class Retention:
     def _too_many(self, connection: sqlite3.Connection) -> _Step | None:
         if not self._rules.max_events:
             return None
-        # Hidden events are counted too: few, and gone soon.
+        # Hidden events stand for nobody: whoever keeps 5,000 can read 5,000, whatever is still being delivered.
+        hidden = (
+            "(SELECT count(*) FROM events AS hidden INDEXED BY events_hidden"
+            " WHERE hidden.deleted_at <> 0 AND hidden.account = events.account)"
+        )
+        most = self._rules.max_events
         counts = connection.execute(
-            "SELECT account, count(*) FROM events INDEXED BY events_by_time GROUP BY account HAVING count(*) > ?",
-            (self._rules.max_events,),
+            f"SELECT account, count(*) - {hidden} FROM events INDEXED BY events_by_time"
+            f" GROUP BY account HAVING count(*) > ? AND count(*) - {hidden} > ?",
+            (most, most),
         ).fetchall()
         steps = (self._excess(connection, account, count - self._rules.max_events) for account, count in counts)
         return next((step for step in steps if step is not None), None)
