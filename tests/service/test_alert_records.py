@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import Action, InstanceReport, NotifyWhen, Report, RunContext
 from tocsin_server.domain.decisions import Verdict
-from tocsin_server.domain.execution import perform
+from tocsin_server.domain.execution import Run, RunOutcome, perform
 from tocsin_server.domain.executions import EXECUTION_KEPT_US, ExecutionQuery
 from tocsin_server.domain.replay import Order, replay
 from tocsin_server.domain.schedule import Ticks
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.silences import Silence
-from tocsin_server.store import executions, silenced_actions
-from tocsin_server.store.execution import _judged as as_judged
+from tocsin_server.store import executions
 from tocsin_server.store.execution import _settle as settle
 from tocsin_server.store.silences import SilenceStore
 
@@ -142,18 +142,14 @@ async def test_a_silence_that_begins_while_a_run_is_written_holds_for_it(house: 
 
     if comes != "meanwhile":
         await begin()
-    run = await house.runs.load(await house.claim())
-    assert run is not None
-    outcome = await house.runs.perform(
-        run, lambda r, events: perform(r, house.types.usable("test.scripted"), events), 9
-    )
-    judged = house.readers.submit(lambda c: silenced_actions.judge(c, run, outcome, run.claim.started_at, ""))
-    judgement = await asyncio.wrap_future(judged)
-    assert bool(judgement.silences) == (comes == "before")
+    alert_type = house.types.usable("test.scripted")
+    performed = await house.runs.perform(await house.claim(), lambda run, log: perform(run, alert_type, log), 9)
+    assert performed is not None and performed.judgement is not None
+    assert bool(performed.judgement.silences) == (comes == "before")
     house.clock.time += 2
     if comes == "meanwhile":
         await begin()
-    await house.writer.run(lambda tx: settle(tx, run, outcome, judgement, False))
+    await house.writer.run(lambda tx: settle(tx, performed, False))
     assert [state for _, state, *_ in deliveries(house)] == ["SILENCED"]
 
 
@@ -197,17 +193,18 @@ async def test_mutes_hold_for_the_run_under_way(house: House, given: str, ends: 
 
     if ends:
         await mute(True)
-    run = await house.runs.load(await house.claim())
-    assert run is not None
-    outcome = await house.execution._outcome(run)
-    if given == "before it is judged":
+    loop, alert_type = asyncio.get_running_loop(), house.types.usable("test.scripted")
+
+    def work(run: Run, log: EventReads) -> RunOutcome:
+        if given == "before it is judged":
+            asyncio.run_coroutine_threadsafe(mute(not ends), loop).result(5)
+        return perform(run, alert_type, log)
+
+    performed = await house.runs.perform(await house.claim(), work, 9)
+    assert performed is not None
+    if given == "before it is written":
         await mute(not ends)
-        assert await house.runs.settle(run, outcome)
-    else:
-        judged = house.readers.submit(lambda c: as_judged(c, run, outcome, ""))
-        stale = await asyncio.wrap_future(judged)
-        await mute(not ends)
-        assert await house.writer.run(lambda tx: settle(tx, *stale, False))
+    assert await house.runs.settle(performed)
     told = {"web-2"} if one else set()
     assert {key.split("/")[3] for key, *_ in deliveries(house)} == ({"web-1", "web-2"} if ends else told)
     assert house.told() == ["new_instance", "new_instance"]
@@ -223,11 +220,10 @@ async def test_a_silence_is_asked_again_when_a_mute_has_ended(house: House) -> N
     meant = EventFilter("acme", types=("system.alerting.*",))
     silence = Silence("acme", "", meant, house.clock.time, house.clock.time + MINUTE, "u", "quiet")
     await SilenceStore(house.writer, house.readers).create(silence, lambda now: None, "", b"")
-    run = await house.runs.load(await house.claim())
-    assert run is not None
-    outcome = await house.execution._outcome(run)
+    performed = await house.execution._performed(await house.claim())
+    assert performed is not None
     await house.alerts.mute("acme", alert.id, "u", lambda a: replace(a, mute_all=False))
-    assert await house.runs.settle(run, outcome)
+    assert await house.runs.settle(performed)
     assert [state for _, state, *_ in deliveries(house)] == ["SILENCED"]
 
 

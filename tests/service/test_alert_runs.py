@@ -76,9 +76,7 @@ async def test_a_crash_repeats_the_run_and_applies_it_once(house: House, moment:
     house.scripted.says("web-1")
     first = await house.claim()
     if moment == "performed":
-        run = await house.runs.load(first)
-        assert run is not None
-        await house.execution._outcome(run)
+        assert await house.execution._performed(first) is not None
     house.clock.time += 1000  # later by less than a tick: a newer tick would be run in its place
     after = house.reopened()
     try:
@@ -226,9 +224,8 @@ async def test_a_change_during_a_run_drops_the_run(house: House, change: str) ->
     alert = await house.create(SCRIPTED)
     house.scripted.says("web-1")
     claim = await house.claim()
-    run = await house.runs.load(claim)
-    assert run is not None
-    outcome = await house.execution._outcome(run)
+    performed = await house.execution._performed(claim)
+    assert performed is not None
     if change == "update":
         await house.alerts.update(alert, run_now=False)
     elif change == "delete":
@@ -237,7 +234,7 @@ async def test_a_change_during_a_run_drops_the_run(house: House, change: str) ->
         await house.alerts.disable("acme", alert.id, "u")
         if "enable" in change:
             await house.alerts.enable("acme", alert.id, "u")
-    assert not await house.runs.settle(run, outcome)
+    assert not await house.runs.settle(performed)
     assert deliveries(house) == []
     assert house.events() == []
     # Changed, it is due again for the same time at once; disabled or deleted, never.

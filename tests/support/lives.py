@@ -77,7 +77,7 @@ class Life:
         silences = {one.instance_id: "s" for one in outcome.decisions if one.instance_id in silenced}
         if not silences:
             return self.keep(outcome)
-        claim = Claim(self.alert.account, self.alert.id, 1, self.at, self.at, 0)
+        claim = Claim(self.alert.account, self.alert.id, self.alert.spec.alert_type_id, 1, self.at, self.at, 0)
         return self.keep(silence(Run(claim, self.alert, self.memory, None), outcome, silences))
 
     def fail(self) -> RunOutcome:

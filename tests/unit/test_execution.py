@@ -267,7 +267,7 @@ def test_a_report_that_cannot_be_used_fails_the_run(
 def test_a_run_with_a_report_that_cannot_be_used_keeps_everything() -> None:
     life = Life()
     before = life.run(found("a"))
-    claim = Claim("acme", "123", 2, life.at, life.at, 0)
+    claim = Claim("acme", "123", "test", 2, life.at, life.at, 0)
     run = Run(claim, ALERT, life.memory, T0)
     raised: list[Exception] = []
 

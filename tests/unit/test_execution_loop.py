@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
 from tocsin_server.dispatch.execution import BACKSTOP_S, CLAIMED_MAX, CLAIMS_APART_S, RUNS_MAX, THREADS, Execution
 from tocsin_server.dispatch.loop import Loop
-from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import RUNS_APART_MAX, AlertStatus, AlertTypes
 from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome
+from tocsin_server.domain.execution import Claim, Claims, Performed, Run, RunOutcome, Work
 from tocsin_server.domain.instances import Memory
 from tocsin_server.domain.ports import Runtime
 from tocsin_server.domain.schedule import SECOND_US
@@ -26,7 +24,7 @@ OUTCOME = RunOutcome(AlertStatus.OK, None, {}, ())
 
 
 def claim(number: int) -> Claim:
-    return Claim("acme", f"alert-{number}", 1, T0, T0, 0)
+    return Claim("acme", f"alert-{number}", TYPE.id, 1, T0, T0, 0)
 
 
 @dataclass
@@ -55,26 +53,19 @@ class FakeRuns:
         claimed, self.due = self.due[:limit], self.due[limit:]
         return Claims(tuple(claimed), self.next_due_at)
 
-    async def load(self, claim: Claim) -> Run | None:
-        self._call("load")
-        spec = replace(ALERT.spec, alert_type_id=APART.id) if claim.alert_id.startswith("apart") else ALERT.spec
-        return Run(claim, replace(ALERT, spec=spec), Memory(), None)
-
-    async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
+    async def perform(self, claim: Claim, work: Work, timeout_s: float) -> Performed | None:
         self._call("perform")
         await self.go.wait()
-        return OUTCOME
+        return Performed(Run(claim, ALERT, Memory(), None), OUTCOME)
 
-    async def perform_apart(
-        self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float
-    ) -> RunOutcome:
+    async def perform_apart(self, claim: Claim, work: Work, timeout_s: float) -> Performed | None:
         self._call("perform_apart")
         await self.go_apart.wait()
-        return OUTCOME
+        return Performed(Run(claim, ALERT, Memory(), None), OUTCOME)
 
-    async def settle(self, run: Run, outcome: RunOutcome) -> bool:
+    async def settle(self, performed: Performed) -> bool:
         self._call("settle")
-        self.settled.append(run.claim.alert_id)
+        self.settled.append(performed.run.claim.alert_id)
         return True
 
 
@@ -128,7 +119,7 @@ async def test_no_more_work_at_once_than_there_are_threads() -> None:
     bench = Bench(FakeRuns([claim(n) for n in range(CLAIMED_MAX + 5)]))
     await bench.execution.step()
     await asyncio.sleep(0)
-    assert bench.runs.calls.count("load") == THREADS
+    assert bench.runs.calls.count("perform") == THREADS
     assert not await bench.execution.step()  # so many are under way: nothing is claimed
     assert bench.runs.calls.count("claim") == 1
     bench.runs.go.set()
@@ -153,7 +144,7 @@ async def test_a_loop_gets_through_all_that_is_due_without_its_backstop() -> Non
 
 async def test_runs_that_wait_apart_keep_no_other_waiting() -> None:
     """Code of others may wait for a network as long as it likes: so many at a time, beside the rest."""
-    apart = [replace(claim(n), alert_id=f"apart-{n}") for n in range(2 * RUNS_MAX)]
+    apart = [replace(claim(n), alert_id=f"apart-{n}", alert_type_id=APART.id) for n in range(2 * RUNS_MAX)]
     bench = Bench(FakeRuns([*apart, *(claim(n) for n in range(5))]))
     bench.runs.go.set()
     await bench.until_settled(5)
@@ -177,7 +168,7 @@ async def test_stopping_finishes_what_is_under_way_and_begins_nothing() -> None:
     assert bench.runs.calls.count("claim") == 1
 
 
-@pytest.mark.parametrize("where", ["load", "settle"])
+@pytest.mark.parametrize("where", ["perform", "settle"])
 @pytest.mark.parametrize("error", [FAILED, RuntimeError("a bug")], ids=["storage", "bug"])
 async def test_a_run_that_cannot_be_written_is_left_to_its_lease(where: str, error: Exception) -> None:
     """XF: the loop goes on; the run is repeated when its lease ends."""

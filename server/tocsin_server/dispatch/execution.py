@@ -1,8 +1,8 @@
 """Runs alerts when they are due: the loop, and the step.
 
     claim    a run that is due gets a number and a lease; `next_run_at` stays where it is
-    load     the alert as it is now, and what its runs left behind
-    perform  the executor and what follows from its report, on a thread that may only read
+    perform  the alert as it is now, what its runs left behind, the executor and what follows from its report: in
+             one visit of a thread that may only read
     settle   everything the run leaves behind in one transaction, if nobody else has taken over
 
 Whatever happens in between, the run is repeated for the same scheduled time and applied once.
@@ -31,7 +31,7 @@ from tocsin_server.domain.alerting import (
 )
 from tocsin_server.domain.decisions import Verdict
 from tocsin_server.domain.errors import TocsinError
-from tocsin_server.domain.execution import Claim, Run, RunOutcome, attempt, fail, perform
+from tocsin_server.domain.execution import Claim, Performed, Run, RunOutcome, Work, attempt, fail, perform
 from tocsin_server.domain.histograms import Histogram
 from tocsin_server.domain.ports import AlertRuns, Runtime
 from tocsin_server.domain.schedule import Ticks
@@ -44,6 +44,7 @@ RUNS_MAX = 16  # under way: those that do not work wait for a thread or for the 
 CLAIMED_MAX = 64  # runs that one transaction claims; those that wait for a thread are leased too
 LEASE_S = 300.0  # longer than claimed runs wait and take; after it the run is repeated
 CLAIMS_APART_S = 0.02  # at least, unless somebody asks: what is due within it is claimed in one transaction
+UNUSABLE_TIMEOUT_S = 60.0  # of a run that only finds that its type cannot be used
 BACKSTOP_S = 30.0  # of the loop: the clock may have been set, so it looks now and then
 FITTING_MAX = 100_000  # alerts whose params are known to fit: checking them costs half a run
 SECOND_US = 1_000_000
@@ -120,14 +121,15 @@ class Execution:
             performed = await self._performed(claim)
             if performed is None:
                 return
-            waiting = sum(one.verdict is Verdict.DEFERRED for one in performed[1].decisions)
+            run, outcome = performed.run, performed.outcome
+            waiting = sum(one.verdict is Verdict.DEFERRED for one in outcome.decisions)
             if waiting:
                 told.warning("more messages were due than fit into a run; the next tells the rest", waiting=waiting)
-            if await self._runs.settle(*performed):
-                self._count(claim, performed[1])
+            if await self._runs.settle(performed):
+                self._count(claim, outcome)
             else:
                 told.info("the alert was changed during its run; the run is dropped")
-            interval_us = performed[0].alert.spec.interval_us
+            interval_us = run.alert.spec.interval_us
             self._look_again(Ticks.of(claim.alert_id, interval_us).after(claim.scheduled_at))
         except TocsinError as error:
             told.warning("a run cannot be written; it is repeated", reason=error.reason)
@@ -138,48 +140,36 @@ class Execution:
         self.statuses[outcome.status] += 1
         self.delays.saw(max(claim.started_at - claim.scheduled_at, 0) / SECOND_US)
 
-    async def _performed(self, claim: Claim) -> tuple[Run, RunOutcome] | None:
-        """Load and perform a run; its time begins when a thread is free for it. None when it does not hold."""
-        async with self._threads:
-            run = await self._runs.load(claim)
-            if run is None:
-                return None
-            alert_type = self._types.find(run.alert.spec.alert_type_id)
-            if alert_type is None or not alert_type.apart:
-                return run, await self._timed(run)
+    async def _performed(self, claim: Claim) -> Performed | None:
+        """Perform a run; its time begins when a thread is free for it. None when it does not hold."""
+        alert_type = self._types.find(claim.alert_type_id)
+        if alert_type is None or not alert_type.enabled:
+            async with self._threads:
+                return await self._runs.perform(claim, _unusable, UNUSABLE_TIMEOUT_S)
+        work = self._work(alert_type)
+        if not alert_type.apart:
+            async with self._threads:
+                return await self._runs.perform(claim, work, alert_type.timeout_s)
         self._runs_apart += 1
         self.wake_in(0.0)  # there is room for another run
         try:
             async with self._apart:
-                return run, await self._timed(run)
+                return await self._runs.perform_apart(claim, work, alert_type.timeout_s)
         finally:
             self._runs_apart -= 1
 
-    async def _timed(self, run: Run) -> RunOutcome:
-        began = self._runtime.monotonic()
-        outcome = await self._outcome(run)
-        return replace(outcome, duration_us=int((self._runtime.monotonic() - began) * SECOND_US))
+    def _work(self, alert_type: AlertType) -> Work:
+        """Give what a run of a type does; one that cannot be performed is one that failed."""
 
-    async def _outcome(self, run: Run) -> RunOutcome:
-        """Perform a run within its time; a run that cannot be performed is a run that failed."""
-        alert_type = self._types.find(run.alert.spec.alert_type_id)
-        if alert_type is None or not alert_type.enabled:
-            message = f'Alert type "{run.alert.spec.alert_type_id}" is not registered or disabled.'
-            return fail(run.memory, RunError(RunErrorReason.DISABLED, message))
-        usable = alert_type
+        def work(run: Run, events: EventReads) -> RunOutcome:
+            def raised(error: Exception) -> None:
+                log.error("an executor raised", account=run.alert.account, alert_id=run.alert.id, exc_info=error)
 
-        def raised(error: Exception) -> None:
-            log.error("an executor raised", account=run.alert.account, alert_id=run.alert.id, exc_info=error)
+            began = self._runtime.monotonic()
+            outcome = attempt(lambda: perform(self._fitted(run, alert_type), alert_type, events), run, raised)
+            return replace(outcome, duration_us=int((self._runtime.monotonic() - began) * SECOND_US))
 
-        def work(claimed: Run, events: EventReads) -> RunOutcome:
-            return attempt(lambda: perform(self._fitted(claimed, usable), usable, events), claimed, raised)
-
-        perform_run = self._runs.perform_apart if usable.apart else self._runs.perform
-        try:
-            return await perform_run(run, work, usable.timeout_s)
-        except TimeoutError:
-            message = f"the run took longer than {usable.timeout_s:g} s"
-            return fail(run.memory, RunError(RunErrorReason.TIMEOUT, message))
+        return work
 
     def _fitted(self, run: Run, alert_type: AlertType) -> Run:
         """Give a run with params as the type, as it is in this process, wants them; RunFailure when they do not fit."""
@@ -194,3 +184,8 @@ class Execution:
         if params is None:
             return run
         return replace(run, alert=replace(alert, spec=replace(alert.spec, params=params)))
+
+
+def _unusable(run: Run, events: EventReads) -> RunOutcome:
+    message = f'Alert type "{run.alert.spec.alert_type_id}" is not registered or disabled.'
+    return fail(run.memory, RunError(RunErrorReason.DISABLED, message))

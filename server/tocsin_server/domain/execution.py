@@ -76,6 +76,7 @@ class Claim:
 
     account: str
     alert_id: str
+    alert_type_id: str
     number: int
     scheduled_at: int
     started_at: int
@@ -147,6 +148,28 @@ class RunOutcome:
     notifications: tuple[Notification, ...] = ()
     duration_us: int = 0
     anew: Callable[[Alert], RunOutcome] | None = field(default=None, compare=False, repr=False)
+
+
+# What a run does with what it may read of the log.
+Work = Callable[[Run, EventReads], RunOutcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Which instances of a run silences mean: by the silences of a generation, as they held at a time."""
+
+    silences: Mapping[str, str]
+    generation: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """A run that has to be written; without a judgement where there is nothing that a silence could mean."""
+
+    run: Run
+    outcome: RunOutcome
+    judgement: Judgement | None = None
 
 
 # --- transitions -------------------------------------------------------------------------------
@@ -252,6 +275,12 @@ def fail(memory: Memory, error: RunError) -> RunOutcome:
         instances=tuple(memory.instances.values()),
         transitions=tuple(status_change(memory.status, AlertStatus.ERROR, error)),
     )
+
+
+def too_late(run: Run, timeout_s: float) -> RunOutcome:
+    """Apply a run that has not ended in its time."""
+    error = RunError(RunErrorReason.TIMEOUT, f"the run took longer than {timeout_s:g} s")
+    return replace(fail(run.memory, error), duration_us=int(timeout_s * 1_000_000))
 
 
 def executed(run: Run, outcome: RunOutcome) -> Transition:

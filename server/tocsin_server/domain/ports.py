@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import Alert, AlertPage, AlertSearch
 from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.event_log import (
@@ -25,7 +24,7 @@ from tocsin_server.domain.event_log import (
     TotalSize,
 )
 from tocsin_server.domain.event_types import EventType
-from tocsin_server.domain.execution import AlertState, Claim, Claims, Run, RunOutcome
+from tocsin_server.domain.execution import AlertState, Claim, Claims, Performed, Work
 from tocsin_server.domain.message_templates import Preview
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Message, Outcome
 from tocsin_server.domain.selection import EventFilter
@@ -291,20 +290,17 @@ class AlertRuns(Protocol):
         """Begin runs that are due; every append stamped before their times is stored when this returns."""
         ...
 
-    async def load(self, claim: Claim) -> Run | None:
-        """Read what a run needs; None when the claim does not hold any more."""
+    async def perform(self, claim: Claim, work: Work, timeout_s: float) -> Performed | None:
+        """Do the work of a run on a thread that can read the log as the alert's owner; a run that failed when too late.
+
+        None when the claim does not hold any more.
+        """
         ...
 
-    async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
-        """Run `work` on a thread that can read the log as the alert's owner; TimeoutError when it is over."""
-        ...
-
-    async def perform_apart(
-        self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float
-    ) -> RunOutcome:
+    async def perform_apart(self, claim: Claim, work: Work, timeout_s: float) -> Performed | None:
         """Do the same for work that may wait for anything: it has a thread that can read only while it reads."""
         ...
 
-    async def settle(self, run: Run, outcome: RunOutcome) -> bool:
+    async def settle(self, performed: Performed) -> bool:
         """Write all that a run leaves behind, or nothing: False when the claim does not hold any more."""
         ...

@@ -62,7 +62,13 @@ def replay(order: Order, alert_type: AlertType, events: EventReads) -> Iterator[
     alert = replace(order.alert, mute_all=False, muted_instance_ids=())
     memory, previous = Memory(), None
     for number, at in enumerate(order.times, 1):
-        run = Run(Claim(alert.account, alert.id, number, at, at, 0), alert, memory, previous, order.place)
+        run = Run(
+            Claim(alert.account, alert.id, alert.spec.alert_type_id, number, at, at, 0),
+            alert,
+            memory,
+            previous,
+            order.place,
+        )
         outcome = attempt(partial(_performed, run, alert_type, events), run, lambda error: None)
         memory = Memory(outcome.status, outcome.state, {one.id: one for one in outcome.instances})
         previous = previous if outcome.error else at

@@ -14,12 +14,23 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from tocsin_server.domain.actions import Notification
-from tocsin_server.domain.aggregation import EventReads
 from tocsin_server.domain.alerting import RUNS_APART_MAX, Alert
 from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.domain.execution import Claim, Claims, Run, RunOutcome, executed, muted, silence
+from tocsin_server.domain.execution import (
+    Claim,
+    Claims,
+    Performed,
+    Run,
+    RunOutcome,
+    Work,
+    executed,
+    muted,
+    silence,
+    too_late,
+)
 from tocsin_server.domain.instances import Instance
 from tocsin_server.domain.navigation import Place, path_of
 from tocsin_server.domain.notifications import Delivery, State
@@ -31,6 +42,7 @@ from tocsin_server.store.database import Readers
 from tocsin_server.store.event_aggregates import EventAggregates, ReadsApart
 from tocsin_server.store.writer import Transaction, Writer
 
+T = TypeVar("T")
 INSTANCE_MARKS = ",".join("?" * 16)
 INSERT_INSTANCE = (
     f"INSERT OR REPLACE INTO alert_instances (account, alert_id, {INSTANCE_COLUMNS}) VALUES ({INSTANCE_MARKS})"
@@ -59,53 +71,76 @@ class Runs:
         """Begin runs that are due."""
         return await self._writer.run(lambda tx: _claim(tx, limit, lease_us), patient=True)
 
-    async def load(self, claim: Claim) -> Run | None:
-        """Read what a run needs."""
-        return await asyncio.wrap_future(self._readers.submit(lambda c: _load(c, claim, self.ui_url)))
-
-    async def perform(self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float) -> RunOutcome:
-        """Run `work` on a reader's thread; when its time is over its query is interrupted."""
-        used: list[sqlite3.Connection] = []
-
-        def on_thread(connection: sqlite3.Connection) -> RunOutcome:
-            used.append(connection)
-            return work(run, EventAggregates(connection, run.alert.account, run.alert.id))
-
-        future = self._readers.submit(on_thread)
+    async def perform(self, claim: Claim, work: Work, timeout_s: float) -> Performed | None:
+        """Load, perform and judge a run in one visit of a reader's thread, which a query too long does not keep."""
+        visit = _Visit(claim, self.ui_url, self.host)
+        future = self._readers.submit(lambda connection: visit.whole(connection, work))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
         except TimeoutError:
-            if used and not future.done():
-                used[0].interrupt()
-            raise
+            if not future.done():
+                visit.interrupt()
+            if visit.run is None:
+                raise
+            return Performed(visit.run, too_late(visit.run, timeout_s))
 
-    async def perform_apart(
-        self, run: Run, work: Callable[[Run, EventReads], RunOutcome], timeout_s: float
-    ) -> RunOutcome:
-        """Run `work` on a thread that is none of the readers'; a query that it leaves behind is interrupted."""
-        reads = ReadsApart(self._readers, run.alert.account, run.alert.id)
+    async def perform_apart(self, claim: Claim, work: Work, timeout_s: float) -> Performed | None:
+        """Do the same with the work on a thread that is none of the readers'; its queries end with its time."""
+        run = await self._read(lambda connection: _load(connection, claim, self.ui_url))
+        if run is None:
+            return None
+        reads = ReadsApart(self._readers, claim.account, claim.alert_id)
         future = self._apart.submit(work, run, reads)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+            outcome = await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        except TimeoutError:
+            return Performed(run, too_late(run, timeout_s))
         finally:
             reads.end()
+        return await self._read(lambda connection: _judged(connection, run, outcome, self.host))
 
-    async def settle(self, run: Run, outcome: RunOutcome) -> bool:
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.wrap_future(self._readers.submit(read))
+
+    async def settle(self, performed: Performed) -> bool:
         """Write all that a run leaves behind, or nothing."""
-        judgement = None
-        if outcome.decisions:
-            judged = self._readers.submit(lambda c: _judged(c, run, outcome, self.host))
-            run, outcome, judgement = await asyncio.wrap_future(judged)
-        as_judged = (run, outcome, judgement)
         # A run that tells nobody anything can share a commit: who has asked for it waits a hundredth of a second more.
-        patient = not outcome.notifications
-        written = await self._writer.run(lambda tx: _settle(tx, *as_judged, self.log_runs), patient)
+        patient = not performed.outcome.notifications
+        written = await self._writer.run(lambda tx: _settle(tx, performed, self.log_runs), patient)
         if written is None:
             return False
         if written.notifications:
             self.queued()
-        self.written(run.alert.account, run.alert.id)
+        self.written(performed.run.alert.account, performed.run.alert.id)
         return True
+
+
+class _Visit:
+    """What one run does on a reader's thread, and what is known of it elsewhere."""
+
+    def __init__(self, claim: Claim, ui_url: str, host: str) -> None:
+        self._claim = claim
+        self._ui_url = ui_url
+        self._host = host
+        self._connection: sqlite3.Connection | None = None
+        self.run: Run | None = None
+
+    def whole(self, connection: sqlite3.Connection, work: Work) -> Performed | None:
+        self._connection = connection
+        try:
+            run = self.run = _load(connection, self._claim, self._ui_url)
+            if run is None:
+                return None
+            outcome = work(run, EventAggregates(connection, run.alert.account, run.alert.id))
+            return _judged(connection, run, outcome, self._host)
+        finally:
+            self._connection = None
+
+    def interrupt(self) -> None:
+        """End the query under way."""
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
 
 
 def _release(transaction: Transaction) -> None:
@@ -115,7 +150,7 @@ def _release(transaction: Transaction) -> None:
 def _claim(transaction: Transaction, limit: int, lease_us: int) -> Claims:
     connection, now = transaction.connection, transaction.log.created_at
     rows = connection.execute(
-        "SELECT t.account, t.alert_id, t.next_run_at, t.run_number, json_extract(a.spec, '$.interval')"
+        "SELECT t.account, t.alert_id, a.alert_type_id, t.next_run_at, t.run_number, a.spec ->> '$.interval'"
         " FROM alert_tasks AS t JOIN alerts AS a ON a.account = t.account AND a.id = t.alert_id"
         " WHERE t.next_run_at <= ? AND t.lease_until <= ? ORDER BY t.next_run_at LIMIT ?",
         (now, now, limit),
@@ -128,8 +163,8 @@ def _claim(transaction: Transaction, limit: int, lease_us: int) -> Claims:
     return Claims(claims, now if len(claims) == limit else next_due[0] if next_due else None)
 
 
-def _claimed(transaction: Transaction, row: tuple[str, str, int, int, str], lease_us: int) -> Claim:
-    account, alert_id, next_run_at, run_number, interval = row
+def _claimed(transaction: Transaction, row: tuple[str, str, str, int, int, str], lease_us: int) -> Claim:
+    account, alert_id, alert_type_id, next_run_at, run_number, interval = row
     now = transaction.log.created_at
     due = _ticks(alert_id, interval).due(next_run_at, now)
     assert due is not None, "a row that is due has a tick"
@@ -140,6 +175,7 @@ def _claimed(transaction: Transaction, row: tuple[str, str, int, int, str], leas
     return Claim(
         account=account,
         alert_id=alert_id,
+        alert_type_id=alert_type_id,
         number=run_number + 1,
         scheduled_at=due.scheduled_at,
         started_at=now,
@@ -169,24 +205,19 @@ def _load(connection: sqlite3.Connection, claim: Claim, ui_url: str) -> Run | No
     return Run(claim, alert, memory, previous_started_at, Place.of(ui_url, path))
 
 
-def _judged(
-    connection: sqlite3.Connection, run: Run, outcome: RunOutcome, host: str
-) -> tuple[Run, RunOutcome, silenced_actions.Judgement]:
+def _judged(connection: sqlite3.Connection, run: Run, outcome: RunOutcome, host: str) -> Performed:
     """Ask mutes and silences as they stand now, on a thread that reads: the transaction only asks what has changed."""
+    if not outcome.decisions:
+        return Performed(run, outcome)
     mutes = _mutes(connection, run)
     if mutes is not None:
         run, outcome = muted(run, outcome, *mutes)
-    return run, outcome, silenced_actions.judge(connection, run, outcome, run.claim.started_at, host)
+    return Performed(run, outcome, silenced_actions.judge(connection, run, outcome, run.claim.started_at, host))
 
 
-def _settle(
-    transaction: Transaction,
-    run: Run,
-    outcome: RunOutcome,
-    judgement: silenced_actions.Judgement | None,
-    log_run: bool,
-) -> RunOutcome | None:
+def _settle(transaction: Transaction, performed: Performed, log_run: bool) -> RunOutcome | None:
     """Write all that a run leaves behind and give it; None when the claim does not hold any more."""
+    run, outcome, judgement = performed.run, performed.outcome, performed.judgement
     mutes = _mutes(transaction.connection, run)
     if mutes is None:
         return None

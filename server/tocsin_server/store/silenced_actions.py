@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tocsin_server.domain.decisions import Decision
 from tocsin_server.domain.encoding import wire_bytes
-from tocsin_server.domain.execution import Run, RunOutcome
+from tocsin_server.domain.execution import Judgement, Run, RunOutcome
 from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.silences import Silences
 from tocsin_server.domain.transitions import Transition, TransitionKind, own_event
@@ -16,15 +16,6 @@ from tocsin_server.store import silences, wire
 from tocsin_server.store.event_log import cursor_position
 from tocsin_server.store.generation import GENERATION
 from tocsin_server.store.writer import Transaction
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """Which instances of a run silences mean: by the silences of a generation, as they held at a time."""
-
-    silences: Mapping[str, str]
-    generation: int
-    at: int
 
 
 def judge(connection: sqlite3.Connection, run: Run, outcome: RunOutcome, at: int, host: str) -> Judgement:
