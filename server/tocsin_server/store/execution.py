@@ -1,4 +1,4 @@
-"""The runs of alerts in the store: claim, load, perform, settle.
+"""The runs of alerts in the store: claim, perform, settle.
 
 A claim keeps `next_run_at`: it is moved only by the transaction that writes everything the run
 leaves behind, so a process that dies in between repeats the run for the same scheduled time, and
