@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from google.protobuf import json_format
 from tocsin.v1 import event_log_pb2 as pb
 
+from tests.service.test_ingest import Ingesting
 from tests.support.servers import Api, Refusal, refused, serving
 
 OTHER = (("x-tocsin-account", "acme"),)
@@ -124,6 +126,44 @@ async def test_compliance_types_have_subtypes_with_the_documented_properties(api
     for moment in ("2021-11-24T13:46:21.672Z", "2021-11-24 13:46:21", "2021-11-24 13:46:21.6720"):
         refusal = await refusal_of(api, event(example | {"start_time": moment}, "my.posture"))
         assert list(refusal.fields) == ["events[0].details.start_time"]
+
+
+async def test_a_batch_names_every_bad_event_whatever_is_wrong_with_it(api: Api) -> None:
+    """XC12: out of bounds, ahead of the clock, the server's own, against its schema, an id in use or twice."""
+    await register(api, described("user.run"))
+    await api.append("a", id="taken")
+    ahead = pb.Event(type="ahead")
+    ahead.timestamp.FromDatetime(datetime.now(UTC) + timedelta(hours=30))
+    events = [
+        pb.Event(type="Bad"),
+        ahead,
+        pb.Event(type="own", source=pb.EventSource(service="tocsin")),
+        pb.Event(type="good", id="taken"),
+        event({"cmd": "rm -rf"}, "user.run"),
+        pb.Event(type="good", id="once"),
+        pb.Event(type="good", id="once"),
+        pb.Event(type="good"),
+    ]
+    refusal = await refusal_of(api, *events)
+    assert (refusal.reason, refusal.metadata["bad_indexes"]) == ("INVALID_FIELD", "0-4,6")
+    assert {path.partition("]")[0] for path in refusal.fields} == {f"events[{index}" for index in (0, 1, 2, 3, 4, 6)}
+    stream = Ingesting(api)
+    await stream.send(pb.IngestRequest(events=events))
+    (batch,) = await stream.end()
+    assert batch.refusal.metadata["bad_indexes"] == "0-4,6"
+
+
+async def test_a_repeat_by_request_id_warns_as_the_first_answer_did(api: Api) -> None:
+    """P4, XA20."""
+    await register(api, described("user.run", check="WARN"))
+    one = pb.AppendEventRequest(event=event({"cmd": "x"}, "user.run"), request_id="r")
+    many = pb.AppendEventsRequest(events=[pb.Event(type="other"), one.event], request_id="r")
+    first, again = [await api.events.AppendEvent(one) for _ in range(2)]
+    assert first == again
+    assert again.warnings
+    batch, repeated = [await api.events.AppendEvents(many) for _ in range(2)]
+    assert batch == repeated
+    assert [bool(result.warnings) for result in repeated.results] == [False, True]
 
 
 async def test_the_first_segment_of_a_type_is_its_category(api: Api) -> None:

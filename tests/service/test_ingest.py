@@ -99,6 +99,15 @@ async def test_a_bad_batch_is_refused_alone_with_every_bad_index(api: Api) -> No
     assert [e.type for e in await every_event(api)] == ["before", "after"]
 
 
+async def test_however_many_are_bad_every_index_is_told(api: Api) -> None:
+    """XC12: the first hundred in full, all by their index."""
+    stream = Ingesting(api)
+    await stream.send(batch(*["Bad"] * 1000))
+    (refused,) = await stream.end()
+    assert len(refused.refusal.violations) == 100
+    assert refused.refusal.metadata["bad_indexes"] == "0-999"
+
+
 async def test_ids_and_request_ids_make_a_batch_safe_to_send_again(api: Api) -> None:
     """XA2, XA20."""
     first, second = Ingesting(api), Ingesting(api)

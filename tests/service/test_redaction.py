@@ -10,6 +10,7 @@ import pytest
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.domain.redaction import SecretKeys, without_user
 
+from tests.service.test_ingest import Ingesting
 from tests.support.servers import Api, serving
 
 NAMES = ("password", "passwd", "secret", "token", "api_key", "authorization", "creds")
@@ -95,6 +96,26 @@ async def test_a_repeat_is_known_by_what_was_sent_not_by_what_is_kept(api: Api) 
     assert again.redacted_paths == ["details.password"]
     with pytest.raises(Exception, match="stored with other content"):
         await api.events.AppendEvent(pb.AppendEventRequest(event=event({"password": "two"}, id="e")))
+
+
+async def test_a_repeat_by_request_id_tells_the_same_of_secrets(api: Api) -> None:
+    """P4, XA20: whoever had no answer sends again, and hears of every way in what the first answer said."""
+    secret, plain = event({"password": "one"}), event({"a": 1})
+    one = pb.AppendEventRequest(event=secret, request_id="r")
+    answers = [await api.events.AppendEvent(one) for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert answers[1].redacted_paths == ["details.password"]
+    many = pb.AppendEventsRequest(events=[plain, secret], request_id="r")
+    results = [list((await api.events.AppendEvents(many)).results) for _ in range(2)]
+    assert results[0] == results[1]
+    assert [list(one.redacted_paths) for one in results[1]] == [[], ["details.password"]]
+    told = []
+    for _ in range(2):
+        stream = Ingesting(api)
+        await stream.send(pb.IngestRequest(events=[plain, secret], request_id="r"))
+        told += [list(batch.results) for batch in await stream.end()]
+    assert told[0] == told[1]
+    assert [list(one.redacted_paths) for one in told[1]] == [[], ["details.password"]]
 
 
 async def test_which_keys_name_secrets_is_a_setting(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.payload_checks import warnings_of
 from tocsin_server.api.server import Service
 from tocsin_server.domain.encoding import varint, wire_bytes, wire_text
-from tocsin_server.domain.errors import invalid_field
+from tocsin_server.domain.errors import Reason, TocsinError, invalid_field, invalid_fields
 from tocsin_server.domain.event_log import BATCH_BYTES_MAX, Append, Appended
 from tocsin_server.domain.ports import EventLogStore
 
@@ -40,13 +40,13 @@ class AppendService(Service):
         """Append one event and answer it as it is stored."""
         append = self._drafts.append(caller, request)
         (appended,) = await self._log.append(append)
-        paths = append.redacted.get(appended.id, ())
+        paths = append.redacted.get(0, ())
         if appended.deleted:
             gone = pb.Event(id=appended.id, position=appended.position)
             return pb.AppendEventResponse(event=gone, log_id=self._log_id, deleted=True, redacted_paths=paths)
         frame = appended.frame or await self._log.get_at(appended.position)
         if paths or append.warned:
-            warnings = warnings_of(append.warned.get(appended.id, ()))
+            warnings = warnings_of(append.warned.get(0, ()))
             told = pb.AppendEventResponse(redacted_paths=paths, warnings=warnings)
             return frame + self._event_end + told.SerializeToString()
         return frame + self._event_end
@@ -54,8 +54,21 @@ class AppendService(Service):
     async def append_events(self, request: pb.AppendEventsRequest, caller: Caller) -> bytes:
         """Append a batch, all or none, and answer where each event is."""
         self._log.refuse(refuse_large(request))
-        append = self._drafts.append(caller, request)
+        append = await drafted(self._log, self._drafts, caller, request)
         return encoded_results(await self._log.append(append), append, RESULTS_TAG) + self._events_end
+
+
+async def drafted(
+    log: EventLogStore, drafts: Drafts, caller: Caller, request: pb.AppendEventsRequest | pb.IngestRequest
+) -> Append:
+    """Make an append of a batch; one with bad events is refused with all of them, those with a reused id too."""
+    try:
+        return drafts.append(caller, request)
+    except TocsinError as error:
+        if error.reason is not Reason.INVALID_FIELD:
+            raise
+        reused = await log.reused(caller.account, drafts.identities(request))
+        raise invalid_fields([*error.violations, *reused]) from None
 
 
 def refuse_large(request: pb.AppendEventsRequest | pb.IngestRequest) -> int:
@@ -70,13 +83,13 @@ def encoded_results(appended: Sequence[Appended], append: Append, tag: bytes) ->
     """Encode a field of type `repeated AppendResult` with the given tag."""
     parts: list[bytes] = []
     redacted, warned = append.redacted, append.warned
-    for event_id, position, deleted, _ in appended:
+    for index, (event_id, position, deleted, _) in enumerate(appended):
         result = wire_text(RESULT_ID_TAG, event_id) + RESULT_POSITION_TAG + varint(position)
         if deleted:
             result += RESULT_DELETED
-        for path in redacted.get(event_id, ()) if redacted else ():
+        for path in redacted.get(index, ()) if redacted else ():
             result += wire_text(RESULT_REDACTED_TAG, path)
         if warned:
-            result += pb.AppendResult(warnings=warnings_of(warned.get(event_id, ()))).SerializeToString()
+            result += pb.AppendResult(warnings=warnings_of(warned.get(index, ()))).SerializeToString()
         parts.append(wire_bytes(tag, result))
     return b"".join(parts)

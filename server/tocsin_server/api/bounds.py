@@ -23,7 +23,7 @@ from tocsin_server.domain.errors import Violation, invalid_fields
 Report = Callable[[str, str], None]
 Check = Callable[[Any, str, Report], None]
 
-VIOLATIONS_MAX = 2000  # a batch of 1000 bad events is reported whole, a hostile request is not
+VIOLATIONS_MAX = 10_000  # a batch of 1000 bad events is reported whole, a hostile request is not
 DYNAMIC = ("google.protobuf.Value", "google.protobuf.Struct")
 TIMESTAMP = "google.protobuf.Timestamp"
 DURATION = "google.protobuf.Duration"
@@ -41,6 +41,13 @@ class _Full(Exception):
 
 def check(request: Message) -> None:
     """Refuse a request that is outside its bounds, naming every field that is."""
+    violations = violations_of(request)
+    if violations:
+        raise invalid_fields(violations)
+
+
+def violations_of(request: Message) -> list[Violation]:
+    """Name every field of a request that is outside its bounds, and drop what only the server sets."""
     violations: list[Violation] = []
 
     def report(path: str, description: str) -> None:
@@ -53,8 +60,7 @@ def check(request: Message) -> None:
             check_field(request, "", report)
     except _Full:
         pass
-    if violations:
-        raise invalid_fields(violations)
+    return violations
 
 
 def bound_of(field: FieldDescriptor) -> annotations_pb2.Bound:

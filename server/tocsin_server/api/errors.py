@@ -76,10 +76,7 @@ def internal(incident_id: str) -> TocsinError:
 
 def encoded(error: TocsinError) -> bytes:
     """Encode an error as the `google.rpc.Status` of the trailers."""
-    metadata = {key: value[:512] for key, value in error.metadata.items()}
-    indexes = _indexes(error.violations)
-    if indexes:
-        metadata["bad_indexes"] = indexes
+    metadata = {key: value[:512] for key, value in error.metadata.items()} | bad_indexes(error.violations)
     details: list[AnyMessage] = []
     for detail in (
         error_details_pb2.ErrorInfo(reason=str(error.reason), domain=DOMAIN, metadata=metadata),
@@ -114,8 +111,8 @@ def _retry_info(retry_s: float | None) -> error_details_pb2.RetryInfo | None:
     return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
-def _indexes(violations: Sequence[Violation]) -> str:
-    """Give the indexes of the bad events of a batch as ranges: `0-2,7`."""
+def bad_indexes(violations: Sequence[Violation]) -> dict[str, str]:
+    """Give the metadata that names the bad events of a batch as ranges, `0-2,7`; none where there is no batch."""
     found = sorted({int(v.path[7:].partition("]")[0]) for v in violations if v.path.startswith("events[")})
     ranges: list[list[int]] = []
     for index in found:
@@ -123,4 +120,5 @@ def _indexes(violations: Sequence[Violation]) -> str:
             ranges[-1][1] = index
         else:
             ranges.append([index, index])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+    told = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+    return {"bad_indexes": told} if told else {}

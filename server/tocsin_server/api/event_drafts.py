@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -23,17 +23,19 @@ from tocsin_server.api import bounds, quick_bounds
 from tocsin_server.api.auth import ANYBODY, Caller
 from tocsin_server.api.details_look import CLEAR, SUSPECT
 from tocsin_server.api.event_redaction import EventRedaction
-from tocsin_server.api.payload_checks import payload_warnings
+from tocsin_server.api.payload_checks import check_payloads
 from tocsin_server.domain.encoding import wire_text, wire_timestamp
 from tocsin_server.domain.errors import Violation, invalid_fields
 from tocsin_server.domain.event_log import (
     EVENT_BYTES_MAX,
+    NOTHING_REDACTED,
     NOTHING_TO_WARN_OF,
     OWN_SERVICE,
     TIMESTAMP_AHEAD_MAX_US,
     Append,
     Draft,
     EventHead,
+    Identity,
 )
 from tocsin_server.domain.event_types import Catalogue
 from tocsin_server.domain.ports import Runtime
@@ -96,17 +98,39 @@ class Drafts:
         try:
             drafts = [self._draft(event, call) for event in events]
         except _SuspectError:
-            bounds.check(request)  # raises, or drops what only the server sets
-            _judge(request, events, call.now)
+            self._vet(caller, request, call.now)
             call = _Call(caller, call.now, bool(request.request_id), is_checked=True)
             drafts = [self._draft(event, call) for event in events]
         whole = self._digest(b"".join(call.digests)) if request.request_id else b""
         method = METHODS[type(request)]
         warned = NOTHING_TO_WARN_OF
         if self._catalogue.has_checks(caller.account):
-            is_batch = not isinstance(request, pb.AppendEventRequest)
-            warned = payload_warnings(self._catalogue, caller.account, events, drafts, is_batch)
-        return Append(caller.account, method, request.request_id, whole, tuple(drafts), call.redacted, warned)
+            warned, refused = check_payloads(self._catalogue, caller.account, _placed(request))
+            if refused:
+                raise invalid_fields(refused)
+        redacted = NOTHING_REDACTED
+        if call.redacted:
+            redacted = {i: paths for i, draft in enumerate(drafts) if (paths := call.redacted.get(draft.id))}
+        return Append(caller.account, method, request.request_id, whole, tuple(drafts), redacted, warned)
+
+    def identities(self, request: pb.AppendEventsRequest | pb.IngestRequest) -> list[Identity]:
+        """Give what tells repeats from reuse: index, id and digest of the events of a batch that have an id."""
+        return [
+            Identity(index, event.id, self._digest(event.SerializeToString(deterministic=True)))
+            for index, event in enumerate(request.events)
+            if event.id
+        ]
+
+    def _vet(self, caller: Caller, request: Request, now: int) -> None:
+        """Refuse a request with all that is wrong with each of its events, or drop what only the server sets."""
+        violations = [*bounds.violations_of(request), *_judged(request, now)]
+        if not violations:
+            return
+        paths = tuple(f"{violation.path}." for violation in violations)
+        others = [placed for placed in _placed(request) if not any(path.startswith(placed[1] + ".") for path in paths)]
+        if self._catalogue.has_checks(caller.account):
+            violations += check_payloads(self._catalogue, caller.account, others)[1]
+        raise invalid_fields(violations)
 
     def is_usual(self, event: pb.Event) -> bool:
         """Tell whether the quick look is enough for an event."""
@@ -214,18 +238,23 @@ def _micros(event: pb.Event, now: int) -> int:
     return micros
 
 
-def _judge(request: Request, events: Iterable[pb.Event], now: int) -> None:
-    """Refuse what the bounds of single fields cannot say."""
+def _placed(request: Request) -> list[tuple[int, str, pb.Event]]:
+    """Give the events of a request, each with its index and its path."""
+    if isinstance(request, pb.AppendEventRequest):
+        return [(0, "event", request.event)]
+    return [(index, f"events[{index}]", event) for index, event in enumerate(request.events)]
+
+
+def _judged(request: Request, now: int) -> list[Violation]:
+    """Say what is wrong that the bounds of single fields cannot say."""
     violations: list[Violation] = []
-    for index, event in enumerate(events):
-        path = "event" if isinstance(request, pb.AppendEventRequest) else f"events[{index}]"
+    for _, path, event in _placed(request):
         seconds, nanos = event.timestamp.seconds, event.timestamp.nanos
         if seconds * SECOND_US + nanos // 1000 > now + TIMESTAMP_AHEAD_MAX_US:
             violations.append(Violation(f"{path}.timestamp", "is more than 24 hours ahead of the server's clock"))
         if event.source.service == OWN_SERVICE:
             violations.append(Violation(f"{path}.source.service", f"{OWN_SERVICE!r} is kept for events of the server"))
-    if violations:
-        raise invalid_fields(violations)
+    return violations
 
 
 def _take_over_ids(event: pb.Event, caller: Caller) -> None:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from tocsin.v1 import annotations_pb2
 from tocsin.v1 import event_log_pb2 as pb
 
-from tocsin_server.api.appends import encoded_results, refuse_large
+from tocsin_server.api.appends import drafted, encoded_results, refuse_large
 from tocsin_server.api.auth import Caller
+from tocsin_server.api.errors import bad_indexes
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.server import Receive, Send, Service
 from tocsin_server.domain.encoding import varint, wire_bytes
@@ -28,7 +29,7 @@ BATCHES_MAX = 256  # unacknowledged batches of one stream
 BYTES_MAX = 8 * 1024 * 1024  # and their size
 MESSAGE_BATCHES_MAX = 64  # batches told in one message: a thousand results each stay below 4 MiB
 IDLE_S = 300.0  # a client that says nothing for so long is gone
-VIOLATIONS_MAX = 100
+VIOLATIONS_MAX = 100  # told in full; `bad_indexes` names every bad event
 BATCH_TAG = b"\x0a"  # IngestResponse.batches
 SEQUENCE_TAG = b"\x08"  # Batch.sequence
 RESULTS_TAG = b"\x12"  # Batch.results
@@ -132,7 +133,7 @@ class _Stream:
                 return None
             size = request.ByteSize()
             refuse_large(request)
-            append = self._drafts.append(self._caller, request)
+            append = await drafted(self._log, self._drafts, self._caller, request)
             return _Batch(size, append, self._log.append(append), None)
         except TocsinError as error:
             if error.reason is Reason.UNDECODABLE:
@@ -192,7 +193,7 @@ def _refused(error: TocsinError) -> bytes:
     refusal = pb.IngestResponse.Refusal(
         reason=annotations_pb2.ErrorReason.Value(f"ERROR_REASON_{error.reason}"),
         message=error.message,
-        metadata=error.metadata,
+        metadata={**error.metadata, **bad_indexes(error.violations)},
         violations=violations,
     )
     return pb.IngestResponse.Batch(refusal=refusal).SerializeToString()

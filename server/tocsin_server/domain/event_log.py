@@ -68,15 +68,23 @@ class Draft(NamedTuple):
     body: bytes
 
 
-NOTHING_REDACTED: Mapping[str, tuple[str, ...]] = {}
-NOTHING_TO_WARN_OF: Mapping[str, Sequence[Violation]] = {}
+NOTHING_REDACTED: Mapping[int, tuple[str, ...]] = {}
+NOTHING_TO_WARN_OF: Mapping[int, Sequence[Violation]] = {}
+
+
+class Identity(NamedTuple):
+    """What tells a repeat from reuse: the index of an event in its batch, its id and its digest."""
+
+    place: int
+    id: str
+    digest: bytes
 
 
 class Append(NamedTuple):
     """One append: events that are stored all or none.
 
-    `redacted` tells, by the event's id, which of its fields had secrets, and `warned` what is wrong with
-    its details; only the answer needs them.
+    `redacted` tells, by the event's index, which of its fields had secrets, and `warned` what is wrong with
+    its details; only the answer needs them, that to a repeat too.
     """
 
     account: str
@@ -84,8 +92,8 @@ class Append(NamedTuple):
     request_id: str
     digest: bytes
     drafts: tuple[Draft, ...]
-    redacted: Mapping[str, tuple[str, ...]] = NOTHING_REDACTED
-    warned: Mapping[str, Sequence[Violation]] = NOTHING_TO_WARN_OF
+    redacted: Mapping[int, tuple[str, ...]] = NOTHING_REDACTED
+    warned: Mapping[int, Sequence[Violation]] = NOTHING_TO_WARN_OF
 
 
 class Appended(NamedTuple):

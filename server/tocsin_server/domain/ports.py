@@ -17,6 +17,7 @@ from tocsin_server.domain.event_log import (
     Appended,
     Event,
     Found,
+    Identity,
     Key,
     ListPage,
     LogStatus,
@@ -72,6 +73,10 @@ class EventLogStore(Protocol):
 
     def append(self, append: Append) -> Awaitable[list[Appended]]:
         """Store events, all or none; durable when the answer is there. Stored in the order of these calls."""
+        ...
+
+    async def reused(self, account: str, identities: Sequence[Identity]) -> list[Violation]:
+        """Name the events of a batch whose id is stored with other content, or occurs twice."""
         ...
 
     def refuse(self, size: int) -> None:

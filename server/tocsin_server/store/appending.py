@@ -16,7 +16,7 @@ from itertools import chain
 from zlib import crc32
 
 from tocsin_server.domain.errors import Reason, TocsinError, Violation, request_id_reused
-from tocsin_server.domain.event_log import Append, Appended, Draft, Stored
+from tocsin_server.domain.event_log import Append, Appended, Draft, Identity, Stored
 from tocsin_server.store import wire
 
 ROWS_PER_STATEMENT = 64
@@ -156,17 +156,7 @@ class LogAppender:
         return known
 
     def _lookup_ids(self, account: str, ids: Sequence[str]) -> dict[tuple[str, str], Known]:
-        known: dict[tuple[str, str], Known] = {}
-        for start in range(0, len(ids), IDS_PER_QUERY):
-            part = ids[start : start + IDS_PER_QUERY]
-            marks = ",".join("?" * len(part))
-            rows = self._connection.execute(
-                f"SELECT id, position, digest, deleted_at FROM event_keys WHERE account = ? AND id IN ({marks})",
-                [account, *part],
-            )
-            for event_id, position, digest, deleted_at in rows:
-                known[account, event_id] = Known(position, digest, deleted_at != 0)
-        return known
+        return known_ids(self._connection, account, ids)
 
     def _known_requests(self, appends: Iterable[Append]) -> dict[tuple[str, str, str], tuple[bytes, str]]:
         known: dict[tuple[str, str, str], tuple[bytes, str]] = {}
@@ -184,25 +174,11 @@ class LogAppender:
 
 def _judge(append: Append, ids: dict[tuple[str, str], Known]) -> tuple[TocsinError | None, dict[int, Known]]:
     """Sort an append's events into new, repeated (by index) and refused."""
-    known: dict[int, Known] = {}
-    violations: list[Violation] = []
-    seen: set[str] = set()
     single = append.method == "AppendEvent"
-    for index, draft in enumerate(append.drafts):
-        if draft.digest is None:
-            continue
-        path = "event.id" if single else f"events[{index}].id"
-        old = ids.get((append.account, draft.id))
-        if draft.id in seen:
-            violations.append(Violation(path, f"{draft.id!r} occurs twice in this request"))
-        elif old is not None and old.digest != draft.digest:
-            shown = old.digest.hex() if old.digest else "made by the server"
-            digests = f"known digest {shown}, given {draft.digest.hex()}"
-            what = f"{draft.id!r} is stored with other content ({digests})"
-            violations.append(Violation(path, what))
-        elif old is not None:
-            known[index] = old
-        seen.add(draft.id)
+    given = [Identity(index, d.id, d.digest) for index, d in enumerate(append.drafts) if d.digest is not None]
+    if not given:
+        return None, {}
+    known, violations = sorted_out(append.account, given, ids, "event.id" if single else "events[{}].id")
     if not violations:
         return None, known
     metadata = {"id": append.drafts[0].id} if single else {}
@@ -213,6 +189,48 @@ def _judge(append: Append, ids: dict[tuple[str, str], Known]) -> tuple[TocsinErr
         }
     text = "; ".join(f"{v.path}: {v.description}" for v in violations[:3])
     return TocsinError(Reason.ID_REUSED, text, metadata=metadata, violations=violations), known
+
+
+def sorted_out(
+    account: str, given: Sequence[Identity], ids: Mapping[tuple[str, str], Known], path: str
+) -> tuple[dict[int, Known], list[Violation]]:
+    """Sort events that have ids into repeats, by index, and violations; what is in neither is new."""
+    known: dict[int, Known] = {}
+    violations: list[Violation] = []
+    seen: set[str] = set()
+    for index, event_id, digest in given:
+        old = ids.get((account, event_id))
+        if event_id in seen:
+            violations.append(Violation(path.format(index), f"{event_id!r} occurs twice in this request"))
+        elif old is not None and old.digest != digest:
+            shown = old.digest.hex() if old.digest else "made by the server"
+            digests = f"known digest {shown}, given {digest.hex()}"
+            violations.append(Violation(path.format(index), f"{event_id!r} is stored with other content ({digests})"))
+        elif old is not None:
+            known[index] = old
+        seen.add(event_id)
+    return known, violations
+
+
+def reused(connection: sqlite3.Connection, account: str, given: Sequence[Identity]) -> list[Violation]:
+    """Name the events of a batch whose id is stored with other content, or occurs twice."""
+    ids = known_ids(connection, account, [identity.id for identity in given])
+    return sorted_out(account, given, ids, "events[{}].id")[1]
+
+
+def known_ids(connection: sqlite3.Connection, account: str, ids: Sequence[str]) -> dict[tuple[str, str], Known]:
+    """Look ids up that an account has given."""
+    known: dict[tuple[str, str], Known] = {}
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        part = ids[start : start + IDS_PER_QUERY]
+        marks = ",".join("?" * len(part))
+        rows = connection.execute(
+            f"SELECT id, position, digest, deleted_at FROM event_keys WHERE account = ? AND id IN ({marks})",
+            [account, *part],
+        )
+        for event_id, position, digest, deleted_at in rows:
+            known[account, event_id] = Known(position, digest, deleted_at != 0)
+    return known
 
 
 def insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 import structlog
 
-from tocsin_server.domain.errors import Reason, TocsinError, not_found
+from tocsin_server.domain.errors import Reason, TocsinError, Violation, not_found
 from tocsin_server.domain.event_log import (
     SCAN_EVENTS_MAX,
     EventHead,
     Found,
+    Identity,
     Key,
     ListPage,
     LogStatus,
@@ -31,6 +32,7 @@ from tocsin_server.domain.selection import EventFilter
 from tocsin_server.domain.summary import Summary, SummaryQuery
 from tocsin_server.domain.where import WHERE_SCAN_S, compiled
 from tocsin_server.store import lookups, selection
+from tocsin_server.store.appending import reused
 from tocsin_server.store.database import Readers, log_status
 from tocsin_server.store.listing import Clock, Listing
 from tocsin_server.store.summary import summarize
@@ -65,6 +67,10 @@ class EventReads:
     async def status(self, account: str | None) -> LogStatus:
         """Read identity, head and oldest readable position."""
         return await self._read(lambda c: log_status(c, account))
+
+    async def reused(self, account: str, identities: Sequence[Identity]) -> list[Violation]:
+        """Name the events of a batch whose id is stored with other content, or occurs twice."""
+        return await self._read(lambda c: reused(c, account, identities))
 
     async def get(self, account: str, event_id: str) -> bytes:
         """Read one event's frame by its id."""

@@ -28,6 +28,7 @@ class LogStore:
         self.batch = reads.batch
         self.decode = wire.decode
         self.refuse = writer.refuse
+        self.reused = reads.reused
         self.standing = reads.standing
         self.total = reads.total
         self.summarize = reads.summarize

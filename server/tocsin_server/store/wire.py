@@ -109,14 +109,14 @@ def plain(value: struct_pb2.Value) -> Json:
     kind = value.WhichOneof("kind")
     if kind == "string_value":
         return value.string_value
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if number.is_integer() else number
     if kind == "struct_value":
         return {key: plain(below) for key, below in value.struct_value.fields.items()}
     if kind == "list_value":
         return [plain(below) for below in value.list_value.values]
-    if kind == "number_value":
-        number = value.number_value
-        return int(number) if number.is_integer() else number
-    return None if kind in (None, "null_value") else getattr(value, kind)
+    return value.bool_value if kind == "bool_value" else None
 
 
 def micros_of(timestamp: Timestamp) -> int:
