@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,9 +17,11 @@ import pytest
 from google.protobuf.struct_pb2 import Value
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.runtime import system_runtime
-from tocsin_server.store import retention
+from tocsin_server.store import event_log, retention
+from tocsin_server.store.database import READER_THREADS
 
 from tests.support.consumers import Client, create, until_status
+from tests.support.dispatch_house import DispatchHouse
 from tests.support.receivers import Posted, WebhookReceiver
 from tests.support.servers import Api, Refusal, Subscriber, refused, serving
 
@@ -103,6 +106,39 @@ async def test_each_account_keeps_its_newest(tmp_path: Path) -> None:
         await until(lambda: stand(api, mine[-20:]))
         await until(lambda: stand(api, theirs[-20:], "acme"))
         assert (await started(api)).oldest == mine[-21] + 1
+
+
+async def test_counting_all_events_is_done_once_for_many_steps(tmp_path: Path) -> None:
+    """Steps are small and cheap however many events there are; whoever else deletes has it counted anew."""
+    house = DispatchHouse(tmp_path / "tocsin.db")
+    await house.router.begin()
+    keeping = retention.Retention(house.writer, house.readers, house.tail, house.runtime, retention.Rules(0, 100))
+    counted: list[str] = []
+
+    all_there = threading.Barrier(READER_THREADS, timeout=10)
+
+    def trace(connection: sqlite3.Connection) -> None:
+        all_there.wait()  # each of the threads has one
+        connection.set_trace_callback(lambda sql: counted.append(sql) if "GROUP BY" in sql else None)
+
+    await asyncio.gather(*(asyncio.wrap_future(house.readers.submit(trace)) for _ in range(READER_THREADS)))
+    for _ in range(5):
+        newest = await house.append(*["a"] * 500)
+    await house.route()
+    steps = []
+    while await keeping.step():
+        steps.append(await left(house))
+        if len(steps) == 3:
+            await house.writer.run(lambda tx: event_log.delete_one(tx, "admin", newest[0].id, 10_000))
+    assert steps == [2300, 2100, 1900, *range(1699, 298, -200), 100]
+    assert len(counted) == 3  # at first, after the deletion by somebody else, and in the end
+    await house.close()
+
+
+async def left(house: DispatchHouse) -> int:
+    """Count the events that can be read."""
+    count = house.readers.submit(lambda c: c.execute("SELECT count(*) FROM events WHERE deleted_at = 0").fetchone())
+    return int((await asyncio.wrap_future(count))[0])
 
 
 async def test_a_position_below_the_horizon_is_refused_with_the_oldest(tmp_path: Path) -> None:

@@ -48,6 +48,21 @@ class _Step:
     reached: int
 
 
+@dataclass(slots=True)
+class _Excess:
+    """How many events accounts have too many, as long as nobody else deletes: counting looks at every event."""
+
+    of: dict[str, int]
+    deleted: int  # by anybody, when it was counted and since then by these steps
+
+    def lower(self, step: _Step) -> None:
+        """Take over that a step is done."""
+        self.deleted += len(step.rows)
+        self.of[step.account] -= len(step.rows)
+        if self.of[step.account] <= 0:
+            del self.of[step.account]
+
+
 class Retention:
     """Takes one short step at a time."""
 
@@ -57,15 +72,19 @@ class Retention:
         self._tail = tail
         self._runtime = runtime
         self._rules = rules
+        self._excess: _Excess | None = None
         # The router moves only now and then while nobody waits for events: retention has it move.
         self.nudge_router: Callable[[], None] = lambda: None
 
     async def step(self) -> bool:
         """Delete some of what need not be kept, or give some space back; False when there is nothing to do."""
         began = self._runtime.monotonic()
-        found = await self._read(self._too_old) or await self._read(self._too_many)
+        old = await self._read(self._too_old)
+        found = old or await self._read(self._too_many)
         if found is not None:
             await self._delete(found)
+            if self._excess is not None and old is None:
+                self._excess.lower(found)
         elif not await self._writer.run(_give_space_back):
             return False
         await asyncio.sleep(min(self._runtime.monotonic() - began, PAUSE_S))
@@ -111,6 +130,18 @@ class Retention:
     def _too_many(self, connection: sqlite3.Connection) -> _Step | None:
         if not self._rules.max_events:
             return None
+        excess = self._excess
+        if excess is None or not excess.of or excess.deleted != self._tail.deleted:
+            deleted = self._tail.deleted  # looked at first: what is deleted meanwhile has it counted again
+            excess = self._excess = _Excess(self._count(connection), deleted)
+        steps = (self._oldest(connection, account, count) for account, count in excess.of.items())
+        found = next((step for step in steps if step is not None), None)
+        if found is None:
+            self._excess = None
+        return found
+
+    def _count(self, connection: sqlite3.Connection) -> dict[str, int]:
+        """Count what accounts have too many: milliseconds for each hundred thousand events that there are."""
         # Hidden events stand for nobody: whoever keeps 5,000 can read 5,000, whatever is still being delivered.
         hidden = (
             "(SELECT count(*) FROM events AS hidden INDEXED BY events_hidden"
@@ -121,11 +152,10 @@ class Retention:
             f"SELECT account, count(*) - {hidden} FROM events INDEXED BY events_by_time"
             f" GROUP BY account HAVING count(*) > ? AND count(*) - {hidden} > ?",
             (most, most),
-        ).fetchall()
-        steps = (self._excess(connection, account, count - self._rules.max_events) for account, count in counts)
-        return next((step for step in steps if step is not None), None)
+        )
+        return {account: count - most for account, count in counts}
 
-    def _excess(self, connection: sqlite3.Connection, account: str, excess: int) -> _Step | None:
+    def _oldest(self, connection: sqlite3.Connection, account: str, excess: int) -> _Step | None:
         """Find the oldest events of an account that has too many."""
         routed = self._routed(connection, self._tail.head)
         after = self._tail.horizon(account) - 1

@@ -34,6 +34,7 @@ class Tail:
         self._listeners: list[tuple[asyncio.AbstractEventLoop, Wake, Callable[[], bool]]] = []
         self.head = head
         self.floor = head
+        self.deleted = 0  # events that were deleted since this began
 
     def listen(self, loop: asyncio.AbstractEventLoop, wake: Wake, wants: Callable[[], bool] = lambda: True) -> None:
         """Have `wake(deleted positions)` called on `loop` after each commit, while `wants()` says so."""
@@ -58,6 +59,7 @@ class Tail:
             if stored:
                 self.head = stored[-1].position  # also when the newest event is deleted in the same commit
             if deleted:
+                self.deleted += len(deleted)
                 gone = set(deleted)
                 self._ring = deque(event for event in self._ring if event.position not in gone)
                 self._bytes = sum(len(event.frame) for event in self._ring)
