@@ -114,6 +114,8 @@ async def test_compliance_types_have_subtypes_with_the_documented_properties(api
         (posture, "posture-scan-failure-threshold-limit-exceeds"),
         (posture, "posture-scan-new-resource-in-inventory"),
     }
+    assert all(entry.resource_type and entry.HasField("example") for entry in there.values())
+    assert len({entry.payload_schema.SerializeToString(deterministic=True) for entry in there.values()}) == 4
     completed = there[posture, "posture-scan-completed"]
     properties = json_format.MessageToDict(completed.payload_schema)["properties"]
     assert set(properties) == {"action", "summary", "scope", "profile", "start_time", "end_time"}

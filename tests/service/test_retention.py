@@ -229,6 +229,10 @@ async def test_events_that_are_hidden_take_nobodys_place(tmp_path: Path, hook: W
         mine += await append(api, 10)
         await until(lambda: stand(api, mine[-20:]))
         assert (await started(api)).oldest == mine[-20]
+        everything = [message async for message in api.events.DeleteEvents(pb.DeleteEventsRequest(all=True))]
+        assert everything
+        status = await api.events.GetLogStatus(pb.GetLogStatusRequest())
+        assert (status.event_count, status.oldest) == (0, status.head + 1)  # what is hidden cannot be read
 
 
 def data_of(posted: Posted) -> Any:

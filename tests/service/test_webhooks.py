@@ -106,6 +106,7 @@ async def test_a_private_key_signs_too(api: Api, hook: WebhookReceiver) -> None:
 
 
 async def test_a_cloud_event_on_request(api: Api, hook: WebhookReceiver) -> None:
+    """D28: every payload names its source, in either format."""
     await created(api, webhook(hook.url, format=pb.WEBHOOK_FORMAT_CLOUDEVENTS))
     event = await api.append(
         "user.scan", source=log_pb.EventSource(service="scan ner"), resource=log_pb.EventResource(id="nginx"),
@@ -114,7 +115,8 @@ async def test_a_cloud_event_on_request(api: Api, hook: WebhookReceiver) -> None
     (posted,) = await hook.until(1)
     assert posted.headers["content-type"] == "application/cloudevents+json; charset=utf-8"
     found = posted.verified()
-    assert found.pop("data")["id"] == event.id
+    data = found.pop("data")
+    assert (data["id"], data["source"]["service"]) == (event.id, "scan ner")
     assert found == {
         "specversion": "1.0",
         "id": event.id,

@@ -91,10 +91,9 @@ FEEDS = (
 )  # fmt: skip
 
 POSTURE = "com.ibm.cloud.compliance.posture"
-SCAN = _fields(
-    {"action": TEXT, "summary": TEXT, "scope": TEXT, "profile": TEXT, "start_time": SCAN_TIME, "end_time": SCAN_TIME},
-    "action", "summary",
-)  # fmt: skip
+POSTURE_FIELDS = {
+    "action": TEXT, "summary": TEXT, "scope": TEXT, "profile": TEXT, "start_time": SCAN_TIME, "end_time": SCAN_TIME,
+}  # fmt: skip
 SCAN_EXAMPLE = {
     "action": "Validation completed", "summary": "my-test-scan", "scope": "my-test-scope",
     "profile": "CIS IBM Foundations Benchmark 1.0.0", "start_time": "2021-11-24 13:46:21.672",
@@ -104,18 +103,21 @@ SCAN_EXAMPLE = {
 COMPLIANCE = (
     EventType(
         "com.ibm.cloud.compliance.test", "", "Tests the connection between the compliance service and its receivers.",
-        "", Level.INFO, _fields({"action": TEXT, "summary": TEXT}), example={"action": "Test", "summary": "It works."},
+        "compliance_instance", Level.INFO, _fields({"action": TEXT, "summary": TEXT}), example={"action": "Test", "summary": "It works."},
     ),
     EventType(
-        POSTURE, "posture-scan-completed", "A scan is complete.", "", Level.INFO, SCAN, example=SCAN_EXAMPLE
+        POSTURE, "posture-scan-completed", "A scan is complete.", "posture_scan", Level.INFO,
+        _fields(POSTURE_FIELDS, *POSTURE_FIELDS), example=SCAN_EXAMPLE,
     ),
     EventType(
-        POSTURE, "posture-scan-failure-threshold-limit-exceeds", "The threshold of failed controls is met.", "",
-        Level.ERROR, SCAN, example=SCAN_EXAMPLE | {"action": "Failure threshold exceeded"},
+        POSTURE, "posture-scan-failure-threshold-limit-exceeds", "The threshold of failed controls is met.",
+        "posture_scan", Level.ERROR, _fields(POSTURE_FIELDS, "action", "summary", "scope", "profile"),
+        example=SCAN_EXAMPLE | {"action": "Failure threshold exceeded"},
     ),
     EventType(
-        POSTURE, "posture-scan-new-resource-in-inventory", "A new resource was found in the inventory.", "",
-        Level.INFO, SCAN, example={"action": "New resource", "summary": "my-bucket", "scope": "my-test-scope"},
+        POSTURE, "posture-scan-new-resource-in-inventory", "A new resource was found in the inventory.",
+        "inventory_resource", Level.INFO, _fields(POSTURE_FIELDS, "action", "summary", "scope"),
+        example={"action": "New resource", "summary": "my-bucket", "scope": "my-test-scope"},
     ),
 )  # fmt: skip
 

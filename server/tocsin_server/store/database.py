@@ -283,8 +283,9 @@ class Readers:
 def log_status(connection: sqlite3.Connection, account: str | None) -> LogStatus:
     """Read identity and head of the log, and the oldest position that the account can still read."""
     log_id, head = connection.execute("SELECT log_id, head FROM log_head").fetchone()
-    where, values = ("WHERE account = ?", [account]) if account is not None else ("", [])
-    if connection.execute(f"SELECT 1 FROM events {where} LIMIT 1", values).fetchone() is None:
+    mine, values = ("account = ? AND", [account]) if account is not None else ("", [])
+    # What is hidden until its delivery has ended cannot be read any more.
+    if connection.execute(f"SELECT 1 FROM events WHERE {mine} deleted_at = 0 LIMIT 1", values).fetchone() is None:
         return LogStatus(log_id, head, head + 1)
     # Nothing but retention moves the horizon: to an account's own or to everybody's.
     mine = "WHERE account IN (?, '')" if account is not None else ""

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class EventLogStub(object):
-    """The durable log of events. Appending writes events and nothing else; subscribers, notifications
-    and alerts are readers of the log.
+    """The durable log of events. Subscribers, notifications and alerts read it; what an event sets off is
+    never lost when the server ends, and no receiver keeps an append waiting.
     """
 
     def __init__(self, channel):
@@ -159,8 +159,8 @@ class EventLogStub(object):
 
 
 class EventLogServicer(object):
-    """The durable log of events. Appending writes events and nothing else; subscribers, notifications
-    and alerts are readers of the log.
+    """The durable log of events. Subscribers, notifications and alerts read it; what an event sets off is
+    never lost when the server ends, and no receiver keeps an append waiting.
     """
 
     def AppendEvent(self, request, context):
@@ -506,8 +506,8 @@ def add_EventLogServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventLog(object):
-    """The durable log of events. Appending writes events and nothing else; subscribers, notifications
-    and alerts are readers of the log.
+    """The durable log of events. Subscribers, notifications and alerts read it; what an event sets off is
+    never lost when the server ends, and no receiver keeps an append waiting.
     """
 
     @staticmethod

@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EventLogStub:
-    """The durable log of events. Appending writes events and nothing else; subscribers, notifications
-    and alerts are readers of the log.
+    """The durable log of events. Subscribers, notifications and alerts read it; what an event sets off is
+    never lost when the server ends, and no receiver keeps an append waiting.
     """
 
     @_typing.overload
@@ -147,8 +147,8 @@ class EventLogStub:
 
 @_typing.type_check_only
 class EventLogAsyncStub(EventLogStub):
-    """The durable log of events. Appending writes events and nothing else; subscribers, notifications
-    and alerts are readers of the log.
+    """The durable log of events. Subscribers, notifications and alerts read it; what an event sets off is
+    never lost when the server ends, and no receiver keeps an append waiting.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -263,8 +263,8 @@ class EventLogAsyncStub(EventLogStub):
     """Forgets parked events; the events themselves stay. Reasons: NOT_FOUND, INVALID_FIELD."""
 
 class EventLogServicer(metaclass=_abc_1.ABCMeta):
-    """The durable log of events. Appending writes events and nothing else; subscribers, notifications
-    and alerts are readers of the log.
+    """The durable log of events. Subscribers, notifications and alerts read it; what an event sets off is
+    never lost when the server ends, and no receiver keeps an append waiting.
     """
 
     @_abc_1.abstractmethod
