@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from google.protobuf.timestamp_pb2 import Timestamp
 from tocsin.v1 import alerting_pb2 as pb
 
+from tocsin_server.api.escapes import escape_message, escape_of
 from tocsin_server.api.structs import plain_object, struct_of
 from tocsin_server.domain.alerting import (
     Action,
@@ -48,7 +49,16 @@ def spec_of(sent: pb.Alert) -> AlertSpec:
         notify_when=_NOTIFY_WHEN_BY_NUMBER[sent.notify_when],
         tags=tuple(sent.tags),
         params=plain_object(sent.params),
-        actions=tuple(Action(a.group, a.id, plain_object(a.params)) for a in sent.actions),
+        actions=tuple(Action(a.group, a.id, plain_object(a.params), escape_of(a.escape)) for a in sent.actions),
+    )
+
+
+def _action_message(action: Action) -> pb.Action:
+    return pb.Action(
+        group=action.group,
+        id=action.configuration_id,
+        params=struct_of(action.params),
+        escape=escape_message(action.escape),
     )
 
 
@@ -67,7 +77,7 @@ def alert_message(alert: Alert) -> pb.Alert:
         throttle=spec.throttle,
         notify_when=NOTIFY_WHENS[spec.notify_when],
         params=struct_of(spec.params),
-        actions=[pb.Action(group=a.group, id=a.configuration_id, params=struct_of(a.params)) for a in spec.actions],
+        actions=[_action_message(action) for action in spec.actions],
         created_by=alert.created_by,
         updated_by=alert.updated_by,
         create_time=_timestamp(alert.created_at),

@@ -10,6 +10,7 @@ from typing import Literal
 from google.protobuf.duration_pb2 import Duration
 from tocsin.v1 import notifications_pb2 as pb
 
+from tocsin_server.api.escapes import escape_message, escape_of
 from tocsin_server.api.timestamps import timestamp
 from tocsin_server.domain.errors import invalid_field
 from tocsin_server.domain.grouping import INTERVAL_DEFAULT_S, ITEMS_DEFAULT, WAIT_DEFAULT_S, Grouping
@@ -27,7 +28,7 @@ def read(sent: pb.DeliveryOptions) -> DeliveryOptions:
         add_notification_payload=sent.add_notification_payload,
         subject_template=sent.template.subject,
         body_template=sent.template.body,
-        escape=pb.Escape.Name(sent.escape).removeprefix("ESCAPE_") if sent.escape else "",
+        escape=escape_of(sent.escape),
         recipients=tuple(sent.recipients),
     )
 
@@ -56,7 +57,7 @@ def answer(options: DeliveryOptions) -> pb.DeliveryOptions:
     message = pb.DeliveryOptions(
         retry_schedule=options.retry_schedule,
         add_notification_payload=options.add_notification_payload,
-        escape=pb.Escape.Value(f"ESCAPE_{options.escape or 'UNSPECIFIED'}"),
+        escape=escape_message(options.escape),
         recipients=options.recipients,
     )
     if options.subject_template or options.body_template:

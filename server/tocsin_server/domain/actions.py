@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tocsin_server.domain.alerting import Alert, AlertType
+from tocsin_server.domain.alerting import Action, Alert, AlertType
 from tocsin_server.domain.instances import Instance
-from tocsin_server.domain.templates import RenderError, TemplateError, render_params
+from tocsin_server.domain.message_templates import is_json
+from tocsin_server.domain.templates import Escape, RenderError, TemplateError, render_params
 from tocsin_server.domain.variables import Json, Variables, time_text
 
 
@@ -42,10 +43,18 @@ def messages(
         params: Json = None
         error = ""
         try:
-            params = render_params(action.params, variables)
+            params = _rendered(action, variables)
         except (RenderError, TemplateError) as fault:  # the limits may have become tighter since it was saved
             error = str(fault)
         yield Notification(instance.id, instance.group, index, action.configuration_id, params, error)
+
+
+def _rendered(action: Action, variables: Variables) -> Json:
+    params = render_params(action.params, variables, Escape(action.escape or Escape.HTML))
+    body = params.get("body") if isinstance(params, dict) else None
+    if action.escape == Escape.JSON and isinstance(body, str) and not is_json(body.encode()):
+        raise RenderError("body: is not JSON when rendered; with another escape it may be any text")
+    return params
 
 
 def _variables(alert: Alert, alert_type: AlertType, instance: Instance, scheduled_at: int, link: str) -> Variables:

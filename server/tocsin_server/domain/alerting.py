@@ -285,11 +285,15 @@ class AlertTypes:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What to do when an instance is in a group: an endpoint configuration and what to send to it."""
+    """What to do when an instance is in a group: an endpoint configuration and what to send to it.
+
+    `escape` is one of `templates.Escape`; empty is its default.
+    """
 
     group: str
     configuration_id: str
     params: Params
+    escape: str = ""
 
 
 @dataclass(frozen=True, slots=True)

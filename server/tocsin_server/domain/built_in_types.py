@@ -103,7 +103,8 @@ SCAN_EXAMPLE = {
 COMPLIANCE = (
     EventType(
         "com.ibm.cloud.compliance.test", "", "Tests the connection between the compliance service and its receivers.",
-        "compliance_instance", Level.INFO, _fields({"action": TEXT, "summary": TEXT}), example={"action": "Test", "summary": "It works."},
+        "compliance_instance", Level.INFO, _fields({"action": TEXT, "summary": TEXT}),
+        example={"action": "Test", "summary": "It works."},
     ),
     EventType(
         POSTURE, "posture-scan-completed", "A scan is complete.", "posture_scan", Level.INFO,

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tocsin_server import __version__
-from tocsin_server.domain.answers import of_http, of_no_answer
+from tocsin_server.domain.answers import of_http, of_no_answer, unmade
 from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.message_templates import Preview, is_json
 from tocsin_server.domain.notifications import Message, Outcome
@@ -140,7 +140,9 @@ class Webhook:
         return Preview("", body.decode(), content_type)
 
     async def send(self, message: Message, connection: Mapping[str, Any]) -> Outcome:
-        """Post once and judge the answer."""
+        """Post once and judge the answer; headers whose values no header can have are a message that cannot be made."""
+        if wrong := _header_problems(message.params.get("headers", {})):
+            return unmade("; ".join(f"{problem.path}: {problem.description}" for problem in wrong[:3]))
         body, content_type = _written(message, connection)
         headers = _headers(message, connection, body, content_type)
         try:
@@ -161,7 +163,7 @@ def _headers(message: Message, connection: Mapping[str, Any], body: bytes, conte
     own = {**connection.get("headers", {}), **message.params.get("headers", {})}
     seconds = message.sent_at // 1_000_000
     return {
-        **{name: str(value) for name, value in own.items()},
+        **own,
         **_credentials(connection),
         "content-type": content_type,
         "user-agent": USER_AGENT,

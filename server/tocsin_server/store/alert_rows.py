@@ -73,7 +73,7 @@ def spec_json(spec: AlertSpec) -> str:
             "notify_when": spec.notify_when,
             "tags": spec.tags,
             "params": spec.params,
-            "actions": [[a.group, a.configuration_id, a.params] for a in spec.actions],
+            "actions": [[a.group, a.configuration_id, a.params, a.escape] for a in spec.actions],
         }
     )
 

@@ -14,6 +14,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tocsin.v1 import notifications_pb2 as _notifications_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -380,17 +381,22 @@ class Action(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     PARAMS_FIELD_NUMBER: _builtins.int
+    ESCAPE_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """A group of the alert's type, or its recovery group; empty is the type's default group."""
     id: _builtins.str
     """Id of an endpoint configuration of the account."""
+    escape: _notifications_pb2.Escape.ValueType
+    """How values are made harmless for the text around them: HTML when unset. With JSON, a rendered `body` has
+    to be JSON. `{{{x}}}` and `{{&x}}` are never escaped.
+    """
     @_builtins.property
     def params(self) -> _struct_pb2.Struct:
         """What to send. email: subject, body, from, to, cc, bcc; webhook: body, headers. Every string at
         any depth is a mustache template over context, state, alertId, alertInstanceId, alertName,
         spaceId, tags, params, date, alertActionGroup, alertActionGroupName, alertActionSubgroup,
-        alertInstanceStartedAt (RFC 3339), alertInstanceDurationSeconds, alertUrl (where the alert is shown; empty without
-        `server.ui_url`). At most 64 KiB.
+        alertInstanceStartedAt (RFC 3339), alertInstanceDurationSeconds, alertUrl (where the alert is shown;
+        empty without `server.ui_url`). At most 64 KiB.
         """
 
     def __init__(
@@ -399,10 +405,11 @@ class Action(_message.Message):
         group: _builtins.str = ...,
         id: _builtins.str = ...,
         params: _struct_pb2.Struct | None = ...,
+        escape: _notifications_pb2.Escape.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["params", b"params"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "id", b"id", "params", b"params"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["escape", b"escape", "group", b"group", "id", b"id", "params", b"params"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
