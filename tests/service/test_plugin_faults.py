@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from tocsin_server.domain.alerting import AlertStatus, AlertTypes, RunErrorReason
+from tocsin_server.domain.alerting import AlertStatus, RunErrorReason
 from tocsin_server.plugins import ExecutorOptions, RunEnded
 
-from tests.support.alert_house import MINUTE, T0, House
-from tests.support.plugin_bench import Body, bench_of, schedule
+from tests.support.alert_house import House
+from tests.support.plugin_bench import ALERT, Body, bench_of, schedule
 
 
 @pytest.mark.parametrize(
@@ -85,18 +87,41 @@ async def test_an_async_executor_that_takes_too_long_is_cancelled(house: House) 
     assert await asyncio.to_thread(cancelled.wait, 30)
 
 
-async def test_runs_that_never_end_use_up_the_threads_of_plugins_alone(house: House) -> None:
-    """They are so many; the next one says what it waits for."""
-    bench = await bench_of(house, timeout_s=0.1, threads=2)
-    go = threading.Event()
-    for _ in range(2):
-        await bench.run(lambda options: go.wait(30) and None)
-    waiting = await bench.run(schedule("a"))
-    assert waiting.error is not None
-    assert waiting.error.reason is RunErrorReason.TIMEOUT
+async def test_an_executor_that_never_ends_frees_its_place_and_stops_no_other_alert(house: House) -> None:
+    """XE2: it ignores its end; its alert alone is told what it waits for, and goes on when that has ended."""
+    bench = await bench_of(house, timeout_s=0.1, hung_max={"alert": 2, "account": 8, "type": 8})
+    other = await house.create(replace(ALERT, name="other"))
+    go, hung = threading.Event(), list[threading.Thread]()
+
+    def execute(options: ExecutorOptions) -> None:
+        if options.alert_id == bench.alert.id:
+            hung.append(threading.current_thread())
+            go.wait(30)
+
+    for _ in range(4):
+        await bench.run_all(execute)
+        assert (await house.alerts.get("acme", other.id)).status is AlertStatus.OK
+    stuck = await house.alerts.get("acme", bench.alert.id)
+    assert stuck.error is not None
+    assert (stuck.error.reason, len(hung)) == (RunErrorReason.TIMEOUT, 2)
+    assert "2 runs of this alert have taken too long and have not ended yet" in stuck.error.message
     go.set()
-    house.types = AlertTypes([bench.type])
-    assert (await bench.run(schedule("a"))).last_execution_at == T0 + 3 * MINUTE
+    for thread in hung:
+        await asyncio.to_thread(thread.join)
+    await bench.run_all(schedule("a"))
+    assert (await house.alerts.get("acme", bench.alert.id)).status is AlertStatus.ACTIVE
+
+
+async def test_alerts_that_never_end_are_bounded_for_an_account_and_for_a_type(house: House) -> None:
+    """XE2: threads that cannot be stopped are so many."""
+    bench = await bench_of(house, timeout_s=0.1, hung_max={"alert": 2, "account": 3, "type": 3})
+    alerts = [bench.alert, *[await house.create(replace(ALERT, name=f"a{number}")) for number in range(4)]]
+    go = threading.Event()
+    await bench.run_all(lambda options: go.wait(30) and None)
+    found = [(await house.alerts.get("acme", alert.id)).error for alert in alerts]
+    go.set()
+    words = Counter("this account" in error.message for error in found if error is not None)
+    assert words == {False: 3, True: 2}
 
 
 async def test_a_read_that_takes_too_long_gives_its_reader_back(house: House) -> None:

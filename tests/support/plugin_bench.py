@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from tocsin_server.dispatch.execution import Execution
 from tocsin_server.domain.alerting import Action, Alert, AlertSpec, AlertTypes
 from tocsin_server.plugins import ActionGroup, AlertTypeSpec, ExecutorOptions, State
-from tocsin_server.plugins.running import PluginThreads
+from tocsin_server.plugins.running import HUNG_MAX, PluginThreads
 
 from tests.support.alert_house import MINUTE, House, deliveries
 
@@ -50,10 +50,14 @@ class Bench:
 
     async def run(self, body: Body) -> Alert:
         """Run once, a minute after the run before."""
+        await self.run_all(body)
+        return await self.house.alerts.get("acme", self.alert.id)
+
+    async def run_all(self, body: Body) -> None:
+        """Run every alert once, a minute after the run before."""
         self.body = body
         await self.house.run_due()
         self.house.clock.time += MINUTE
-        return await self.house.alerts.get("acme", self.alert.id)
 
     async def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         memory = (await self.house.alerts.state("acme", self.alert.id)).memory
@@ -63,8 +67,10 @@ class Bench:
         return [content["body"] for _, _, _, content, _ in deliveries(self.house)]
 
 
-async def bench_of(house: House, timeout_s: float = 30.0, threads: int = 8, **changes: Any) -> Bench:
-    bench = Bench(house, timeout_s, PluginThreads(threads))
+async def bench_of(
+    house: House, timeout_s: float = 30.0, hung_max: Mapping[str, int] = HUNG_MAX, **changes: Any
+) -> Bench:
+    bench = Bench(house, timeout_s, PluginThreads(hung_max))
     bench.alert = await house.create(replace(ALERT, **changes))
     return bench
 
