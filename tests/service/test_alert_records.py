@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from tocsin_server.domain.aggregation import EventReads
-from tocsin_server.domain.alerting import Action, InstanceReport, NotifyWhen, Report, RunContext
+from tocsin_server.domain.alerting import Action, Alert, InstanceReport, NotifyWhen, Report, RunContext
 from tocsin_server.domain.decisions import Verdict
 from tocsin_server.domain.execution import Run, RunOutcome, perform
 from tocsin_server.domain.executions import EXECUTION_KEPT_US, ExecutionQuery
@@ -202,9 +203,19 @@ async def test_mutes_hold_for_the_run_under_way(house: House, given: str, ends: 
 
     performed = await house.runs.perform(await house.claim(), work, 9)
     assert performed is not None
+    anew, rendering = performed.outcome.anew, list[str]()
+    assert anew is not None
+
+    def noted(muted: Alert) -> RunOutcome:
+        rendering.append(threading.current_thread().name)
+        return anew(muted)
+
+    performed = replace(performed, outcome=replace(performed.outcome, anew=noted))
     if given == "before it is written":
         await mute(not ends)
     assert await house.runs.settle(performed)
+    assert len(rendering) == (given == "before it is written")
+    assert "writer" not in rendering  # for which everybody waits who appends
     told = {"web-2"} if one else set()
     assert {key.split("/")[3] for key, *_ in deliveries(house)} == ({"web-1", "web-2"} if ends else told)
     assert house.told() == ["new_instance", "new_instance"]

@@ -224,4 +224,5 @@ def test_what_waits_to_recover_counts_among_the_instances(monkeypatch: pytest.Mo
     }
     assert outcome.error is not None
     assert outcome.error.reason is RunErrorReason.LIMIT
+    assert "until those that wait have been told of their recovery" in outcome.error.message
     assert told(life.run(*crowd("d", "e"))) == ["recovered_instance b"]

@@ -213,7 +213,7 @@ def advance(
 ) -> RunOutcome:
     """Apply what a run found; RunFailure when its report cannot be used. `link` leads to where the alert is shown."""
     lives = _lives(alert, alert_type, memory, report, scheduled_at)
-    error = _limit_error() if lives.limited else None
+    error = lives.error
     instances = (*lives.active, *lives.kept)
     status = AlertStatus.ERROR if error else AlertStatus.ACTIVE if instances else AlertStatus.OK
     return RunOutcome(
@@ -239,7 +239,7 @@ class _Lives:
     kept: Sequence[Instance]
     active: Sequence[Instance]
     decided: Sequence[tuple[Decision, Instance]]
-    limited: bool
+    error: RunError | None
 
 
 def _lives(alert: Alert, alert_type: AlertType, memory: Memory, report: Report, scheduled_at: int) -> _Lives:
@@ -263,7 +263,7 @@ def _lives(alert: Alert, alert_type: AlertType, memory: Memory, report: Report, 
         *((decisions[one.id], one) for one in active),
         *((decisions[one.id], one) for one in kept if one.id in waiting),
     ]
-    return _Lives(ended, kept, active, decided, limited or len(watched) < len(found))
+    return _Lives(ended, kept, active, decided, _limit_error(limited, len(watched) < len(found)))
 
 
 def fail(memory: Memory, error: RunError) -> RunOutcome:
@@ -338,11 +338,16 @@ def _reason(instance: Instance, report: Report) -> str:
     return "forgotten" if instance.id in report.forgotten else "recovered"
 
 
-def _limit_error() -> RunError:
-    return RunError(
-        RunErrorReason.LIMIT,
-        "more instances than the limit: some are not watched, and none recovers until there are fewer",
+def _limit_error(limited: bool, crowded: bool) -> RunError | None:
+    """Say that not all instances are watched: there are too many, or those that wait to be told take the room."""
+    if not limited and not crowded:
+        return None
+    until = (
+        "and none recovers until there are fewer"
+        if limited
+        else "until those that wait have been told of their recovery"
     )
+    return RunError(RunErrorReason.LIMIT, f"more instances than the limit: some are not watched, {until}")
 
 
 def _notifications(

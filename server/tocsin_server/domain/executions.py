@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tocsin_server.domain.alerting import Alert, AlertStatus, RunError
+from tocsin_server.domain.alerting import Alert, AlertStatus, RunError, RunErrorReason
 from tocsin_server.domain.decisions import Decision, Verdict
 from tocsin_server.domain.instances import Instance
 
@@ -42,7 +42,9 @@ class Execution:
 
     @property
     def limit_reached(self) -> bool:
-        """Whether more was to be told than one run may: the next tells the rest."""
+        """Whether a limit cut the run: more instances, state or context than there may be, or more to tell."""
+        if self.error is not None and self.error.reason is RunErrorReason.LIMIT:
+            return True
         return any(one.decision.verdict is Verdict.DEFERRED for one in self.instances)
 
 

@@ -14,6 +14,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from tocsin_server.domain.actions import Notification
@@ -43,6 +44,7 @@ from tocsin_server.store.event_aggregates import EventAggregates, ReadsApart
 from tocsin_server.store.writer import Transaction, Writer
 
 T = TypeVar("T")
+JUDGED_MAX = 3  # times beside the writer; mutes that change as often meanwhile are asked in the transaction
 INSTANCE_MARKS = ",".join("?" * 16)
 INSERT_INSTANCE = (
     f"INSERT OR REPLACE INTO alert_instances (account, alert_id, {INSTANCE_COLUMNS}) VALUES ({INSTANCE_MARKS})"
@@ -104,15 +106,32 @@ class Runs:
 
     async def settle(self, performed: Performed) -> bool:
         """Write all that a run leaves behind, or nothing."""
+        for _ in range(JUDGED_MAX):
+            stale = await self._settled(performed, as_judged=True)
+            if not isinstance(stale, Stale):
+                return self._told(performed, stale)
+            run, outcome = performed.run, performed.outcome
+            performed = await self._read(partial(_judged, run=run, outcome=outcome, host=self.host))
+        written = await self._settled(performed, as_judged=False)
+        assert not isinstance(written, Stale)
+        return self._told(performed, written)
+
+    async def _settled(self, performed: Performed, as_judged: bool) -> RunOutcome | Stale | None:
         # A run that tells nobody anything can share a commit: who has asked for it waits a hundredth of a second more.
         patient = not performed.outcome.notifications
-        written = await self._writer.run(lambda tx: _settle(tx, performed, self.log_runs), patient)
+        return await self._writer.run(lambda tx: _settle(tx, performed, self.log_runs, as_judged), patient)
+
+    def _told(self, performed: Performed, written: RunOutcome | None) -> bool:
         if written is None:
             return False
         if written.notifications:
             self.queued()
         self.written(performed.run.alert.account, performed.run.alert.id)
         return True
+
+
+class Stale:
+    """What a run was judged by has changed before it was written."""
 
 
 class _Visit:
@@ -215,15 +234,22 @@ def _judged(connection: sqlite3.Connection, run: Run, outcome: RunOutcome, host:
     return Performed(run, outcome, silenced_actions.judge(connection, run, outcome, run.claim.started_at, host))
 
 
-def _settle(transaction: Transaction, performed: Performed, log_run: bool) -> RunOutcome | None:
-    """Write all that a run leaves behind and give it; None when the claim does not hold any more."""
+def _settle(
+    transaction: Transaction, performed: Performed, log_run: bool, as_judged: bool = False
+) -> RunOutcome | Stale | None:
+    """Write all that a run leaves behind and give it; None when the claim does not hold any more.
+
+    Writes nothing where mutes have changed since, when it is to be written `as_judged`: a thousand messages that are
+    rendered in the transaction would have everybody wait who appends.
+    """
     run, outcome, judgement = performed.run, performed.outcome, performed.judgement
     mutes = _mutes(transaction.connection, run)
     if mutes is None:
         return None
-    as_judged = outcome
-    run, outcome = muted(run, outcome, *mutes)
-    if judgement is not None and outcome is not as_judged:
+    if judgement is not None and mutes != (run.alert.mute_all, run.alert.muted_instance_ids):
+        if as_judged:
+            return Stale()
+        run, outcome = muted(run, outcome, *mutes)
         judgement = silenced_actions.anew(transaction, run, outcome)
     alert, claim = run.alert, run.claim
     silences = silenced_actions.silences_of(transaction, run, outcome, judgement)

@@ -1523,8 +1523,9 @@ class Execution(_message.Message):
     log_position: _builtins.int
     """Head of the log when it began."""
     limit_reached: _builtins.bool
-    """Whether more messages were due than one run schedules (1,000): instances with NOTIFY_VERDICT_DEFERRED are told
-    with the next run.
+    """Whether a limit cut the run. `error` says which where it was one of instances, state or context; else more
+    messages were due than one run schedules (1,000): instances with NOTIFY_VERDICT_DEFERRED are told with the
+    next run.
     """
     @_builtins.property
     def scheduled_time(self) -> _timestamp_pb2.Timestamp:
