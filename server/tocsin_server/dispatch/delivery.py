@@ -48,6 +48,7 @@ class Deliverer:
         ui_url: str,
         enabled: bool = True,
     ) -> None:
+        self._log = log.bind()  # made once: there is a record for every attempt
         self._outbox = outbox
         self._runtime = runtime
         self._kinds = kinds
@@ -147,7 +148,7 @@ class Deliverer:
         settled = await self._outbox.settle(row, outcome, plan, duration_us, patient=quick)
         if not quick or settled is None or settled.health is not HEALTHY:
             self._learn(row, key, outcome, settled)
-        record = log.info if outcome.verdict is Verdict.DELIVERED else log.warning
+        record = self._log.info if outcome.verdict is Verdict.DELIVERED else self._log.warning
         record(
             "delivery", delivery_id=row.id, account=row.account, configuration_id=row.configuration_id,
             kind=row.kind, attempt=row.attempt, verdict=str(outcome.verdict), status_code=outcome.status_code,
