@@ -20,7 +20,7 @@ from tocsin_server.domain.delivery_ports import Book, Claimed, Outbox, Settled
 from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.health import HEALTHY, Health
-from tocsin_server.domain.lanes import Key, Want
+from tocsin_server.domain.lanes import WINDOW_MAX, Key, Want
 from tocsin_server.domain.message_templates import templated
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Message, Outcome, State
 from tocsin_server.domain.ports import EndpointKind, Runtime
@@ -32,6 +32,9 @@ log = structlog.get_logger("tocsin.delivery")
 UNKNOWN_WAIT_US = 500_000  # until the configurations are read anew
 STOP_GRACE_S = 20.0  # attempts under way may finish before their leases are given back
 IDLE_S = 30.0  # the store is asked so often what waits, even if nobody was told of anything
+UNKNOWN = "the configuration is not known here yet"
+HELD = "not sent: its receiver is held since it was claimed"
+QUICK_US = 500_000  # a receiver that answers sooner has some claimed ahead
 TEST_PLAN = Plan(0.5)
 TESTS_MAX = 4  # of one account at a time: each may hang for the whole deadline
 
@@ -56,6 +59,7 @@ class Deliverer:
         self._ui_url = ui_url
         self.docs_url = ""
         self._sending: dict[asyncio.Task[None], Delivery] = {}
+        self._turns: dict[Key, asyncio.Semaphore] = {}
         self._placeless: set[str] = set()  # those of them that have been taken, and have only to be settled
         self._testing: Counter[str] = Counter()
         self._holding: set[asyncio.Task[None]] = set()
@@ -73,6 +77,8 @@ class Deliverer:
     def booked(self, book: Book) -> None:
         """Take over configurations and switches."""
         self.lanes.configure(book.configurations, book.switches)
+        for key in self._turns.keys() - book.configurations.keys():
+            del self._turns[key]
         self.wake_in(0.0)
 
     def start(self, row: Delivery, frame: bytes | None = None) -> None:
@@ -130,12 +136,28 @@ class Deliverer:
         task.add_done_callback(self._holding.discard)
 
     async def _deliver(self, row: Delivery, frame: bytes | None) -> None:
+        """Send a claimed delivery when it has its turn, unless its receiver is held by then."""
         key = (row.account, row.configuration_id)
-        configuration = self._book().configurations.get(key)
-        if configuration is None:
-            await self._unknown(row, key)
-            return
-        outcome, duration_us = await self._send(row, configuration, frame)
+        turns = self._turns.setdefault(key, asyncio.Semaphore(WINDOW_MAX))
+        was_ahead = turns.locked()
+        async with turns:
+            configuration = self._book().configurations.get(key)
+            if configuration is None or (was_ahead and not self.lanes.lane(key).is_open):
+                sent = None
+            else:
+                sent = await self._send(row, configuration, frame)
+                if sent[0].verdict is not Verdict.DELIVERED:  # whoever is next has to know what this one has shown
+                    await self._settle(row, configuration, *sent)
+        if sent is None or configuration is None:
+            await self._put_back(row, key, configuration is not None)
+        elif sent[0].verdict is Verdict.DELIVERED:
+            await self._settle(row, configuration, *sent)
+
+    async def _settle(
+        self, row: Delivery, configuration: EndpointConfiguration, outcome: Outcome, duration_us: int
+    ) -> None:
+        """Record how an attempt ended, and let the lane know."""
+        key = (row.account, row.configuration_id)
         self.attempts[row.kind, outcome.verdict] += 1
         plan = Plan(self._runtime.jitter(), configuration.options.retry_schedule or RETRY_SCHEDULE_S)
         # What was taken by a receiver that is well teaches its lane nothing new: the place is free before the
@@ -143,7 +165,7 @@ class Deliverer:
         quick = outcome.verdict is Verdict.DELIVERED and self.lanes.lane(key).health is HEALTHY
         if quick:
             self._placeless.add(row.id)
-            self.lanes.ended(key, outcome.verdict)
+            self.lanes.ended(key, outcome.verdict, quick=duration_us < QUICK_US)
             self._go_on()
         settled = await self._outbox.settle(row, outcome, plan, duration_us, patient=quick)
         if not quick or settled is None or settled.health is not HEALTHY:
@@ -178,14 +200,17 @@ class Deliverer:
         if self.lanes.is_line:
             self.wake_in(0.0)
 
-    async def _unknown(self, row: Delivery, key: Key) -> None:
-        """Put a delivery back whose configuration is not known here: the store says whether it is deleted or new."""
-        self.reload_book()
-        due_at = self._runtime.now() + UNKNOWN_WAIT_US
-        state = await self._outbox.put_back(row, due_at)
+    async def _put_back(self, row: Delivery, key: Key, is_known: bool) -> None:
+        """Put a delivery back that cannot be sent now: the store says how it waits, or whether it is still wanted."""
+        if not is_known:
+            self.reload_book()
+        due_at = self._runtime.now() + (0 if is_known else UNKNOWN_WAIT_US)
+        state = await self._outbox.put_back(row, due_at, HELD if is_known else UNKNOWN)
         self.lanes.ended(key, None)
         if state is State.RETRYING:
             self.lanes.wait(key, due_at)
+            if self.lanes.lane(key).pauses:  # it came after what waited there was paused
+                self._hold(key, self.lanes.lane(key).health)
         self.wake_in(0.0)
 
     async def _send(

@@ -157,7 +157,7 @@ class Outbox(Protocol):
         """Record how an attempt ended, soon if `patient`; None when another attempt has taken over."""
         ...
 
-    async def put_back(self, row: Delivery, due_at: int) -> State | None:
+    async def put_back(self, row: Delivery, due_at: int, why: str) -> State | None:
         """End an attempt that was not made; the store says how its delivery waits."""
         ...
 

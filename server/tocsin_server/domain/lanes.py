@@ -22,6 +22,7 @@ IN_FLIGHT_MAX = 256  # attempts under way in all: as many connections
 SUSPECTS_MAX = 128  # of these, to receivers that have not shown that they answer
 WINDOW_FIRST = 8  # of one lane, until its receiver has shown more
 WINDOW_MAX = 64
+AHEAD_MAX = 32  # claimed beyond the window where it is as wide as it gets and the receiver quick: a claim is a commit
 Key = tuple[str, str]  # account, configuration
 
 
@@ -37,6 +38,7 @@ class Lane:
     in_flight: int = 0
     window: int = WINDOW_FIRST
     proven: bool = False
+    quick: bool = False  # the receiver has taken the last one soon
     paced_at: int = 0
     turns: int = 0
     queued: bool = False  # is in line
@@ -46,6 +48,11 @@ class Lane:
     def sends(self) -> bool:
         """Whether anything is sent here, now or later."""
         return self.on and self.health.state is not HealthState.DISABLED
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing holds its deliveries, the health of the receiver included."""
+        return self.on and self.health.state is HealthState.HEALTHY
 
     @property
     def pauses(self) -> bool:
@@ -59,9 +66,10 @@ class Lane:
         return max(self.due_at, self.health.sends_after, self.paced_at)
 
     def places(self) -> int:
-        """How many more attempts may be under way."""
+        """How many more may be claimed: as many as may be sent at a time and, where that goes fast, some ahead."""
         one = self.health.state is HealthState.FAILING or self.interval_us
-        return max((1 if one else self.window) - self.in_flight, 0)
+        ahead = AHEAD_MAX if self.quick and self.window == WINDOW_MAX and self.is_open else 0
+        return max((1 if one else self.window + ahead) - self.in_flight, 0)
 
     def begin(self, now: int) -> None:
         """Take a place."""
@@ -182,9 +190,10 @@ class Lanes:
         if next_due_at is not None:
             self.wait(want.key, next_due_at)
 
-    def ended(self, key: Key, verdict: Verdict | None, health: Health | None = None) -> None:
-        """Take over how an attempt ended, and the health of the receiver after it."""
+    def ended(self, key: Key, verdict: Verdict | None, health: Health | None = None, quick: bool = False) -> None:
+        """Take over how an attempt ended, whether soon, and the health of the receiver after it."""
         lane = self.lane(key)
+        lane.quick = quick
         lane.in_flight -= 1
         self._left += 1
         was_proven = lane.proven

@@ -21,7 +21,6 @@ from tocsin_server.store.holds import waiting_state
 from tocsin_server.store.writer import Transaction
 
 LEASES_STEP = 256  # ended leases that one look takes up
-UNKNOWN = "the configuration is not known here yet"
 INTERRUPTED = "interrupted: the outcome is not known"
 LINE = "account = ? AND configuration_id = ?"
 # What the health of its receiver pauses goes on, or probes, as if it waited; what a switch holds does not.
@@ -167,14 +166,14 @@ def release(transaction: Transaction, rows: Sequence[Delivery]) -> None:
         )  # fmt: skip
 
 
-def put_back(transaction: Transaction, row: Delivery, due_at: int) -> State | None:
+def put_back(transaction: Transaction, row: Delivery, due_at: int, why: str) -> State | None:
     """Put a delivery back whose attempt was not made: it waits until `due_at`, unless it is held or not wanted."""
     connection = transaction.connection
     state, reason = waiting_state(connection, row.account, row.configuration_id)
     connection.execute(
         "UPDATE attempts SET duration_us = 0, verdict = ?, error = ?, error_class = ?, next_attempt_at = ?"
         " WHERE account = ? AND delivery_id = ? AND number = ?",
-        (Verdict.OUTAGE, UNKNOWN, ErrorClass.INTERNAL, due_at, row.account, row.id, row.attempt),
+        (Verdict.OUTAGE, why, ErrorClass.INTERNAL, due_at, row.account, row.id, row.attempt),
     )
     cursor = connection.execute(
         "UPDATE deliveries SET state = ?, reason = ?, due_at = ?, lease_until = 0, ended_at = ?"

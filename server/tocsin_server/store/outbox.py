@@ -209,9 +209,9 @@ class StoreOutbox:
                         waiter.set_result(one)
         self._settling = None
 
-    async def put_back(self, row: Delivery, due_at: int) -> State | None:
+    async def put_back(self, row: Delivery, due_at: int, why: str) -> State | None:
         """End an attempt that was not made."""
-        return await self._writer.run(lambda tx: claims.put_back(tx, row, due_at))
+        return await self._writer.run(lambda tx: claims.put_back(tx, row, due_at, why))
 
     async def hold(self, key: Key, health: Health) -> None:
         """Pause or cancel what waits for a configuration, in steps."""
