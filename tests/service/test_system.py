@@ -110,8 +110,7 @@ async def test_a_second_process_on_the_same_store_ends_with_one_line(process: Se
     file = process.data / "tocsin.db"
     assert (second.returncode, second.stdout) == (1, "")
     assert second.stderr == (
-        f"tocsin-server: {file} is in use by another server (process {process.pid}):"
-        " stop it or give another --data\n"
+        f"tocsin-server: {file} is in use by another server (process {process.pid}): stop it or give another --data\n"
     )
     async with grpc.aio.insecure_channel(process.address) as channel:
         answer = await EventLogStub(channel).AppendEvent(log_pb.AppendEventRequest(event=log_pb.Event(type="t")))
