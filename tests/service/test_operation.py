@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -79,7 +80,7 @@ async def test_signals_end_it_once_or_not_at_all(process: ServerProcess) -> None
     """
     async with grpc.aio.insecure_channel(process.address) as channel:
         stub = EventLogStub(channel)
-        stream = stub.Subscribe(pb.SubscribeRequest())
+        stream: Any = stub.Subscribe(pb.SubscribeRequest())
         assert (await stream.read()).HasField("started")
         for position, number in enumerate((signal.SIGHUP, signal.SIGPIPE), start=1):
             process.signal(number)
