@@ -1,14 +1,11 @@
-"""Faults of the store and of the clock: a busy file, a long read, a broken migration, time that jumps."""
+"""Faults of the store and of the clock: a busy file, a long read, repeats at once, time that jumps."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import re
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -173,38 +170,6 @@ def test_a_store_that_would_not_be_durable_is_refused(
     monkeypatch.setitem(database.PRAGMAS, pragma, value)
     with pytest.raises(StoreError, match="would not be safe"):
         open_store(f"sqlite:///{tmp_path / 'tocsin.db'}", lambda: "0" * 32)
-
-
-DYING = """
-import os, signal, sys
-from peewee import SqliteDatabase
-from tocsin_server.store.database import open_store
-left = [int(sys.argv[2])]
-execute = SqliteDatabase.execute_sql
-def dying(self, sql, *arguments, **options):
-    left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return execute(self, sql, *arguments, **options)
-SqliteDatabase.execute_sql = dying
-open_store(f"sqlite:///{sys.argv[1]}", lambda: "0" * 32).close()
-print(left[0])
-"""
-
-
-async def test_a_migration_that_is_killed_is_done_again(tmp_path: Path) -> None:
-    """XA18: killed after any number of statements, the next start finishes the work."""
-    whole = subprocess.run(
-        [sys.executable, "-c", DYING, str(tmp_path / "whole.db"), "100000"], capture_output=True, text=True, check=True
-    )
-    statements = 100_000 - int(whole.stdout)
-    assert statements > 30
-    for count in range(1, statements, statements // 9):
-        path = tmp_path / str(count) / "tocsin.db"
-        done = subprocess.run([sys.executable, "-c", DYING, str(path), str(count)], capture_output=True, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-        async with serving(path.parent) as api:
-            assert (await api.append("t")).position == 1
 
 
 async def test_a_clock_that_jumps_changes_no_order(tmp_path: Path) -> None:
