@@ -18,7 +18,7 @@ from tocsin_server import app as server_app
 from tocsin_server.api import ingest
 from tocsin_server.runtime import system_runtime
 
-from tests.support.servers import Api, Refusal, serving
+from tests.support.servers import Api, Refusal, serving, written_until_held
 
 Batch = pb.IngestResponse.Batch
 WIRE_BYTES = 16 * 1024 * 1024  # more than both ends of a connection buffer
@@ -208,9 +208,10 @@ async def test_what_is_unacknowledged_is_bounded_by_batches_and_by_bytes(tmp_pat
     async with serving(tmp_path, writer.runtime) as api:
         stream = Ingesting(api)
         with writer.held():
-            await sent_until_held(stream, body)
+            await written_until_held(stream.call, body)
             status = await api.events.GetLogStatus(pb.GetLogStatusRequest())  # somebody else
             assert status.head == 0
+            assert not stream.call.done()
             stream.call.cancel()
         # What the server had read is stored all the same, and it is all there will be.
         await api.append("last")
@@ -220,27 +221,16 @@ async def test_what_is_unacknowledged_is_bounded_by_batches_and_by_bytes(tmp_pat
         assert batches == min(256, -(-8 * 1024 * 1024 // body.ByteSize()))
 
 
-async def sent_until_held(stream: Ingesting, body: pb.IngestRequest) -> int:
-    """Send a batch again and again until the server takes no more; give how many were sent."""
-    sent = 0
-    with pytest.raises(TimeoutError):
-        while sent < 10_000:
-            async with asyncio.timeout(2):
-                await stream.call.write(body)
-            sent += 1
-    assert sent < 10_000
-    return sent
-
-
 async def test_a_client_that_does_not_read_is_held_and_costs_nobody_else(api: Api) -> None:
     """XB2: when the acknowledgements are not taken, the server stops to read the stream, and serves the others."""
     stream = Ingesting(api)
-    sent = await sent_until_held(stream, batch(*["a"] * 1000))
+    sent = await written_until_held(stream.call, batch(*["a"] * 1000))
     async with asyncio.timeout(10):  # somebody else
         head = (await api.append("other")).position
     # Beside what is unacknowledged, acknowledgements are on their way, of 40 KB or more for a thousand events.
     assert 256 <= head // 1000 <= sent
     assert head // 1000 <= ingest.BATCHES_MAX + ingest.MESSAGE_BATCHES_MAX + WIRE_BYTES // 40_000
+    assert not stream.call.done()
     stream.call.cancel()
 
 
