@@ -61,11 +61,11 @@ def _progress(part: str, count: int, total: int) -> None:
     print(f"  {part:<16} {count:>12,} of {total:,}\r", end="", file=sys.stderr, flush=True)
 
 
-def _reload(load_anew: Callable[[], Settings]) -> None:
+def _reload(load_anew: Callable[[], Settings], log_format: str) -> None:
     """Take over the settings that need no restart; a mistake in them changes nothing."""
     try:
         settings = load_anew()
-        configure_logs(settings["log.level"], settings["log.format"])
+        configure_logs(settings["log.level"], log_format)
     except ConfigError as error:
         log.error("the settings were not reloaded", error=str(error))
         return
@@ -77,7 +77,7 @@ async def _run(app: App, load_anew: Callable[[], Settings]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, load_anew)
+    loop.add_signal_handler(signal.SIGHUP, _reload, load_anew, app.settings["log.format"])
     listen, port = app.settings["server.listen"], app.settings["server.port"]
     try:
         await app.start()

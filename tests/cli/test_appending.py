@@ -175,11 +175,13 @@ def test_a_terminal_shows_how_far_it_is(cli: Cli, tmp_path: Path) -> None:
         (b'{"type": "a", "details": NaN}', "NaN is no number of JSON"),
         (b'{"type": "a", "details": ' + b"[" * 100_000, "nested too deeply"),
         (b'{"type": "a", "timestamp": "noon"}', "timestamp: 'noon' is no ISO 8601 time"),
+        (b'{"type": "a", "timestamp": "2016-12-31T23:59:60Z"}', "timestamp: '2016-12-31T23:59:60Z' is a leap second"),
         (b'{"type": "a", "labels": {"a": 1}}', "labels"),
         (b'{"type": "a", "resource": {"frob": "x"}}', "resource has no 'frob'"),
     ],
 )
 def test_a_line_that_is_no_event(line: bytes, said: str) -> None:
+    """XB21: a leap second too, of which it is said that it is one."""
     with pytest.raises(Unreadable, match=said):
         event_of_line(line)
 

@@ -16,6 +16,7 @@ from tocsin.cli.parts import PARTS
 
 from tests.cli.conftest import Cli
 
+LEAP_SECOND = "2016-12-31T23:59:60Z"
 EVENT_COMMANDS = {
     "delete": "Delete an event by its ID or set of filters",
     "get": "Lookup an event by its event ID",
@@ -150,6 +151,8 @@ def test_without_the_extra_it_says_what_to_install(library: str) -> None:
         (["event", "get"], 2, "Missing argument 'ID'"),
         (["event", "list", "--level", "warn"], 2, "--level: 'warn' is no level: give INFO or ERROR"),
         (["event", "list", "--since", "noon"], 2, "--since: 'noon' is no time: give 2022"),
+        (["event", "list", "--since", LEAP_SECOND], 2, f"--since: '{LEAP_SECOND}' is a leap second"),
+        (["event", "append", "a", "--timestamp", LEAP_SECOND], 2, f"--timestamp: '{LEAP_SECOND}' is a leap second"),
         (["event", "list", "--label", "x"], 2, "--label: 'x' is no pair: give KEY=VALUE"),
         (["event", "list", "--where", "event.frob"], 2, "INVALID_FIELD: filter.where: line 1"),
         (["event", "summary", "--bucket-width", "0s"], 2, "--bucket-width: a stretch of no time"),
@@ -170,6 +173,7 @@ def test_without_the_extra_it_says_what_to_install(library: str) -> None:
     ],
 )
 def test_a_complaint_is_one_line(cli: Cli, given: list[str], code: int, said: str) -> None:
+    """XB21, among others: a leap second is refused, and it is said what it is."""
     found = cli(*given)
     (line,) = [line for line in found.err.splitlines() if not line.startswith("✘")]
     assert (found.code, found.out) == (code, "")

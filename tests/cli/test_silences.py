@@ -74,6 +74,16 @@ def test_a_file_makes_and_changes_a_silence(cli: Cli) -> None:
     assert cli("silence", "update", made["id"], "-f", "-", stdin="id: x").code == 2
 
 
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_leap_second_in_a_file_is_refused(cli: Cli, quote: str) -> None:
+    """XB21: as a time of YAML, and as text, which is read as the contract's JSON is."""
+    text = f"filter: {{types: [a.b]}}\ncomment: x\nend_time: {quote}2016-12-31T23:59:60Z{quote}\n"
+    found = cli("silence", "create", "-f", "-", stdin=text)
+    assert (found.code, found.out) == (2, "")
+    assert "second must be in 0..59" in found.err
+    assert "end_time" in found.err or not quote
+
+
 @pytest.mark.parametrize("columns", [200, 100, 80, 60])
 def test_a_table_fits_the_terminal(cli: Cli, columns: int) -> None:
     id = created(cli, "--event-type", "user.image.", "--for", "2h", "--author", "ann@example.com")

@@ -38,13 +38,40 @@ async def test_events_of_another_account_are_not_there(api: Api) -> None:
     assert not (await events.ListEvents(log_pb.ListEventsRequest(), metadata=OTHER)).events
     steps = [m async for m in events.DeleteEvents(log_pb.DeleteEventsRequest(all=True), metadata=OTHER)]
     assert [step.done.deleted_count for step in steps] == [0]
-    # The same id and request id are another account's own.
-    theirs = await api.append("other", id="mine", metadata=OTHER)
-    assert (theirs.account, theirs.type) == ("acme", "other")
-    batch = log_pb.AppendEventsRequest(events=[log_pb.Event(type="b")], request_id="r")
-    mine, other = await events.AppendEvents(batch), await events.AppendEvents(batch, metadata=OTHER)
-    assert mine.results[0].position != other.results[0].position
     assert (await events.GetEvent(log_pb.GetEventRequest(id="mine"))).event == event
+
+
+async def appended(api: Api, way: str, event: log_pb.Event, request_id: str, metadata: Any = ()) -> int:
+    """Append an event by one of the three ways; give its position."""
+    if way == "AppendEvent":
+        request = log_pb.AppendEventRequest(event=event, request_id=request_id)
+        return (await api.events.AppendEvent(request, metadata=metadata)).event.position
+    if way == "AppendEvents":
+        batch = log_pb.AppendEventsRequest(events=[event], request_id=request_id)
+        return (await api.events.AppendEvents(batch, metadata=metadata)).results[0].position
+    given = log_pb.IngestRequest(events=[event], request_id=request_id)
+    told = [message async for message in api.events.Ingest(iter([given]), metadata=metadata)]
+    return told[0].batches[0].results[0].position
+
+
+@pytest.mark.parametrize("way", ["AppendEvent", "AppendEvents", "Ingest"])
+async def test_ids_and_request_ids_of_another_account_are_its_own(api: Api, way: str) -> None:
+    """XA20: the same ids with the same and with other content are independent, and repeats answer one's own."""
+    mine, theirs = log_pb.Event(id="e", type="a"), log_pb.Event(id="e", type="b")
+    assert await appended(api, way, mine, "") == 1
+    assert await appended(api, way, theirs, "", OTHER) == 2
+    assert await appended(api, way, log_pb.Event(type="a"), "r") == 3
+    assert await appended(api, way, log_pb.Event(type="a"), "r", OTHER) == 4
+    assert await appended(api, way, log_pb.Event(type="a"), "s") == 5
+    assert await appended(api, way, log_pb.Event(type="b"), "s", OTHER) == 6
+    for metadata, positions in (((), [1, 3, 5]), (OTHER, [2, 4, 6])):
+        given = mine if metadata == () else theirs
+        last = log_pb.Event(type=given.type)
+        again = [(given, ""), (log_pb.Event(type="a"), "r"), (last, "s")]
+        assert [await appended(api, way, event, name, metadata) for event, name in again] == positions
+        kept = (await api.events.GetEvent(log_pb.GetEventRequest(id="e"), metadata=metadata)).event
+        assert (kept.type, kept.position) == (given.type, positions[0])
+    assert (await api.events.GetLogStatus(log_pb.GetLogStatusRequest())).head == 6
 
 
 async def test_a_subscriber_sees_its_account_only(api: Api) -> None:

@@ -202,9 +202,11 @@ async def test_a_summary_tells_how_instances_are(tmp_path: Path, hook: WebhookRe
         assert set((await api.alerting.GetAlertInstanceSummary(request)).instances) == {"nginx", "quiet"}
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2026-01-02", "2026-01-02T03:04:05", "1.5h", "0s"])
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2026-01-02", "2026-01-02T03:04:05", "2016-12-31T23:59:60Z", "1.5h", "0s"]
+)
 async def test_a_date_that_is_none_is_refused(api: Api, text: str) -> None:
-    """KA6."""
+    """KA6; XB21: there is no leap second."""
     created = await create(api, alert())
     request = pb.GetAlertInstanceSummaryRequest(id=created.id, date_start=text)
     refusal = await refused(api.alerting.GetAlertInstanceSummary(request))

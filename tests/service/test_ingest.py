@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,13 @@ import pytest
 from tocsin.v1 import annotations_pb2
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server import app as server_app
+from tocsin_server.api import ingest
+from tocsin_server.runtime import system_runtime
 
-from tests.support.servers import Api, Refusal, serving
+from tests.support.servers import Api, Refusal, serving, written_until_held
 
 Batch = pb.IngestResponse.Batch
+WIRE_BYTES = 16 * 1024 * 1024  # more than both ends of a connection buffer
 
 
 def batch(*types: str, **fields: Any) -> pb.IngestRequest:
@@ -171,19 +178,59 @@ async def test_a_stopping_server_acknowledges_what_it_has_read(tmp_path: Path) -
         assert {r.position for b in stream.batches for r in b.results} <= stored
 
 
+class HeldWriter:
+    """A clock whose store stops before a transaction for as long as it is told to: nothing is acknowledged then."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+        self.runtime = replace(system_runtime(), moment=self._moment)
+
+    def _moment(self, name: str) -> None:
+        if name == "group taken":
+            self._open.wait(60)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._open.clear()
+        try:
+            yield
+        finally:
+            self._open.set()
+
+
+@pytest.mark.parametrize("size", [5_000, 400_000])
+async def test_what_is_unacknowledged_is_bounded_by_batches_and_by_bytes(tmp_path: Path, size: int) -> None:
+    """XB2: of a stream whose batches wait for the disk the server reads 256, or 8 MiB, and not one batch more."""
+    assert (ingest.BATCHES_MAX, ingest.BYTES_MAX) == (256, 8 * 1024 * 1024)  # as `Ingest` states in the contract
+    body = pb.IngestRequest(events=[pb.Event(type="a", message="m" * 4000) for _ in range(size // 4100 + 1)])
+    writer = HeldWriter()
+    async with serving(tmp_path, writer.runtime) as api:
+        stream = Ingesting(api)
+        with writer.held():
+            await written_until_held(stream.call, body)
+            status = await api.events.GetLogStatus(pb.GetLogStatusRequest())  # somebody else
+            assert status.head == 0
+            assert not stream.call.done()
+            stream.call.cancel()
+        # What the server had read is stored all the same, and it is all there will be.
+        await api.append("last")
+        stored = [event.type for event in await every_event(api)]
+        batches = stored.count("a") // len(body.events)
+        assert stored == ["a"] * batches * len(body.events) + ["last"]
+        assert batches == min(256, -(-8 * 1024 * 1024 // body.ByteSize()))
+
+
 async def test_a_client_that_does_not_read_is_held_and_costs_nobody_else(api: Api) -> None:
-    """XB2: beyond what may be unacknowledged the server reads no more of the stream."""
+    """XB2: when the acknowledgements are not taken, the server stops to read the stream, and serves the others."""
     stream = Ingesting(api)
-    sent = 0
-    body = batch(*["a"] * 1000)
-    with pytest.raises(TimeoutError):
-        while sent < 10_000:
-            async with asyncio.timeout(2):
-                await stream.call.write(body)
-            sent += 1
-    assert 0 < sent < 10_000
+    sent = await written_until_held(stream.call, batch(*["a"] * 1000))
     async with asyncio.timeout(10):  # somebody else
-        await api.append("other")
+        head = (await api.append("other")).position
+    # Beside what is unacknowledged, acknowledgements are on their way, of 40 KB or more for a thousand events.
+    assert 256 <= head // 1000 <= sent
+    assert head // 1000 <= ingest.BATCHES_MAX + ingest.MESSAGE_BATCHES_MAX + WIRE_BYTES // 40_000
+    assert not stream.call.done()
     stream.call.cancel()
 
 

@@ -231,7 +231,10 @@ async def test_page_sizes(api: Api) -> None:
 
 
 async def test_times_of_a_filter(api: Api) -> None:
-    """XB21: since after before is refused; any zone is the same moment in UTC; the last second of a leap day."""
+    """XB21: since after before is refused; any zone is the same moment in UTC; the last second of a leap day.
+
+    A message has no place for a leap second: the ways in that read text refuse it (`tests/cli/test_help.py`).
+    """
     early, late = Timestamp(seconds=10), Timestamp(seconds=20)
     request = pb.ListEventsRequest(filter=pb.EventFilter(since=late, before=early))
     refusal = await refused(api.events.ListEvents(request))

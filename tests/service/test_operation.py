@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -73,11 +74,20 @@ async def crowded(server: ServerProcess) -> None:
 
 
 async def test_signals_end_it_once_or_not_at_all(process: ServerProcess) -> None:
-    """XF17: SIGHUP and SIGPIPE change nothing; SIGTERM twice is one stop, with exit code 0."""
-    for number in (signal.SIGHUP, signal.SIGPIPE):
-        process.signal(number)
+    """XF17: SIGHUP and SIGPIPE end nothing, not even a stream; SIGTERM twice is one stop, with exit code 0.
+
+    What SIGHUP reloads is in `test_configuration.py::test_a_signal_reloads_what_can_be`.
+    """
     async with grpc.aio.insecure_channel(process.address) as channel:
-        assert (await EventLogStub(channel).AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t")))).event.position
+        stub = EventLogStub(channel)
+        stream: Any = stub.Subscribe(pb.SubscribeRequest())
+        assert (await stream.read()).HasField("started")
+        for position, number in enumerate((signal.SIGHUP, signal.SIGPIPE), start=1):
+            process.signal(number)
+            answer = await stub.AppendEvent(pb.AppendEventRequest(event=pb.Event(type="t")))
+            assert answer.event.position == position
+            while (await stream.read()).batch.position < position:  # what was open before goes on
+                pass
     process.signal(signal.SIGTERM)
     process.signal(signal.SIGTERM)
     code, said = await process.end()

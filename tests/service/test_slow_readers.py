@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from tocsin.v1 import event_log_pb2 as pb
 from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin_server.api import server as api_server
 
-from tests.support.servers import Api, Refusal, Subscriber, refused, serving
+from tests.support.processes import ServerProcess
+from tests.support.servers import Api, Refusal, Subscriber, refused, serving, written_until_held
 
 BEGINNING = pb.SubscribeRequest.Beginning()
 BIG = pb.AppendEventsRequest(events=[pb.Event(type="big", message="x" * 4000)] * 500)
@@ -133,3 +136,64 @@ async def test_batches_grow_for_one_that_is_behind_and_stay_single_for_one_that_
     await behind.until(step="end")
     assert [kind for kind, _ in behind.steps].count("batch") == 1
     assert len(behind.events) == 203
+
+
+STALLED = 4  # of each kind
+MEGABYTE = pb.AppendEventsRequest(events=[pb.Event(type="big", message="x" * 4000)] * 250)
+SMALL = pb.IngestRequest(events=[pb.Event(type="small")] * 200)  # many times larger in memory than as a message
+
+
+async def stalled_subscriber(stub: Any) -> Any:
+    """Begin to read everything, and stop after the first message."""
+    call: Any = stub.Subscribe(pb.SubscribeRequest(beginning=BEGINNING))
+    await call.read()
+    return call
+
+
+async def stalled_consumer(stub: Any) -> Any:
+    """Begin to consume everything, and stop after the first message, acknowledging nothing."""
+    call: Any = stub.Consume()
+    await call.write(pb.ConsumeRequest(start=pb.ConsumeRequest.Start(name="c")))
+    await call.read()
+    return call
+
+
+async def stalled_producer(stub: Any) -> Any:
+    """Send batches and read no answer, until the server takes no more."""
+    call: Any = stub.Ingest()
+    assert await written_until_held(call, SMALL) > 256
+    return call
+
+
+@pytest.mark.parametrize("stall", [stalled_subscriber, stalled_consumer, stalled_producer])
+async def test_those_who_stall_cost_no_memory(process: ServerProcess, stall: Callable[[Any], Any]) -> None:
+    """XB2: each holds some megabytes, and not more however much is appended and read by others meanwhile."""
+    async with AsyncExitStack() as stack:
+
+        async def connected() -> Any:
+            return EventLogStub(await stack.enter_async_context(grpc.aio.insecure_channel(process.address)))
+
+        stub = await connected()
+        consumer = pb.Consumer(name="c", max_in_flight=1000)
+        await stub.CreateConsumer(pb.CreateConsumerRequest(consumer=consumer, beginning=BEGINNING))
+        await filled(stub, 60)  # so that SQLite's caches are full
+        before = process.memory_kb("VmHWM")
+        calls = [await stall(await connected()) for _ in range(STALLED)]
+        stalled = process.memory_kb("VmHWM")
+        assert stalled - before < STALLED * 48 * 1024
+        await filled(stub, 40)
+        assert process.memory_kb("VmHWM") - stalled < 80 * 1024  # not those forty for each
+        assert not any(call.done() for call in calls)
+        for call in calls:
+            call.cancel()
+
+
+async def filled(stub: Any, megabytes: int) -> None:
+    """Append so much and read it again, as those do who do not stall."""
+    for _ in range(megabytes):
+        answer = await stub.AppendEvents(MEGABYTE)
+    after = pb.SubscribeRequest.After(position=answer.results[-1].position - 250 * megabytes)
+    count = 0
+    async for message in stub.Subscribe(pb.SubscribeRequest(after=after, stop_when_caught_up=True)):
+        count += len(message.batch.events)
+    assert count == 250 * megabytes

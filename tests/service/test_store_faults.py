@@ -1,14 +1,11 @@
-"""Faults of the store and of the clock: a busy file, a long read, a broken migration, time that jumps."""
+"""Faults of the store and of the clock: a busy file, a long read, repeats at once, time that jumps."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import re
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,12 +15,13 @@ from typing import Any
 import grpc
 import pytest
 import tocsin_server
+from tocsin.v1 import annotations_pb2
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.runtime import system_runtime
 from tocsin_server.store import database
 from tocsin_server.store.database import Readers, StoreError, open_store
 
-from tests.support.servers import Api, Subscriber, refused, serving
+from tests.support.servers import Api, Refusal, Subscriber, refused, serving
 
 BEGINNING = pb.SubscribeRequest.Beginning()
 BEGIN = re.compile(r"\s*BEGIN(\s+(DEFERRED|IMMEDIATE|EXCLUSIVE|TRANSACTION))*\s*;?\s*", re.IGNORECASE)
@@ -174,38 +172,6 @@ def test_a_store_that_would_not_be_durable_is_refused(
         open_store(f"sqlite:///{tmp_path / 'tocsin.db'}", lambda: "0" * 32)
 
 
-DYING = """
-import os, signal, sys
-from peewee import SqliteDatabase
-from tocsin_server.store.database import open_store
-left = [int(sys.argv[2])]
-execute = SqliteDatabase.execute_sql
-def dying(self, sql, *arguments, **options):
-    left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return execute(self, sql, *arguments, **options)
-SqliteDatabase.execute_sql = dying
-open_store(f"sqlite:///{sys.argv[1]}", lambda: "0" * 32).close()
-print(left[0])
-"""
-
-
-async def test_a_migration_that_is_killed_is_done_again(tmp_path: Path) -> None:
-    """XA18: killed after any number of statements, the next start finishes the work."""
-    whole = subprocess.run(
-        [sys.executable, "-c", DYING, str(tmp_path / "whole.db"), "100000"], capture_output=True, text=True, check=True
-    )
-    statements = 100_000 - int(whole.stdout)
-    assert statements > 30
-    for count in range(1, statements, statements // 9):
-        path = tmp_path / str(count) / "tocsin.db"
-        done = subprocess.run([sys.executable, "-c", DYING, str(path), str(count)], capture_output=True, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-        async with serving(path.parent) as api:
-            assert (await api.append("t")).position == 1
-
-
 async def test_a_clock_that_jumps_changes_no_order(tmp_path: Path) -> None:
     """XA19: an hour back, a year ahead and back again; positions and times of storing never fall."""
     system = system_runtime()
@@ -235,6 +201,59 @@ async def test_concurrent_repeats_are_one_event(api: Api, given: str) -> None:
     assert {answer.event.position for answer in answers} == {1}
     assert len({answer.event.id for answer in answers}) == 1
     assert (await api.events.GetLogStatus(pb.GetLogStatusRequest())).head == 1
+
+
+DIGESTS = re.compile(r"known digest ([0-9a-f]{32}), given ([0-9a-f]{32})")
+
+
+async def appended(api: Api, way: str, event: pb.Event) -> tuple[int, tuple[str, str]]:
+    """Append an event by one of the three ways: give its position, or 0 and the digests of the refusal."""
+    if way == "Ingest":
+        (told,) = [answer async for answer in api.events.Ingest(iter([pb.IngestRequest(events=[event])]))]
+        (batch,) = told.batches
+        if not batch.HasField("refusal"):
+            return batch.results[0].position, ("", "")
+        assert batch.refusal.reason == annotations_pb2.ERROR_REASON_ID_REUSED
+        return 0, digests(batch.refusal.violations[0].description)
+    try:
+        if way == "AppendEvent":
+            answer = await api.events.AppendEvent(pb.AppendEventRequest(event=event))
+            return answer.event.position, ("", "")
+        answers = await api.events.AppendEvents(pb.AppendEventsRequest(events=[event]))
+        return answers.results[0].position, ("", "")
+    except grpc.aio.AioRpcError as error:
+        refusal = Refusal(error)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "ID_REUSED")
+        (description,) = refusal.fields.values()
+        return 0, digests(description)
+
+
+def digests(text: str) -> tuple[str, str]:
+    """Give the known and the given digest that a refusal names."""
+    found = DIGESTS.search(text)
+    assert found is not None, text
+    return found[1], found[2]
+
+
+@pytest.mark.parametrize("contents", ["the same", "others"])
+async def test_an_id_that_comes_at_once_by_every_way_is_one_event(api: Api, contents: str) -> None:
+    """XA20, XA21: the same content is stored once and everybody is told where; of others one wins, the rest hear it."""
+    ways = ["AppendEvent", "AppendEvents", "Ingest"] * 15
+    for place in range(1, 7):
+        ways = ways[1:] + ways[:1]  # another one is first
+        events = [pb.Event(id=f"e{place}", type="t" if contents == "the same" else f"t{n}") for n in range(len(ways))]
+        answers = await asyncio.gather(*(appended(api, *one) for one in zip(ways, events, strict=True)))
+        stored = (await api.events.GetEvent(pb.GetEventRequest(id=f"e{place}"))).event
+        assert (await api.events.GetLogStatus(pb.GetLogStatusRequest())).head == stored.position == place
+        if contents == "the same":
+            assert answers == [(place, ("", ""))] * len(ways)
+            continue
+        (winner,) = [n for n, (position, _) in enumerate(answers) if position]
+        assert (answers[winner][0], events[winner].type) == (place, stored.type)
+        losers = [told for position, told in answers if not position]
+        assert len({known for known, _ in losers}) == 1
+        assert len({given for _, given in losers}) == len(losers) == len(ways) - 1
+        assert losers[0][0] not in {given for _, given in losers}
 
 
 async def test_a_deletion_takes_what_stood_when_it_began(api: Api) -> None:

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
 from tocsin.v1 import system_pb2
+from tocsin.v1.event_log_pb2_grpc import EventLogStub
 from tocsin_server.app import App
 from tocsin_server.config import ConfigError, load
 from tocsin_server.store.database import StoreError, open_store
@@ -100,6 +101,20 @@ async def test_a_second_server_on_the_same_store_is_refused(tmp_path: Path) -> N
     async with serving(tmp_path):
         with pytest.raises(StoreError, match="in use by another server"):
             await App(load(environment={}, flags={"server.port": 0, "store.data": str(tmp_path)})).start()
+
+
+async def test_a_second_process_on_the_same_store_ends_with_one_line(process: ServerProcess) -> None:
+    """XA12: exit code 1 and one line with the file, who has it and what to do; the first one goes on."""
+    command = [sys.executable, "-m", "tocsin_server", "serve", "--dev", "--port", "0", "--data", str(process.data)]
+    second = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=60)
+    file = process.data / "tocsin.db"
+    assert (second.returncode, second.stdout) == (1, "")
+    assert second.stderr == (
+        f"tocsin-server: {file} is in use by another server (process {process.pid}): stop it or give another --data\n"
+    )
+    async with grpc.aio.insecure_channel(process.address) as channel:
+        answer = await EventLogStub(channel).AppendEvent(log_pb.AppendEventRequest(event=log_pb.Event(type="t")))
+    assert answer.event.position == 1
 
 
 async def test_a_taken_port_is_refused_and_said_plainly(tmp_path: Path) -> None:

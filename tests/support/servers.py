@@ -98,6 +98,22 @@ async def refused(call: Any) -> Refusal:
     raise AssertionError("the call succeeded")
 
 
+HELD_S = 2.0  # a server that reads takes a message within milliseconds
+
+
+async def written_until_held(call: Any, message: Any) -> int:
+    """Write a message again and again until the server takes no more; give how often it was. The call stays open."""
+    count = 0
+    while count < 10_000:
+        writing = asyncio.create_task(call.write(message))  # not cancelled: that would end the call
+        if not (await asyncio.wait({writing}, timeout=HELD_S))[0]:
+            writing.add_done_callback(lambda task: task.cancelled() or task.exception())
+            return count
+        await writing
+        count += 1
+    raise AssertionError("the server takes everything")
+
+
 class Subscriber:
     """Reads a subscription in the background and lets a test await what it tells."""
 

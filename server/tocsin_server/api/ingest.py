@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
 from dataclasses import dataclass
+from functools import partial
 
 from tocsin.v1 import annotations_pb2
 from tocsin.v1 import event_log_pb2 as pb
@@ -88,12 +88,10 @@ class IngestService(Service):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """A batch that is on its way, or why it never went."""
+    """A batch that is on its way: `outcome` is what is told of it, but for its number, once that is known."""
 
     size: int
-    append: Append | None
-    stored: Awaitable[list[Appended]] | None
-    refusal: TocsinError | None
+    outcome: asyncio.Future[bytes]
 
 
 class _Stream:
@@ -127,6 +125,7 @@ class _Stream:
     async def _next(self, receive: Receive) -> _Batch | None:
         """Read a batch and hand it to the writer. One that is refused does not end the stream."""
         size = 0
+        outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         try:
             request: pb.IngestRequest | None = await receive()
             if request is None:
@@ -134,11 +133,13 @@ class _Stream:
             size = request.ByteSize()
             refuse_large(request)
             append = await drafted(self._log, self._drafts, self._caller, request)
-            return _Batch(size, append, self._log.append(append), None)
+            stored = asyncio.ensure_future(self._log.append(append))
+            stored.add_done_callback(partial(_settle, outcome, append))
         except TocsinError as error:
             if error.reason is Reason.UNDECODABLE:
                 raise  # what follows cannot be trusted either
-            return _Batch(size, None, None, error)
+            outcome.set_result(_refused(error))
+        return _Batch(size, outcome)
 
     def end(self) -> None:
         """Say that no more batches come."""
@@ -149,10 +150,15 @@ class _Stream:
         """Tell what became of the batches, until there are no more."""
         while await self._first():
             encoded: list[bytes] = []
-            while self._waiting and len(encoded) < MESSAGE_BATCHES_MAX and (not encoded or _is_known(self._waiting[0])):
+            while (
+                self._waiting
+                and len(encoded) < MESSAGE_BATCHES_MAX
+                and (not encoded or self._waiting[0].outcome.done())
+            ):
                 batch = self._waiting[0]
                 self._sequence += 1
-                encoded.append(wire_bytes(BATCH_TAG, await self._outcome(batch)))
+                place = SEQUENCE_TAG + varint(self._sequence)
+                encoded.append(wire_bytes(BATCH_TAG, place + await batch.outcome))
                 self._waiting.popleft()
                 self._bytes -= batch.size
             self._room.set()
@@ -167,21 +173,18 @@ class _Stream:
             await self._arrived.wait()
         return True
 
-    async def _outcome(self, batch: _Batch) -> bytes:
-        """Wait until a batch is durable or refused, and encode which."""
-        place = SEQUENCE_TAG + varint(self._sequence)
-        refusal = batch.refusal
-        if batch.stored is not None and batch.append is not None:
-            try:
-                return place + encoded_results(await batch.stored, batch.append, RESULTS_TAG)
-            except TocsinError as error:
-                refusal = error
-        assert refusal is not None
-        return place + _refused(refusal)
 
-
-def _is_known(batch: _Batch) -> bool:
-    return not isinstance(batch.stored, asyncio.Future) or batch.stored.done()
+def _settle(outcome: asyncio.Future[bytes], append: Append, stored: asyncio.Future[list[Appended]]) -> None:
+    """Keep of a batch that is stored or refused what is told of it: its events would take several times the memory."""
+    error = stored.exception()
+    if outcome.done():  # nobody waits any more
+        return
+    if error is None:
+        outcome.set_result(encoded_results(stored.result(), append, RESULTS_TAG))
+    elif isinstance(error, TocsinError):
+        outcome.set_result(_refused(error))
+    else:
+        outcome.set_exception(error)
 
 
 def _refused(error: TocsinError) -> bytes:

@@ -181,7 +181,9 @@ def _give_space_back(transaction: Transaction) -> bool:
     (mode,) = transaction.connection.execute("PRAGMA auto_vacuum").fetchone()
     if not mode:
         return False  # a store from before: only VACUUM could, and nobody could write meanwhile
-    transaction.connection.execute(f"PRAGMA incremental_vacuum({min(VACUUM_PAGES, free - FREE_PAGES_KEPT)})").fetchall()
+    for _ in range(min(VACUUM_PAGES, free - FREE_PAGES_KEPT)):
+        # One page at a time: of a pragma without columns Python takes only the first row, and so the first page.
+        transaction.connection.execute("PRAGMA incremental_vacuum(1)")
     return True
 
 

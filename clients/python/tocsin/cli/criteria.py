@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from tocsin.cli.misuse import Misuse
+from tocsin.cli.times import NoTime, time_of
 from tocsin.events import to_level
 from tocsin.following import After, Start
 from tocsin.v1.event_log_pb2 import SCOPE_GLOBAL, EventFilter
@@ -40,10 +41,10 @@ def _shifted(where: str, now: datetime, by: timedelta) -> datetime:
 
 def _time(where: str, text: str, meaning: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise Misuse(where, f"{text!r} is no time: give 2022-08-24T22:08:28Z, or 15m, 1h, 7d {meaning}") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+        return time_of(text)
+    except NoTime as error:
+        said = f"is {error}" if str(error) else f"is no time: give 2022-08-24T22:08:28Z, or 15m, 1h, 7d {meaning}"
+        raise Misuse(where, f"{text!r} {said}") from None
 
 
 def span(where: str, text: str) -> timedelta:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from tocsin.cli.times import NoTime, time_of
 from tocsin.events import draft
 from tocsin.ingesting import EVENT_BYTES_MAX
 from tocsin.v1.event_log_pb2 import Event
@@ -48,7 +48,10 @@ def event_of_fields(fields: Mapping[str, Any]) -> Event:
     if isinstance(level := given.get("level"), str):
         given["level"] = level.upper().removeprefix("LEVEL_")
     if isinstance(moment := given.get("timestamp"), str):
-        given["timestamp"] = _moment(moment)
+        try:
+            given["timestamp"] = time_of(moment)
+        except NoTime as error:
+            raise Unreadable(f"timestamp: {moment!r} is {str(error) or 'no ISO 8601 time'}") from None
     try:
         event = draft(event_type, **given)
     except RecursionError:
@@ -62,11 +65,3 @@ def event_of_fields(fields: Mapping[str, Any]) -> Event:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
-
-
-def _moment(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise Unreadable(f"timestamp: {text!r} is no ISO 8601 time") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
