@@ -186,7 +186,7 @@ def test_who_is_told_is_what_the_table_says(
     mode: NotifyWhen | None,
     throttle: str,
 ) -> None:
-    """Trap 1, 2, 5, 8, KI6, KI7: mutes and silences over any life, through runs that fail and runs at a limit.
+    """Trap 1, trap 2, trap 5, trap 8, KI6, KI7: mutes, silences, failed runs and runs at a limit over any life.
 
     Neither moves the clock of the throttle; a run that fails decides nothing, one at a limit ends nothing.
     """
