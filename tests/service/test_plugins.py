@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from tocsin_server.domain.alerting import Action, AlertStatus, RunErrorReason
 from tocsin_server.domain.event_log import OwnEvent
-from tocsin_server.logs import configure_logs
 from tocsin_server.plugins import AlreadyScheduled, ExecutorOptions, State
 
 from tests.support.alert_house import MINUTE, House, deliveries
@@ -192,14 +190,6 @@ async def test_the_log_is_read_as_the_owner(house: House) -> None:
     ((group,), (sample,)) = found
     assert (group.values, group.count, group.value) == (("acme",), 2, 0.75)
     assert (sample.type, sample.message) == ("system.cpu", "m")
-
-
-@pytest.fixture
-def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Log everything, and give what was logged."""
-    configure_logs("debug", "json")
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    configure_logs("error", "json")
 
 
 async def test_a_line_in_the_servers_log(house: House, logged: Callable[[], list[dict[str, Any]]]) -> None:
