@@ -218,6 +218,22 @@ def test_every_variable_of_a_message() -> None:
     }
 
 
+def test_messages_tell_since_when_it_is_active_and_for_how_long() -> None:
+    """As of the run's scheduled time; a recovery tells the whole of it, and what is new begins anew."""
+    body = "{{alertInstanceStartedAt}} {{alertInstanceDurationSeconds}}"
+    life = Life(
+        spec(actions=tuple(Action(group, "m", {"body": body}) for group in ("default", "critical", "recovered")))
+    )
+    runs = [[found("a")], [found("a")], [found("a", "critical")], [], [found("a")]]
+    assert [message.params for run in runs for message in life.run(*run).notifications] == [
+        {"body": "2027-01-15T08:00:00.000000Z 0"},
+        {"body": "2027-01-15T08:00:00.000000Z 60"},
+        {"body": "2027-01-15T08:00:00.000000Z 120"},
+        {"body": "2027-01-15T08:00:00.000000Z 180"},
+        {"body": "2027-01-15T08:04:00.000000Z 0"},
+    ]
+
+
 def test_messages_name_their_action() -> None:
     """Several actions of one group are several messages, told apart by their index."""
     twice = Action("default", "m", {"body": "x"})
