@@ -134,9 +134,10 @@ async def test_two_schedulers_whose_clocks_are_apart_apply_each_run_once(
     first = Ticks.of(alert.id, MINUTE).after(house.clock.time)
     house.scripted.says("a")
     await house.run_due()
-    both, alone = threading.Barrier(2), threading.Event()
+    both, begun, alone = threading.Barrier(2), threading.Event(), threading.Event()
 
     def shared(context: RunContext) -> Report:
+        begun.set()
         both.wait(10)  # both are in the same run
         return Report((InstanceReport("a", "default"),))
 
@@ -148,7 +149,9 @@ async def test_two_schedulers_whose_clocks_are_apart_apply_each_run_once(
         # The clock that is ahead takes the other's lease for ended.
         house.scripted.report = shared
         house.clock.time = tick + 5 * SECOND_US
+        begun.clear()
         await slow.step()
+        assert await asyncio.to_thread(begun.wait, 10)
         house.clock.time += 30 * SECOND_US
         await fast.step()
         await asyncio.gather(*slow._running, *fast._running)

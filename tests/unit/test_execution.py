@@ -320,7 +320,7 @@ def test_a_million_instances_are_cut_before_they_are_read() -> None:
     """XE4: in seconds of work, and what is cut off is not even looked at; what is wrong with ids is found in all."""
     life = Life()
     life.run(found("known-1"), found("known-2"))
-    no_json = {"x": object()}
+    no_json: dict[str, Any] = {"x": object()}
     many = [InstanceReport(f"new-{n:07}", "default", {} if n < INSTANCES_MAX else no_json) for n in range(1_000_000)]
     began = time.thread_time()
     outcome = life.run(*many, found("known-1"))
