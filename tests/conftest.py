@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import pytest_asyncio
 from tocsin_server.logs import configure_logs
 
@@ -56,3 +59,11 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     yield running
     if not running.store.lock.closed:
         running.close()
+
+
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Log everything, and give what was logged."""
+    configure_logs("debug", "json")
+    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    configure_logs("error", "json")

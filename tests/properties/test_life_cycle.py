@@ -128,10 +128,15 @@ class Table:
     known: dict[str, Known] = field(default_factory=dict)
 
     def run(
-        self, at: int, active: Mapping[str, tuple[str, str]], muted: Collection[str], silenced: Collection[str]
+        self,
+        at: int,
+        active: Mapping[str, tuple[str, str]],
+        muted: Collection[str],
+        silenced: Collection[str],
+        whole: bool,
     ) -> dict[str, str]:
         verdicts = {}
-        for id in [id for id in self.known if id not in active]:
+        for id in [id for id in self.known if whole and id not in active]:
             del self.known[id]
             verdicts[id] = "SILENCED" if id in silenced else "MUTED" if id in muted else "RECOVERED"
         for id, (group, subgroup) in active.items():
@@ -170,26 +175,31 @@ class Table:
 
 TELLING = {"FIRST", "GROUP_CHANGED", "EVERY_RUN", "THROTTLE_ENDED"}
 SOME = st.sets(st.sampled_from(IDS))
-QUIET_RUNS = st.lists(
-    st.tuples(st.fixed_dictionaries({id: ACTIVITY for id in IDS}), st.booleans(), SOME, SOME, st.integers(1, 3)),
-    max_size=25,
-)
+HOW = st.sampled_from(["whole", "whole", "whole", "limit", "error"])
+FOUND = st.fixed_dictionaries({id: ACTIVITY for id in IDS})
+QUIET_RUNS = st.lists(st.tuples(HOW, FOUND, st.booleans(), SOME, SOME, st.integers(1, 3)), max_size=25)
 
 
 @given(QUIET_RUNS, MODES, THROTTLES)
 def test_who_is_told_is_what_the_table_says(
-    runs: list[tuple[dict[str, tuple[str, str] | None], bool, set[str], set[str], int]],
+    runs: list[tuple[str, dict[str, tuple[str, str] | None], bool, set[str], set[str], int]],
     mode: NotifyWhen | None,
     throttle: str,
 ) -> None:
-    """Trap 1, trap 5, KI6, KI7: mutes and silences over any life; neither moves the clock of the throttle."""
+    """Trap 1, trap 2, trap 5, trap 8, KI6, KI7: mutes, silences, failed runs and runs at a limit over any life.
+
+    Neither moves the clock of the throttle; a run that fails decides nothing, one at a limit ends nothing.
+    """
     alert = spec(notify_when=mode, throttle=throttle)
     life, table = Life(alert), Table(alert.spec.notifies_when, alert.spec.throttle_us)
-    for run, mute_all, muted, silenced, minutes in runs:
+    for how, run, mute_all, muted, silenced, minutes in runs:
         life.alert = replace(alert, mute_all=mute_all, muted_instance_ids=tuple(muted))
         at, active = life.at, {id: activity for id, activity in run.items() if activity}
-        outcome = life.run(*reports(run), silenced=silenced)
-        assert verdicts(outcome) == table.run(at, active, IDS if mute_all else muted, silenced)
+        if how == "error":
+            assert not verdicts(life.fail())
+            continue
+        outcome = life.run(*reports(run), silenced=silenced, limit_reached=how == "limit")
+        assert verdicts(outcome) == table.run(at, active, IDS if mute_all else muted, silenced, how == "whole")
         life.at = at + minutes * MINUTE
         for notification in outcome.notifications:
             verdict = verdicts(outcome)[notification.instance_id]

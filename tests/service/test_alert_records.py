@@ -184,7 +184,7 @@ async def test_a_run_writes_so_many_messages_and_the_next_ones_the_rest(
 @pytest.mark.parametrize("ends", [False, True], ids=["mute", "unmute"])
 @pytest.mark.parametrize("one", [False, True], ids=["all", "instance"])
 async def test_mutes_hold_for_the_run_under_way(house: House, given: str, ends: bool, one: bool) -> None:
-    """The run is kept, and told or not told as the mutes stand when it is written."""
+    """XE9: the run is kept, and told or not told as the mutes stand when it is written."""
     alert = await house.create(SCRIPTED)
     house.scripted.says("web-1", "web-2")
 

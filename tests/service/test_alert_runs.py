@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,8 @@ from tocsin_server.domain.errors import Reason, TocsinError, Violation
 from tocsin_server.domain.selection import EventFilter
 
 from tests.support.alert_house import LEASE, MINUTE, SCRIPTED, T0, House, deliveries, scripted_type
+
+Logged = Callable[[], list[dict[str, Any]]]
 
 
 async def test_a_run_writes_everything_at_once(house: House) -> None:
@@ -219,25 +222,34 @@ async def test_params_are_checked_before_each_run(house: House) -> None:
 
 
 @pytest.mark.parametrize("change", ["update", "disable", "delete", "disable and enable"])
-async def test_a_change_during_a_run_drops_the_run(house: House, change: str) -> None:
-    """XE9: nothing of a run is written that began with another alert."""
+async def test_a_change_during_a_run_drops_the_run(house: House, logged: Logged, change: str) -> None:
+    """XE9: nothing of a run is written that began with another alert, and the server's log says so."""
     alert = await house.create(SCRIPTED)
-    house.scripted.says("web-1")
-    claim = await house.claim()
-    performed = await house.execution._performed(claim)
-    assert performed is not None
-    if change == "update":
-        await house.alerts.update(alert, run_now=False)
-    elif change == "delete":
-        await house.alerts.delete("acme", alert.id)
-    else:
-        await house.alerts.disable("acme", alert.id, "u")
-        if "enable" in change:
-            await house.alerts.enable("acme", alert.id, "u")
-    assert not await house.runs.settle(performed)
+    loop = asyncio.get_running_loop()
+
+    async def other() -> None:
+        if change == "update":
+            await house.alerts.update(alert, run_now=False)
+        elif change == "delete":
+            await house.alerts.delete("acme", alert.id)
+        else:
+            await house.alerts.disable("acme", alert.id, "u")
+            if "enable" in change:
+                await house.alerts.enable("acme", alert.id, "u")
+
+    def report(context: RunContext) -> Report:
+        asyncio.run_coroutine_threadsafe(other(), loop).result(10)
+        return Report((InstanceReport("web-1", "default"),))
+
+    house.scripted.report = report
+    (stale,) = await house.run_due()
+    (line,) = logged()
+    assert (line["event"], line["level"]) == ("the alert was changed during its run; the run is dropped", "info")
+    assert (line["alert_id"], line["run_number"]) == (alert.id, stale.number)
     assert deliveries(house) == []
     assert house.events() == []
     # Changed, it is due again for the same time at once; disabled or deleted, never.
+    house.scripted.says("web-1")
     again = await house.run_due()
     assert [c.scheduled_at for c in again] == ([T0] if change in ("update", "disable and enable") else [])
 

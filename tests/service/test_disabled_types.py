@@ -10,8 +10,9 @@ from google.protobuf.struct_pb2 import Struct
 from tocsin.v1 import alerting_pb2 as pb
 from tocsin.v1 import event_log_pb2 as log_pb
 
-from tests.support.alerts import ALERT_EVENTS, OTHER, alert, create
+from tests.support.alerts import ALERT_EVENTS, OTHER, alert, create, struct, update, webhook
 from tests.support.plugin_packages import install
+from tests.support.receivers import WebhookReceiver
 from tests.support.servers import Api, Subscriber, refused, serving
 
 
@@ -24,7 +25,7 @@ async def changes(api: Api, count: int) -> list[str]:
 
 
 async def test_a_type_that_is_switched_off(tmp_path: Path) -> None:
-    """KC9: create and enable are refused, a run is an error; update and the rest still work."""
+    """KC9: create and enable are refused, a run is an error; to disable still works."""
     async with serving(tmp_path) as api:
         running = await create(api, alert(schedule=pb.Schedule(interval="1s")))
         paused = await create(api, alert(enabled=False))
@@ -52,6 +53,34 @@ async def test_a_type_that_is_switched_off(tmp_path: Path) -> None:
         await api.alerting.DisableAlert(pb.DisableAlertRequest(id=running.id))
     async with serving(tmp_path) as api:
         await api.alerting.EnableAlert(pb.EnableAlertRequest(id=paused.id))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_an_alert_of_a_type_that_is_off_can_be_changed(
+    tmp_path: Path, hook: WebhookReceiver, enabled: bool
+) -> None:
+    """KC9: one by one and all at once; params are checked as if the type were on, and nothing is enabled by it."""
+    async with serving(tmp_path) as api:
+        created = await create(api, alert(enabled=enabled))
+        hook_id = await webhook(api, hook.url)
+    async with serving(tmp_path, alerting__disabled_types=[".event-threshold"]) as api:
+        assert (await update(api, pb.Alert(id=created.id, name="renamed"), "name")).name == "renamed"
+        action = pb.Action(id=hook_id, params=struct({"body": "{{alertName}}"}))
+        changed = await update(api, pb.Alert(id=created.id, actions=[action]), "actions")
+        assert [(one.group, one.id) for one in changed.actions] == [("default", hook_id)]
+        params = struct({"window": "10m", "threshold": 7})
+        changed = await update(api, pb.Alert(id=created.id, params=params), "params")
+        assert changed.params["threshold"] == 7
+        whole = await update(api, alert(id=created.id, name="whole", schedule=pb.Schedule(interval="2h")))
+        assert (whole.name, whole.schedule.interval, list(whole.actions)) == ("whole", "2h", [])
+        refusal = await refused(update(api, pb.Alert(id=created.id, params=struct({"window": "1x"})), "params"))
+        assert (refusal.reason, list(refusal.fields)) == ("INVALID_FIELD", ["alert.params.window"])
+        refusal = await refused(
+            update(api, pb.Alert(id=created.id, actions=[pb.Action(group="x", id=hook_id)]), "actions")
+        )
+        assert list(refusal.fields) == ["alert.actions[0].group"]
+        kept = (await api.alerting.GetAlert(pb.GetAlertRequest(id=created.id))).alert
+        assert (kept.name, kept.enabled) == ("whole", enabled)
 
 
 async def test_a_plugin_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,14 +80,14 @@ async def test_an_alert_fires_notifies_once_and_recovers(api: Api, hook: Webhook
 
 
 async def test_a_message_by_mail_is_escaped_as_the_source_does(api: Api, box: Mailbox) -> None:
-    """KM9: HTML by default, not with three braces; numbers as JSON writes them."""
+    """KM9: HTML by default, neither with three braces nor with an ampersand; numbers as JSON writes them."""
     action = pb.Action(
         id=await mail(api, box),
         params=struct(
             {
                 "to": ["destination@example.com"],
                 "subject": "{{{alertName}}} {{context.count}}",
-                "body": "{{alertName}} {{{alertName}}} {{spaceId}} {{#tags}}<{{.}}>{{/tags}}",
+                "body": "{{alertName}} {{{alertName}}} {{&alertName}} {{spaceId}} {{#tags}}<{{.}}>{{/tags}}",
             }
         ),
     )
@@ -98,7 +98,7 @@ async def test_a_message_by_mail_is_escaped_as_the_source_does(api: Api, box: Ma
     assert message["subject"] == 'a "b" <c> 0'
     body = message.get_body(("plain",))
     assert body is not None
-    assert 'a &quot;b&quot; &lt;c&gt; a "b" <c> admin <x><y>' in body.get_content()
+    assert 'a &quot;b&quot; &lt;c&gt; a "b" <c> a "b" <c> admin <x><y>' in body.get_content()
 
 
 async def test_alerts_survive_a_restart(tmp_path: Path, hook: WebhookReceiver) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LINE = re.compile(r"^\| (K?[A-Z]+[0-9]+) \|")
+LINE = re.compile(r"^\| (K?[A-Z]+[0-9]+|trap [0-9]+) \|")
 NAMED = re.compile(r"`(tests/[a-z_/]+\.py)::(test_\w+)`")
-# A row, or some of one letter in a run: B13, B13-B19, KC1.
-ROWS = re.compile(r"\b(K?[A-Z])([0-9]{1,2})(?:-\1([0-9]{1,2}))?\b")
+# A row, or some of one letter in a run: B13, B13-B19, KC1; or a trap: trap 7.
+ROWS = re.compile(r"\b(K?[A-Z]|[Tt]rap )([0-9]{1,2})(?:-\1([0-9]{1,2}))?\b")
 
 
 def listed() -> list[tuple[str, str, str]]:
@@ -34,7 +34,7 @@ def docstrings(file: str) -> dict[str, str]:
 def rows_of(text: str) -> set[tuple[str, int]]:
     """Give the rows that a docstring names, runs written out."""
     return {
-        (letters, number)
+        (letters.replace("T", "t") if letters.endswith(" ") else letters, number)
         for letters, first, last in ROWS.findall(text)
         for number in range(int(first), int(last or first) + 1)
     }
@@ -57,3 +57,4 @@ def test_every_row_is_listed_once_with_a_test_or_a_reason() -> None:
 
 def test_rows_are_read_in_runs_and_alone() -> None:
     assert rows_of("B13-B15, C01, KR6: text; XA12 is a fault") == {("B", 13), ("B", 14), ("B", 15), ("C", 1), ("KR", 6)}
+    assert rows_of("Trap 1, trap 15, T02: text") == {("trap ", 1), ("trap ", 15), ("T", 2)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -218,6 +219,22 @@ def test_every_variable_of_a_message() -> None:
     }
 
 
+def test_messages_tell_since_when_it_is_active_and_for_how_long() -> None:
+    """As of the run's scheduled time; a recovery tells the whole of it, and what is new begins anew."""
+    body = "{{alertInstanceStartedAt}} {{alertInstanceDurationSeconds}}"
+    life = Life(
+        spec(actions=tuple(Action(group, "m", {"body": body}) for group in ("default", "critical", "recovered")))
+    )
+    runs = [[found("a")], [found("a")], [found("a", "critical")], [], [found("a")]]
+    assert [message.params for run in runs for message in life.run(*run).notifications] == [
+        {"body": "2027-01-15T08:00:00.000000Z 0"},
+        {"body": "2027-01-15T08:00:00.000000Z 60"},
+        {"body": "2027-01-15T08:00:00.000000Z 120"},
+        {"body": "2027-01-15T08:00:00.000000Z 180"},
+        {"body": "2027-01-15T08:04:00.000000Z 0"},
+    ]
+
+
 def test_messages_name_their_action() -> None:
     """Several actions of one group are several messages, told apart by their index."""
     twice = Action("default", "m", {"body": "x"})
@@ -284,7 +301,7 @@ def test_a_run_with_a_report_that_cannot_be_used_keeps_everything() -> None:
 
 
 def test_at_the_limit_nothing_recovers() -> None:
-    """Trap 8, XE4: what is known stays, new ones come as long as there is room."""
+    """Trap 8: what is known stays, new ones come as long as there is room."""
     life = Life()
     life.run(found("known-1"), found("known-2"))
     many = [found(f"new-{n:05}") for n in range(10_000)]
@@ -297,6 +314,26 @@ def test_at_the_limit_nothing_recovers() -> None:
     assert not [t for t in told(outcome) if t.startswith("recovered")]
     assert told(life.run(found("known-1"), limit_reached=True)) == []
     assert len(told(life.run(found("known-1")))) == INSTANCES_MAX - 1
+
+
+def test_a_million_instances_are_cut_before_they_are_read() -> None:
+    """XE4: in seconds of work, and what is cut off is not even looked at; what is wrong with ids is found in all."""
+    life = Life()
+    life.run(found("known-1"), found("known-2"))
+    no_json: dict[str, Any] = {"x": object()}
+    many = [InstanceReport(f"new-{n:07}", "default", {} if n < INSTANCES_MAX else no_json) for n in range(1_000_000)]
+    began = time.thread_time()
+    outcome = life.run(*many, found("known-1"))
+    assert time.thread_time() - began < 10
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.reason) == (AlertStatus.ERROR, RunErrorReason.LIMIT)
+    new = [f"new-{n:07}" for n in range(INSTANCES_MAX - 2)]
+    assert sorted(one.id for one in outcome.instances) == ["known-1", "known-2", *new]
+    assert told(outcome) == [f"new_instance {id}" for id in new]
+    with pytest.raises(RunFailure, match="'new-0999999' was reported twice"):
+        life.run(*many, many[-1])
+    with pytest.raises(RunFailure, match="context of instance 'new-0001000' is not JSON"):
+        life.run(many[INSTANCES_MAX])
 
 
 def test_closing_tells_each_instance_and_nobody() -> None:

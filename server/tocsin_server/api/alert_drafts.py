@@ -31,6 +31,7 @@ class AlertDrafts:
         missing = [name for name in REQUIRED if not getattr(sent, name)]
         if missing:
             raise invalid_fields([Violation(f"alert.{name}", "is required") for name in missing])
+        self.types.usable(sent.alert_type_id)
         return Alert(
             account=caller.account,
             id="",
@@ -47,9 +48,9 @@ class AlertDrafts:
         """Check an alert against its type, and its actions against the configurations they go to.
 
         Actions that are not changed are let be: a configuration that was deleted is no reason to refuse
-        another name.
+        another name. A type that is off is as good for this as one that is on.
         """
-        complete = checked(spec, self.types.usable(spec.alert_type_id), changed=changed)
+        complete = checked(spec, self.types.registered(spec.alert_type_id), changed=changed)
         if "actions" not in changed:
             return complete
         kinds = await self._alerts.kinds(caller.account, [a.configuration_id for a in complete.actions])

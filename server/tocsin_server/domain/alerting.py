@@ -265,8 +265,8 @@ class AlertTypes:
         off = frozenset(ids)
         return AlertTypes((replace(t, enabled=False) if t.id in off else t for t in self), self.failed)
 
-    def usable(self, type_id: str) -> AlertType:
-        """Give a type that alerts can be created of, or refuse."""
+    def registered(self, type_id: str) -> AlertType:
+        """Give a type, which may be off, or refuse."""
         found = self.find(type_id)
         if found is None:
             raise TocsinError(
@@ -274,6 +274,11 @@ class AlertTypes:
                 f'Alert type "{type_id}" is not registered.',
                 metadata={"alert_type_id": type_id},
             )
+        return found
+
+    def usable(self, type_id: str) -> AlertType:
+        """Give a type that alerts can be created of, or refuse."""
+        found = self.registered(type_id)
         if not found.enabled:
             raise TocsinError(
                 Reason.ALERT_TYPE_DISABLED,

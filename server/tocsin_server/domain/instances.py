@@ -79,28 +79,39 @@ class Memory:
 
 
 def checked_report(report: Report, alert_type: AlertType) -> dict[str, InstanceReport]:
-    """Give the active instances of a report, by id; RunFailure for what no executor may report."""
+    """Give the active instances of a report, by id; RunFailure for what no executor may report.
+
+    What it says of them is copied by `within_limit`, when it is known which of them are watched.
+    """
     active: dict[str, InstanceReport] = {}
     seen: set[str] = set()
     groups = {group.id for group in alert_type.action_groups}
     for instance in report.instances:
-        shown = repr(instance.id[:ID_SHOWN_MAX])
         if instance.id in seen:
-            raise RunFailure(RunErrorReason.EXECUTE, f"instance {shown} was reported twice")
+            raise RunFailure(RunErrorReason.EXECUTE, f"instance {_shown(instance)} was reported twice")
         if not instance.id or len(instance.id) > INSTANCE_ID_MAX:
-            raise RunFailure(RunErrorReason.EXECUTE, f"instance id {shown} is empty or too long")
+            raise RunFailure(RunErrorReason.EXECUTE, f"instance id {_shown(instance)} is empty or too long")
         seen.add(instance.id)
         if instance.group is None:
             continue
         if instance.group not in groups:
-            message = f"instance {shown} was reported in the unknown group {instance.group!r}"
+            message = f"instance {_shown(instance)} was reported in the unknown group {instance.group!r}"
             raise RunFailure(RunErrorReason.EXECUTE, message)
-        active[instance.id] = replace(
-            instance,
-            context=json_object(instance.context, INSTANCE_BYTES_MAX, f"the context of instance {shown}"),
-            state=json_object(instance.state, INSTANCE_BYTES_MAX, f"the state of instance {shown}"),
-        )
+        active[instance.id] = instance
     return active
+
+
+def _copied(instance: InstanceReport) -> InstanceReport:
+    shown = _shown(instance)
+    return replace(
+        instance,
+        context=json_object(instance.context, INSTANCE_BYTES_MAX, f"the context of instance {shown}"),
+        state=json_object(instance.state, INSTANCE_BYTES_MAX, f"the state of instance {shown}"),
+    )
+
+
+def _shown(instance: InstanceReport) -> str:
+    return repr(instance.id[:ID_SHOWN_MAX])
 
 
 def json_object(value: object, bytes_max: int, name: str) -> Mapping[str, Json]:
@@ -131,10 +142,14 @@ def cut(found: dict[str, InstanceReport], memory: Memory, kept: int) -> dict[str
 def within_limit(
     found: dict[str, InstanceReport], memory: Memory, reached: bool
 ) -> tuple[dict[str, InstanceReport], bool]:
-    """Cut what was found to the limit: what is known stays, new ones as long as there is room."""
+    """Cut what was found to the limit: what is known stays, new ones as long as there is room.
+
+    What is left is copied, RunFailure for what is no JSON or too large. What is cut off is not even read: a report may
+    have a million instances.
+    """
     if len(found) <= INSTANCES_MAX and not reached:
-        return found, False
+        return {id: _copied(now) for id, now in found.items()}, False
     known = {id: now for id, now in found.items() if id in memory.instances}
     room = max(0, INSTANCES_MAX - len(memory.instances))
     new = [item for item in found.items() if item[0] not in memory.instances]
-    return known | dict(new[:room]), True
+    return {id: _copied(now) for id, now in (known | dict(new[:room])).items()}, True

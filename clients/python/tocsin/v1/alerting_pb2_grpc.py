@@ -181,9 +181,9 @@ class AlertingServicer(object):
 
     def UpdateAlert(self, request, context):
         """Changes schedule, throttle, notify_when, name, tags, params or actions of an alert. A changed
-        schedule runs at once. A run under way is dropped and repeated with the changed alert. Reasons:
-        NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED,
-        CONFLICT.
+        schedule runs at once. A run under way is dropped and repeated with the changed alert. An alert of
+        a type that is off can be changed, params included: they are checked as if it were on. Reasons:
+        NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

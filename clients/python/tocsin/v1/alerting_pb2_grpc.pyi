@@ -52,9 +52,9 @@ class AlertingStub:
     """
     UpdateAlert: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.UpdateAlertRequest, _alerting_pb2.UpdateAlertResponse]
     """Changes schedule, throttle, notify_when, name, tags, params or actions of an alert. A changed
-    schedule runs at once. A run under way is dropped and repeated with the changed alert. Reasons:
-    NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED,
-    CONFLICT.
+    schedule runs at once. A run under way is dropped and repeated with the changed alert. An alert of
+    a type that is off can be changed, params included: they are checked as if it were on. Reasons:
+    NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, CONFLICT.
     """
     DeleteAlert: _grpc.UnaryUnaryMultiCallable[_alerting_pb2.DeleteAlertRequest, _alerting_pb2.DeleteAlertResponse]
     """Deletes an alert; its instances end with the reason `deleted` and nobody is notified. Deliveries
@@ -144,9 +144,9 @@ class AlertingAsyncStub(AlertingStub):
     """
     UpdateAlert: _aio.UnaryUnaryMultiCallable[_alerting_pb2.UpdateAlertRequest, _alerting_pb2.UpdateAlertResponse]  # type: ignore[assignment]
     """Changes schedule, throttle, notify_when, name, tags, params or actions of an alert. A changed
-    schedule runs at once. A run under way is dropped and repeated with the changed alert. Reasons:
-    NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED,
-    CONFLICT.
+    schedule runs at once. A run under way is dropped and repeated with the changed alert. An alert of
+    a type that is off can be changed, params included: they are checked as if it were on. Reasons:
+    NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, CONFLICT.
     """
     DeleteAlert: _aio.UnaryUnaryMultiCallable[_alerting_pb2.DeleteAlertRequest, _alerting_pb2.DeleteAlertResponse]  # type: ignore[assignment]
     """Deletes an alert; its instances end with the reason `deleted` and nobody is notified. Deliveries
@@ -263,9 +263,9 @@ class AlertingServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_alerting_pb2.UpdateAlertResponse, _abc.Awaitable[_alerting_pb2.UpdateAlertResponse]]:
         """Changes schedule, throttle, notify_when, name, tags, params or actions of an alert. A changed
-        schedule runs at once. A run under way is dropped and repeated with the changed alert. Reasons:
-        NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, ALERT_TYPE_DISABLED,
-        CONFLICT.
+        schedule runs at once. A run under way is dropped and repeated with the changed alert. An alert of
+        a type that is off can be changed, params included: they are checked as if it were on. Reasons:
+        NOT_FOUND, INVALID_FIELD, INVALID_TEMPLATE, ALERT_TYPE_NOT_REGISTERED, CONFLICT.
         """
 
     @_abc_1.abstractmethod
