@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 from tocsin.v1 import alerting_pb2 as pb
 from tocsin.v1 import notifications_pb2 as notifications_pb
+from tocsin.v1 import system_pb2
 
 from tests.service.test_alert_control import HOURLY, run
 from tests.service.test_firing import fail, firing
@@ -66,6 +68,22 @@ async def test_a_body_that_is_to_be_json_and_is_none_is_not_sent(api: Api, hook:
     assert [ended.id] == list(instance.delivery_ids)
     assert ended.reason == "RENDER"
     assert hook.posted == []
+
+
+async def test_others_are_answered_while_a_megabyte_of_templates_is_read(api: Api, hook: WebhookReceiver) -> None:
+    """XE11: all of them within their bounds, in one call."""
+    receiver = await webhook(api, hook.url)
+    template = "{{a.b}} " * 1200
+    actions = [
+        pb.Action(id=receiver, params=struct({"body": [f"{template}{n}/{m}" for m in range(6)]})) for n in range(16)
+    ]
+    creating = asyncio.create_task(create(api, firing(receiver, **HOURLY | {"params": PARAMS, "actions": actions})))
+    answered = 0
+    while not creating.done():
+        await api.system.GetInfo(system_pb2.GetInfoRequest())
+        answered += 1
+    assert len((await creating).actions) == 16
+    assert answered > 20
 
 
 @pytest.mark.parametrize("resource", ["x\ny", "é", "x" * 1024])

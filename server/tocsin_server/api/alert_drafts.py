@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 
 from tocsin.v1 import alerting_pb2 as pb
 
 from tocsin_server.api.alert_messages import spec_of
 from tocsin_server.api.auth import Caller
-from tocsin_server.domain.alert_checks import DEPENDENT, checked
+from tocsin_server.domain.alert_checks import DEPENDENT, checked, is_long
 from tocsin_server.domain.alerting import Action, Alert, AlertSpec, AlertTypes
 from tocsin_server.domain.errors import Violation, invalid_field, invalid_fields
 from tocsin_server.domain.ports import AlertStore, EndpointKind
@@ -50,7 +51,12 @@ class AlertDrafts:
         Actions that are not changed are let be: a configuration that was deleted is no reason to refuse
         another name. A type that is off is as good for this as one that is on.
         """
-        complete = checked(spec, self.types.registered(spec.alert_type_id), changed=changed)
+        alert_type = self.types.registered(spec.alert_type_id)
+        if is_long(spec.actions):
+            # Reading a megabyte of templates takes most of a second: others are answered meanwhile.
+            complete = await asyncio.to_thread(checked, spec, alert_type, changed=changed)
+        else:
+            complete = checked(spec, alert_type, changed=changed)
         if "actions" not in changed:
             return complete
         kinds = await self._alerts.kinds(caller.account, [a.configuration_id for a in complete.actions])

@@ -176,9 +176,9 @@ class _Stream:
 
 def _settle(outcome: asyncio.Future[bytes], append: Append, stored: asyncio.Future[list[Appended]]) -> None:
     """Keep of a batch that is stored or refused what is told of it: its events would take several times the memory."""
-    error = stored.exception()
-    if outcome.done():  # nobody waits any more
+    if outcome.done() or stored.cancelled():  # nobody waits any more
         return
+    error = stored.exception()
     if error is None:
         outcome.set_result(encoded_results(stored.result(), append, RESULTS_TAG))
     elif isinstance(error, TocsinError):

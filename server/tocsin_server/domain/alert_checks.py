@@ -19,6 +19,7 @@ from tocsin_server.domain.templates import TemplateError, parse, strings
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
+TEMPLATES_QUICK_MAX = 16 * 1024  # characters
 _DESCRIPTION_MAX = 300  # characters of a violation: it may quote what was sent
 
 
@@ -148,6 +149,11 @@ def _group_violations(actions: Sequence[Action], alert_type: AlertType, path: st
     unknown = [(i, a.group) for i, a in enumerate(actions) if a.group and alert_type.group_name(a.group) is None]
     names = ", ".join(dict.fromkeys(group for _, group in unknown))
     return [Violation(f"{path}[{i}].group", f"Invalid action groups: {names}") for i, _ in unknown]
+
+
+def is_long(actions: Sequence[Action]) -> bool:
+    """Tell whether the templates of actions take more than some ten milliseconds to read."""
+    return sum(len(source) for action in actions for _, source in strings(action.params, "")) > TEMPLATES_QUICK_MAX
 
 
 def _check_templates(actions: Sequence[Action], path: str) -> None:
