@@ -14,7 +14,7 @@ from tocsin_server.domain.health import (
     observe,
     tell,
 )
-from tocsin_server.domain.lanes import Key, Lanes
+from tocsin_server.domain.lanes import AHEAD_MAX, WINDOW_MAX, Key, Lanes
 from tocsin_server.domain.notifications import FINAL, Outcome, State
 from tocsin_server.domain.settlement import OUTAGE_MAX_S, Plan, settle
 from tocsin_server.domain.verdicts import HTTP_STATUS, SECOND_US, ErrorClass, Verdict, rule_of_http, wait_asked
@@ -195,3 +195,18 @@ def test_accounts_take_turns(one: int, other: int) -> None:
         counts[want.key[0]] += want.count
     assert sum(counts.values()) == 8
     assert min(counts.values()) >= min(4, *(8 * n for n in (one, other)))
+
+
+def test_a_place_that_was_not_used_says_nothing_about_how_quick_a_receiver_is() -> None:
+    """Some are claimed ahead of it as long as what is sent is taken soon."""
+    lanes, key = Lanes(), ("a", "c")
+    for _ in range(WINDOW_MAX):
+        assert lanes.take(key, NOW)
+        lanes.ended(key, Verdict.DELIVERED, quick=True)
+    assert lanes.lane(key).places() == WINDOW_MAX + AHEAD_MAX
+    assert lanes.take(key, NOW)
+    lanes.give_back(key)
+    assert lanes.lane(key).places() == WINDOW_MAX + AHEAD_MAX
+    assert lanes.take(key, NOW)
+    lanes.ended(key, Verdict.DELIVERED, quick=False)
+    assert lanes.lane(key).places() == WINDOW_MAX

@@ -193,7 +193,8 @@ class Lanes:
     def ended(self, key: Key, verdict: Verdict | None, health: Health | None = None, quick: bool = False) -> None:
         """Take over how an attempt ended, whether soon, and the health of the receiver after it."""
         lane = self.lane(key)
-        lane.quick = quick
+        if verdict is not None:  # else a place was given back that was not used
+            lane.quick = quick
         lane.in_flight -= 1
         self._left += 1
         was_proven = lane.proven
