@@ -278,7 +278,7 @@ def _previews(events: int, data: Path) -> list[Figure]:
             began = time.perf_counter()
             done = calls.preview(field)
             took = time.perf_counter() - began
-            if done.events < events * 0.99:  # some come late, from before the day
+            if done.events < events * 0.8:  # some come late, from before the day
                 raise RuntimeError(f"{done.events:,} of {events:,} events were read")
             wanted = target if events >= PREVIEWED else None
             found.append(figure(f"preview over {events:,} events by {name}", took, "s", wanted, "lower"))
