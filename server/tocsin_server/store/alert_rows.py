@@ -118,18 +118,40 @@ def _stamp(notified: Notified | None) -> tuple[str, str, int | None]:
     return (notified.group, notified.subgroup, notified.at) if notified else ("", "", None)
 
 
+def read_claimed(
+    connection: sqlite3.Connection, account: str, alert_id: str, number: int
+) -> tuple[Alert, Memory, int | None] | None:
+    """Read an alert, what its runs left behind, and when the newest successful one began.
+
+    None when the run of this number does not hold any more: the alert was changed since, and is claimed anew.
+    """
+    row = connection.execute(
+        f"SELECT {ALERT_COLUMNS}, t.state, t.previous_started_at FROM {ALERTS}"
+        " WHERE a.account = ? AND a.id = ? AND t.run_number = ?",
+        (account, alert_id, number),
+    ).fetchone()
+    if row is None:
+        return None
+    *columns, state, previous_started_at = row
+    alert = alert_of(tuple(columns))
+    return alert, Memory(alert.status, json.loads(state), _instances(connection, alert)), previous_started_at
+
+
 def read_memory(connection: sqlite3.Connection, alert: Alert) -> tuple[Memory, int | None]:
     """Read what the runs of an alert left behind, and when the newest successful one began."""
     state, previous_started_at = connection.execute(
         "SELECT state, previous_started_at FROM alert_tasks WHERE account = ? AND alert_id = ?",
         (alert.account, alert.id),
     ).fetchone()
+    return Memory(alert.status, json.loads(state), _instances(connection, alert)), previous_started_at
+
+
+def _instances(connection: sqlite3.Connection, alert: Alert) -> dict[str, Instance]:
     rows = connection.execute(
         f"SELECT {INSTANCE_COLUMNS} FROM alert_instances WHERE account = ? AND alert_id = ? ORDER BY id",
         (alert.account, alert.id),
     )
-    instances = {row[0]: _instance(row) for row in rows}
-    return Memory(alert.status, json.loads(state), instances), previous_started_at
+    return {row[0]: _instance(row) for row in rows}
 
 
 def _instance(row: tuple[Any, ...]) -> Instance:

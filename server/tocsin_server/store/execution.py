@@ -19,7 +19,6 @@ from typing import TypeVar
 
 from tocsin_server.domain.actions import Notification
 from tocsin_server.domain.alerting import RUNS_APART_MAX, Alert
-from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.execution import (
     Claim,
     Claims,
@@ -38,8 +37,8 @@ from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.schedule import Ticks, duration_us
 from tocsin_server.domain.transitions import own_event
 from tocsin_server.store import delivery_rows, executions, navigations, silenced_actions
-from tocsin_server.store.alert_rows import INSTANCE_COLUMNS, instance_row, read_alert, read_memory
-from tocsin_server.store.database import Readers
+from tocsin_server.store.alert_rows import INSTANCE_COLUMNS, instance_row, read_claimed
+from tocsin_server.store.database import Readers, at_one_moment
 from tocsin_server.store.event_aggregates import EventAggregates, ReadsApart
 from tocsin_server.store.writer import Transaction, Writer
 
@@ -208,19 +207,12 @@ def _ticks(alert_id: str, interval: str) -> Ticks:
 
 
 def _load(connection: sqlite3.Connection, claim: Claim, ui_url: str) -> Run | None:
-    try:
-        alert = read_alert(connection, claim.account, claim.alert_id)
-    except TocsinError as error:
-        if error.reason is Reason.NOT_FOUND:
+    with at_one_moment(connection):
+        found = read_claimed(connection, claim.account, claim.alert_id, claim.number)
+        if found is None:
             return None
-        raise
-    (number,) = connection.execute(
-        "SELECT run_number FROM alert_tasks WHERE account = ? AND alert_id = ?", (claim.account, claim.alert_id)
-    ).fetchone()
-    if number != claim.number:  # the alert was changed since, and is claimed anew
-        return None
-    memory, previous_started_at = read_memory(connection, alert)
-    path = path_of(navigations.holding(connection, alert), alert) if alert.spec.actions else ""
+        alert, memory, previous_started_at = found
+        path = path_of(navigations.holding(connection, alert), alert) if alert.spec.actions else ""
     return Run(claim, alert, memory, previous_started_at, Place.of(ui_url, path))
 
 
