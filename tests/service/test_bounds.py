@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
-from google.protobuf import json_format
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.struct_pb2 import Value
 from tocsin.v1 import annotations_pb2, event_log_pb2
 
 from tests.support.bounds import CASES, Case, methods, request_of, stated
@@ -127,8 +127,10 @@ async def test_details_that_json_cannot_hold_are_refused_by_path(running: Api, p
         (lambda below: [below], 32, "nested too deeply"),
         # The decoder itself stops at 100 messages within each other: a level of an object is three.
         (lambda below: {"a": below}, 33, "more than 32 levels"),
+        (lambda below: [{"a": below, "b": 1}], 30, "more than 32 levels"),
+        (lambda below: {"a": below}, 3000, "more than 32 levels"),
     ],
-    ids=["objects", "lists", "lists too deep", "objects too deep"],
+    ids=["objects", "lists", "lists too deep", "objects too deep", "both too deep", "far too deep"],
 )
 async def test_details_are_at_most_32_levels_deep(
     running: Api, wrap: Callable[[Any], Any], depth: int, says: str
@@ -138,11 +140,30 @@ async def test_details_are_at_most_32_levels_deep(
     for _ in range(depth):
         value = wrap(value)
     request = event_log_pb2.AppendEventRequest(event=event_log_pb2.Event(type="a"))
-    json_format.ParseDict(value, request.event.details)
+    _nest(request.event.details, value)
     if not says:
         await running.events.AppendEvent(request)
-    else:
-        assert says in (await refused(running.events.AppendEvent(request))).text
+        return
+    refusal = await refused(running.events.AppendEvent(request))
+    assert (says in refusal.text, refusal.reason) == (True, "INVALID_FIELD")
+    assert [path.partition("[")[0].partition(".a")[0] for path in refusal.fields] == ["event.details"]
+    batch = event_log_pb2.AppendEventsRequest(events=[event_log_pb2.Event(type="a") for _ in range(4)])
+    for index in (1, 3):
+        _nest(batch.events[index].details, value)
+    assert (await refused(running.events.AppendEvents(batch))).metadata["bad_indexes"] == "1,3"
+
+
+def _nest(place: Value, value: Any) -> None:
+    """Write plain data of any depth."""
+    while isinstance(value, (dict, list)):
+        if isinstance(value, list):
+            (value,), place = value, place.list_value.values.add()
+            continue
+        for name, other in value.items():
+            if name != "a":
+                place.struct_value.fields[name].number_value = other
+        place, value = place.struct_value.fields["a"], value["a"]
+    place.number_value = value
 
 
 @pytest.mark.asyncio(loop_scope="module")

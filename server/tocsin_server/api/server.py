@@ -27,8 +27,9 @@ from tocsin.v1 import annotations_pb2
 from tocsin_server.api import bounds, errors, quick_bounds
 from tocsin_server.api.auth import ECHOED, Caller, caller_of
 from tocsin_server.api.calls import Handled
+from tocsin_server.api.nesting import too_deep
 from tocsin_server.api.reflection import add_reflection
-from tocsin_server.domain.errors import Reason, TocsinError
+from tocsin_server.domain.errors import Reason, TocsinError, invalid_fields
 from tocsin_server.domain.ports import Runtime
 
 log = structlog.get_logger("tocsin.api")
@@ -265,7 +266,9 @@ def _reader(decode: Callable[[bytes], Message], request_type: Descriptor) -> Cal
         try:
             request = decode(raw)
         except (DecodeError, ValueError) as error:
-            text = "the request cannot be decoded as a message of its type, or is nested more than 32 levels deep"
+            if deep := too_deep(request_type, raw):
+                raise invalid_fields(deep) from error
+            text = "the request cannot be decoded as a message of its type"
             raise TocsinError(Reason.UNDECODABLE, text) from error
         if within is None:  # compiled with the first request, not at start: most methods are never called
             within = quick_bounds.within(request_type)
