@@ -14,7 +14,7 @@ from tocsin_server.domain.errors import Reason, TocsinError
 from tocsin_server.domain.event_log import Append, Draft, EventHead, OwnEvent, Stored
 from tocsin_server.runtime import system_runtime
 from tocsin_server.store.database import Store, open_store
-from tocsin_server.store.writer import QUEUE_BYTES_MAX, QUEUE_UNITS_MAX, Transaction, Writer
+from tocsin_server.store.writer import QUEUE_BYTES_MAX, QUEUE_UNITS_MAX, SHARED_FROM, Transaction, Writer
 
 RUNTIME = system_runtime()
 
@@ -190,6 +190,28 @@ async def test_a_patient_unit_goes_with_the_next_group(house: House) -> None:
     await house.writer.run(lambda tx: own(tx, "quick"))
     assert await patient == 2
     assert committed == ["committed"]
+
+
+@pytest.mark.parametrize("appends", [1, SHARED_FROM])
+async def test_a_patient_unit_goes_with_many_appends_and_lets_a_few_go_first(house: House, appends: int) -> None:
+    """Whoever appends alone waits for nobody else's work; among many, one commit less is less to wait for."""
+    go, busy = threading.Event(), threading.Event()
+
+    def block(transaction: Transaction) -> None:
+        busy.set()
+        go.wait(10)
+
+    blocker = asyncio.create_task(house.writer.run(block))
+    await asyncio.to_thread(busy.wait, 10)
+    committed = count_commits(house)
+    patient = asyncio.create_task(house.writer.run(lambda tx: own(tx, "patient"), patient=True))
+    await asyncio.sleep(0)
+    waiting = [house.writer.append(one(f"e{number}")) for number in range(appends)]
+    go.set()
+    await blocker
+    await asyncio.gather(*waiting)
+    assert await patient == appends + 1
+    assert len(committed) == (3 if appends == 1 else 2)  # the one of the blocker is the first
 
 
 async def test_a_patient_unit_alone_does_not_wait_for_ever(house: House) -> None:

@@ -7,7 +7,8 @@ undone alone and its neighbours go on; a commit that fails answers every unit of
 STORAGE_FAILED or STORAGE_FULL, and nothing of it is stored.
 
 A commit is what costs. So a unit for which nobody waits is patient: it goes with the next group that
-has to be written. And what follows from an append at once may go with it (`Company`).
+has to be written, unless that is one of a few appends, which would wait for it. And what follows from an
+append at once may go with it (`Company`).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ T = TypeVar("T")
 GROUP_EVENTS_MAX = 1000  # one transaction stays short
 GROUP_UNITS_MAX = 512
 PATIENCE_S = 0.01  # longest wait of a patient unit
+SHARED_FROM = 4  # units of a group with appends with which patient ones go: fewer would wait for these
 WINDOW_S = 0.001  # longest wait for company; an append alone never waits
 SLOW_COMMIT_S = 0.0005  # below this a commit is cheaper than waiting for company
 GROUP_BYTES_MAX = 8 * 1024 * 1024  # and does not hold much in memory
@@ -244,7 +246,8 @@ class Writer:
             group.append(work)
             events, size = events + _events(work), size + work.size
         self._last_group = len(group)
-        group += self._patient_ones(GROUP_UNITS_MAX - len(group))
+        if len(group) >= SHARED_FROM or all(work.append is None for work in group):
+            group += self._patient_ones(GROUP_UNITS_MAX - len(group))
         self._bytes_taken += size
         return group, False
 
