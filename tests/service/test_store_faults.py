@@ -91,7 +91,8 @@ def test_only_the_writer_begins_transactions_and_always_to_write() -> None:
     assert begins == {
         "store/writer.py": ["BEGIN IMMEDIATE"],
         # At start, before there is a writer, over Peewee's database of it: that one begins to write.
-        "store/database.py": ["database.atomic()"],
+        # And a few reads as of one commit, over connections that cannot write.
+        "store/database.py": ["database.atomic()", "BEGIN"],
         # One snapshot, over a connection that cannot write.
         "store/checking.py": ["BEGIN"],
     }
