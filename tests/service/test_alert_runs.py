@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -195,6 +196,25 @@ async def test_a_run_that_takes_too_long_is_an_error(house: House) -> None:
     late = await house.alerts.get("acme", alert.id)
     assert late.error is not None
     assert late.error.reason is RunErrorReason.TIMEOUT
+    assert house.rows("SELECT next_run_at > ? FROM alert_tasks", T0) == [(1,)]
+
+
+async def test_a_run_that_gets_no_thread_in_its_time_is_an_error_too(house: House) -> None:
+    """XE2: it is written as one that failed, and comes again at its next tick, not when its lease ends."""
+    go = threading.Event()
+    blockers = [
+        house.readers.submit(lambda connection: go.wait(10)) for _ in range(2)
+    ]  # all the threads that there are
+    house.types = AlertTypes([scripted_type(house.scripted, timeout_s=0.05)])
+    house.execution = Execution(house.runs, house.types, house.clock.runtime())
+    alert = await house.create(SCRIPTED)
+    asyncio.get_running_loop().call_later(0.5, go.set)
+    await house.run_due()
+    assert all(blocker.done() for blocker in blockers)
+    late = await house.alerts.get("acme", alert.id)
+    assert late.error is not None
+    assert late.error.reason is RunErrorReason.TIMEOUT
+    assert house.scripted.seen == []
     assert house.rows("SELECT next_run_at > ? FROM alert_tasks", T0) == [(1,)]
 
 

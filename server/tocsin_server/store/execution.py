@@ -81,9 +81,9 @@ class Runs:
         except TimeoutError:
             if not future.done():
                 visit.interrupt()
-            if visit.run is None:
-                raise
-            return Performed(visit.run, too_late(visit.run, timeout_s))
+            # One that got no thread in its time has failed like any other: that too is written.
+            run = visit.run or await self._read(partial(_load, claim=claim, ui_url=self.ui_url))
+            return Performed(run, too_late(run, timeout_s)) if run is not None else None
 
     async def perform_apart(self, claim: Claim, work: Work, timeout_s: float) -> Performed | None:
         """Do the same with the work on a thread that is none of the readers'; its queries end with its time."""
