@@ -126,9 +126,9 @@ class Drafts:
         violations = [*bounds.violations_of(request), *_judged(request, now)]
         if not violations:
             return
-        paths = tuple(f"{violation.path}." for violation in violations)
-        others = [placed for placed in _placed(request) if not any(path.startswith(placed[1] + ".") for path in paths)]
         if self._catalogue.has_checks(caller.account):
+            bad = {violation.path.partition(".")[0] for violation in violations}
+            others = [(index, path, event) for index, path, event in _placed(request) if path not in bad]
             violations += check_payloads(self._catalogue, caller.account, others)[1]
         raise invalid_fields(violations)
 

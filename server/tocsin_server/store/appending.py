@@ -100,7 +100,7 @@ class LogAppender:
         if digest != append.digest:
             return request_id_reused(append.request_id, digest, append.digest)
         first = json.loads(answer)
-        known = self._lookup_ids(append.account, [event_id for event_id, _ in first])
+        known = known_ids(self._connection, append.account, [event_id for event_id, _ in first])
         standing = {k.position for k in known.values() if not k.deleted} | {s.position for s in self.stored}
         return [Appended(event_id, position, position not in standing) for event_id, position in first]
 
@@ -152,11 +152,8 @@ class LogAppender:
                 by_account.setdefault(append.account, []).extend(given)
         known: dict[tuple[str, str], Known] = {}
         for account, ids in by_account.items():
-            known.update(self._lookup_ids(account, ids))
+            known.update(known_ids(self._connection, account, ids))
         return known
-
-    def _lookup_ids(self, account: str, ids: Sequence[str]) -> dict[tuple[str, str], Known]:
-        return known_ids(self._connection, account, ids)
 
     def _known_requests(self, appends: Iterable[Append]) -> dict[tuple[str, str, str], tuple[bytes, str]]:
         known: dict[tuple[str, str, str], tuple[bytes, str]] = {}
