@@ -7,9 +7,11 @@ import time
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tocsin.v1 import event_log_pb2 as pb
-from tocsin_server.api.nesting import LEVELS_MAX, too_deep
+from tocsin_server.api.bounds import bound_of
+from tocsin_server.api.nesting import too_deep
 
 REQUEST = pb.AppendEventsRequest.DESCRIPTOR
+LEVELS_MAX = bound_of(pb.Event.DESCRIPTOR.fields_by_name["details"]).max_depth
 
 
 def nested(levels: int) -> pb.AppendEventsRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.api import bounds, quick_bounds
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_redaction import EventRedaction
-from tocsin_server.domain.encoding import varint, wire_text, wire_timestamp
+from tocsin_server.domain.encoding import varint, varint_at, wire_text, wire_timestamp
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.redaction import SecretKeys
 from tocsin_server.runtime import system_runtime
@@ -74,3 +75,16 @@ def test_the_quick_look_says_yes_to_usual_requests() -> None:
     for method in methods():
         request = request_of(method)
         assert quickly(request), method.name
+
+
+@given(st.integers(0, 2**63 - 1), st.binary(max_size=4))
+def test_a_number_is_read_as_it_was_written(number: int, rest: bytes) -> None:
+    written = b"\0" + varint(number)
+    assert varint_at(written + rest, 1) == (number, len(written))
+
+
+def test_a_number_without_an_end_is_none() -> None:
+    with pytest.raises(ValueError, match="64 bits"):
+        varint_at(b"\xff" * 1000, 0)
+    with pytest.raises(IndexError):
+        varint_at(b"\xff", 0)

@@ -8,6 +8,7 @@ missed: every value and every key is looked at.
 
 from __future__ import annotations
 
+from tocsin_server.domain.encoding import varint_at
 from tocsin_server.domain.redaction import SecretKeys
 
 CLEAR, SECRET, SUSPECT = 0, 1, 2  # what a look finds; the greatest counts
@@ -38,7 +39,7 @@ class DetailsLook:
         if tag in (STRUCT, LIST) and levels:
             size, start = encoded[start + 1], start + 2
             if size > SHORT_MAX:
-                size, start = _long(encoded, start - 1)
+                size, start = varint_at(encoded, start - 1)
             return self._items(encoded, start, stop, levels - 1, tag == STRUCT) if start + size == stop else SUSPECT
         if tag == STRING:
             return SUSPECT if encoded.find(0, start + 2, stop) >= 0 else CLEAR
@@ -53,7 +54,7 @@ class DetailsLook:
         while start < stop:
             size, start = encoded[start + 1], start + 2
             if size > SHORT_MAX:
-                size, start = _long(encoded, start - 1)
+                size, start = varint_at(encoded, start - 1)
             end = start + size
             if have_keys:
                 if encoded[start + 1] > SHORT_MAX:
@@ -64,7 +65,7 @@ class DetailsLook:
                     return SUSPECT
                 start = value + 2
                 if encoded[value + 1] > SHORT_MAX:
-                    start = _long(encoded, value + 1)[1]
+                    start = varint_at(encoded, value + 1)[1]
             tag = encoded[start] if start < end else 0
             if tag == STRING:
                 if find(0, start + 2, end) >= 0:  # behind the length, or its first byte: the others are not 0
@@ -84,15 +85,3 @@ class DetailsLook:
         if len(self._harmless) < KEYS_MAX:
             self._harmless.add(name)
         return CLEAR
-
-
-def _long(encoded: bytes, start: int) -> tuple[int, int]:
-    """Read a length of more than one byte; give it and where it ends."""
-    size = shift = 0
-    while True:
-        byte = encoded[start]
-        start += 1
-        size |= (byte & SHORT_MAX) << shift
-        if byte <= SHORT_MAX:
-            return size, start
-        shift += 7

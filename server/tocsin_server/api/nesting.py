@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor
 
+from tocsin_server.api.bounds import bound_of
+from tocsin_server.domain.encoding import varint_at
 from tocsin_server.domain.errors import Violation
 
-LEVELS_MAX = 32  # of plain data in a request
 FIELDS_MAX = 100_000  # looked at: some fifty milliseconds
 DYNAMIC = ("google.protobuf.Value", "google.protobuf.Struct", "google.protobuf.ListValue")
 LENGTH_DELIMITED = 2
@@ -21,7 +22,7 @@ Span = tuple[int, int]
 
 
 def too_deep(request_type: Descriptor, raw: bytes) -> list[Violation]:
-    """Name the fields of a request whose data have more than 32 levels; none of one that is broken otherwise."""
+    """Name the fields of a request whose data have more levels than they may; none of one that is broken otherwise."""
     found: list[Violation] = []
     try:
         found += _Walk(raw).found(request_type, (0, len(raw)), "")
@@ -49,16 +50,16 @@ class _Walk:
                 name += f"[{counts[field.name] - 1}]"
             if field.message_type.full_name not in DYNAMIC:
                 yield from self.found(field.message_type, below, f"{name}.")
-            elif self._is_deep(field.message_type, below):
-                yield Violation(name, f"is nested more than {LEVELS_MAX} levels deep")
+            elif self._is_deep(field.message_type, below, most := bound_of(field).max_depth):
+                yield Violation(name, f"is nested more than {most} levels deep")
 
-    def _is_deep(self, kind: Descriptor, span: Span) -> bool:
-        """Tell whether plain data have too many levels: objects and lists, not the messages that they are made of."""
+    def _is_deep(self, kind: Descriptor, span: Span, most: int) -> bool:
+        """Tell whether plain data have more levels: of objects and lists, not of the messages that they are made of."""
         waiting = [(kind, span, 0)]
         while waiting:
             kind, span, levels = waiting.pop()
             levels += kind.full_name in DYNAMIC[1:]
-            if levels > LEVELS_MAX:
+            if levels > most:
                 return True
             for number, below in self._messages(span):
                 field = kind.fields_by_number.get(number)
@@ -73,29 +74,17 @@ class _Walk:
             self._left -= 1
             if self._left < 0:
                 raise ValueError("there is more than is looked at")
-            tag, at = self._varint(at)
+            tag, at = varint_at(self._raw, at)
             kind = tag & 7
             if kind == LENGTH_DELIMITED:
-                size, at = self._varint(at)
+                size, at = varint_at(self._raw, at)
                 if at + size > end:
                     raise ValueError("a field is longer than its message")
                 yield tag >> 3, (at, at + size)
                 at += size
             elif kind == 0:
-                _, at = self._varint(at)
+                _, at = varint_at(self._raw, at)
             elif kind in SKIPPED:
                 at += SKIPPED[kind]
             else:
                 raise ValueError("a group, which no request has")
-
-    def _varint(self, at: int) -> tuple[int, int]:
-        number = shift = 0
-        while True:
-            byte = self._raw[at]
-            at += 1
-            number |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return number, at
-            shift += 7
-            if shift > 63:
-                raise ValueError("a number of more than 64 bits")

@@ -138,7 +138,7 @@ class Deliverer:
     async def _deliver(self, row: Delivery, frame: bytes | None) -> None:
         """Send a claimed delivery when it has its turn, unless its receiver is held by then."""
         key = (row.account, row.configuration_id)
-        turns = self._turns.setdefault(key, asyncio.Semaphore(WINDOW_MAX))
+        turns = self._turns.get(key) or self._turns.setdefault(key, asyncio.Semaphore(WINDOW_MAX))
         was_ahead = turns.locked()
         async with turns:
             configuration = self._book().configurations.get(key)

@@ -17,6 +17,20 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
+def varint_at(encoded: bytes, start: int) -> tuple[int, int]:
+    """Decode a number; give it and where it ends. ValueError beyond 64 bits, IndexError where the bytes end."""
+    number = shift = 0
+    while True:
+        byte = encoded[start]
+        start += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, start
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
 def wire_bytes(tag: bytes, body: bytes) -> bytes:
     """Encode a length-delimited field."""
     return tag + varint(len(body)) + body
