@@ -106,9 +106,9 @@ class Runs:
     async def settle(self, performed: Performed) -> bool:
         """Write all that a run leaves behind, or nothing."""
         for _ in range(JUDGED_MAX):
-            stale = await self._settled(performed, as_judged=True)
-            if not isinstance(stale, Stale):
-                return self._told(performed, stale)
+            written = await self._settled(performed, as_judged=True)
+            if not isinstance(written, Stale):
+                return self._told(performed, written)
             run, outcome = performed.run, performed.outcome
             performed = await self._read(partial(_judged, run=run, outcome=outcome, host=self.host))
         written = await self._settled(performed, as_judged=False)
