@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tocsin_server.domain import lanes as lanes_module
 from tocsin_server.domain.health import (
     DISABLED_AFTER_US,
     HEALTHY,
@@ -14,7 +16,7 @@ from tocsin_server.domain.health import (
     observe,
     tell,
 )
-from tocsin_server.domain.lanes import AHEAD_MAX, WINDOW_MAX, Key, Lanes
+from tocsin_server.domain.lanes import AHEAD_MAX, WINDOW_MAX, Key, Lanes, Want
 from tocsin_server.domain.notifications import FINAL, Outcome, State
 from tocsin_server.domain.settlement import OUTAGE_MAX_S, Plan, settle
 from tocsin_server.domain.verdicts import HTTP_STATUS, SECOND_US, ErrorClass, Verdict, rule_of_http, wait_asked
@@ -108,29 +110,37 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("wait"), st.sampled_from(KEYS), st.integers(0, 100)),
         st.tuples(st.just("take"), st.sampled_from(KEYS), st.just(0)),
+        st.tuples(st.just("arrive"), st.sampled_from(KEYS), st.just(0)),
+        st.tuples(st.just("drop"), st.sampled_from(KEYS), st.just(0)),
         st.tuples(st.just("choose"), st.just(KEYS[0]), st.integers(0, 50)),
         st.tuples(st.just("end"), st.sampled_from(KEYS), st.integers(0, len(Verdict) - 1)),
         st.tuples(st.just("fail"), st.sampled_from(KEYS), st.integers(0, 100)),
+        st.tuples(st.just("quick"), st.sampled_from(KEYS), st.just(0)),
     ),
-    max_size=60,
+    max_size=100,
 )
 
 
 class Model:
-    """Lanes beside a plain count of what waits in each and what is under way."""
+    """Lanes beside a plain count of what waits in each, what is claimed and on its way, in stock, and being sent."""
 
     def __init__(self) -> None:
         self.lanes = Lanes(places=10, suspects=6)
         self.now = NOW
         self.waiting: dict[Key, list[int]] = {key: [] for key in KEYS}
-        self.under_way: dict[Key, int] = dict.fromkeys(KEYS, 0)
+        self.claimed: dict[Key, int] = dict.fromkeys(KEYS, 0)
+        self.stock: dict[Key, int] = dict.fromkeys(KEYS, 0)
+        self.sending: dict[Key, int] = dict.fromkeys(KEYS, 0)
 
     def do(self, what: str, key: Key, number: int) -> None:
         getattr(self, what)(key, number)
-        assert self.lanes.under_way == sum(self.under_way.values()) <= 10
-        assert all(self.lanes.lane(k).in_flight == count for k, count in self.under_way.items())
-        unproven = sum(count for k, count in self.under_way.items() if not self.lanes.lane(k).proven)
-        assert self.lanes._suspects_left == 6 - unproven
+        found = {k: self.lanes.lane(k) for k in KEYS}
+        assert self.lanes.under_way == sum(lane.in_flight for lane in found.values()) <= 10
+        for k, lane in found.items():
+            assert self.sending[k] <= lane.in_flight
+            assert self.sending[k] + self.stock[k] + self.claimed[k] == lane.in_flight + lane.ahead
+        assert self.lanes._suspects_left == 6 - sum(lane.in_flight for lane in found.values() if not lane.proven)
+        assert self.lanes._ahead_left == lanes_module.AHEAD_ALL_MAX - sum(lane.ahead for lane in found.values())
 
     def wait(self, key: Key, number: int) -> None:
         self.waiting[key].append(self.now + number)
@@ -139,47 +149,136 @@ class Model:
     def take(self, key: Key, number: int) -> None:
         if self.lanes.take(key, self.now):
             assert not any(due <= self.now for due in self.waiting[key])
-            self.under_way[key] += 1
+            self.claimed[key] += 1
+
+    def arrive(self, key: Key, number: int) -> None:
+        if self.claimed[key]:
+            self.claimed[key] -= 1
+            self.stock[key] += 1
+            self.serve(key)
+
+    def drop(self, key: Key, number: int) -> None:
+        if self.claimed[key]:
+            self.claimed[key] -= 1
+            self.lanes.give_back(key)
+            self.serve(key)
+
+    def serve(self, key: Key) -> None:
+        lane = self.lanes.lane(key)
+        while self.stock[key] and (self.sending[key] < lane.in_flight or self.lanes.proceed(key, self.now)):
+            self.stock[key] -= 1
+            self.sending[key] += 1
+        if self.stock[key] and not lane.keeps_stock:
+            for _ in range(self.stock[key]):
+                self.lanes.give_back(key)
+                self.wait(key, 0)
+            self.stock[key] = 0
 
     def choose(self, key: Key, number: int) -> None:
         self.now += number
-        for want in self.lanes.choose(self.now):
+        wants = self.lanes.choose(self.now)
+        for k in KEYS:
+            self.serve(k)
+        for want in wants:
             due = sorted(d for d in self.waiting[want.key] if d <= self.now)[: want.count]
             for taken in due:
                 self.waiting[want.key].remove(taken)
-            self.under_way[want.key] += len(due)
-            self.lanes.claimed(want, len(due), min(self.waiting[want.key], default=None))
+            self.claimed[want.key] += len(due)
+            if want.count:
+                self.lanes.claimed(want, len(due), min(self.waiting[want.key], default=None))
+            for _ in due:
+                self.arrive(want.key, 0)
+            self.serve(want.key)
 
     def end(self, key: Key, number: int) -> None:
-        if self.under_way[key]:
-            self.under_way[key] -= 1
-            self.lanes.ended(key, list(Verdict)[number])
+        self.ended(key, list(Verdict)[number])
+
+    def quick(self, key: Key, number: int) -> None:
+        self.ended(key, Verdict.DELIVERED, HEALTHY, quick=True)
 
     def fail(self, key: Key, number: int) -> None:
-        if self.under_way[key]:
-            self.under_way[key] -= 1
-            held = Health(HealthState.FAILING, "TIMEOUT", self.now, self.now + number)
-            self.lanes.ended(key, Verdict.RETRY, held)
+        self.ended(key, Verdict.RETRY, Health(HealthState.FAILING, "TIMEOUT", self.now, self.now + number))
+
+    def ended(self, key: Key, verdict: Verdict, health: Health | None = None, quick: bool = False) -> None:
+        if self.sending[key]:
+            self.sending[key] -= 1
+            self.lanes.ended(key, verdict, health, quick)
+            self.serve(key)
 
 
-@settings(max_examples=300)
+@settings(max_examples=400)
 @given(STEPS)
 def test_lanes_lose_no_place_and_no_turn(steps: list[tuple[str, Key, int]]) -> None:
-    """Whatever happens, places are counted right, and everything that waits is chosen in the end."""
-    model = Model()
-    for step in steps:
-        model.do(*step)
-    for _ in range(2000):
-        for key in KEYS:
-            while model.under_way[key]:
-                model.under_way[key] -= 1
-                model.lanes.ended(key, Verdict.DELIVERED, HEALTHY)
-        if not any(model.waiting.values()):
-            break
-        next_at = model.lanes.next_at()
-        model.now = max(model.now, next_at or model.now)
-        model.choose(KEYS[0], 0)
-    assert not any(model.waiting.values())
+    """Whatever happens, places and stock are counted right, and everything that waits is sent in the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lanes_module, "WINDOW_MAX", 3)  # wide soon, so that some are claimed ahead
+        patch.setattr(lanes_module, "AHEAD_MAX", 4)
+        patch.setattr(lanes_module, "AHEAD_ALL_MAX", 6)
+        model = Model()
+        for step in steps:
+            model.do(*step)
+        for _ in range(2000):
+            for key in KEYS:
+                while model.claimed[key]:
+                    model.arrive(key, 0)
+                while model.sending[key]:
+                    model.ended(key, Verdict.DELIVERED, HEALTHY)
+            if not any(model.waiting.values()) and not any(model.stock.values()):
+                break
+            next_at = model.lanes.next_at()
+            model.now = max(model.now, next_at or model.now)
+            model.do("choose", KEYS[0], 0)
+        assert not any(model.waiting.values())
+        assert not any(model.stock.values())
+        assert model.lanes.under_way == 0
+
+
+def stocked(lanes: Lanes, key: Key, count: int) -> None:
+    """Have a lane show that it is quick, fill its window, and claim so many ahead."""
+    for _ in range(WINDOW_MAX):
+        assert lanes.take(key, NOW)
+        lanes.ended(key, Verdict.DELIVERED, quick=True)
+    for _ in range(WINDOW_MAX + count):
+        assert lanes.take(key, NOW)
+    assert (lanes.lane(key).in_flight, lanes.lane(key).ahead) == (WINDOW_MAX, count)
+
+
+def test_a_place_stays_with_a_lane_that_has_stock_until_another_waits_for_one() -> None:
+    """Who has much in stock keeps nobody from their turn."""
+    lanes, long, other = Lanes(places=WINDOW_MAX), ("a", "c"), ("b", "c")
+    stocked(lanes, long, 10)
+    lanes.ended(long, Verdict.DELIVERED, quick=True)
+    assert lanes.proceed(long, NOW)
+    assert lanes.lane(long).ahead == 9
+    lanes.wait(other, NOW)
+    assert lanes.choose(NOW) == []  # all places are taken
+    turns = []
+    for _ in range(2):
+        lanes.ended(long, Verdict.DELIVERED, quick=True)
+        assert not lanes.proceed(long, NOW)
+        turns += [(want.key, want.count) for want in lanes.choose(NOW)]
+    assert sorted(turns) == [(long, 0), (other, 1)]  # the one is served from stock
+    assert (lanes.lane(long).in_flight, lanes.lane(long).ahead) == (WINDOW_MAX - 1, 8)
+    lanes.ended(other, Verdict.DELIVERED)
+    lanes.give_back(long)
+    assert lanes.proceed(long, NOW)
+
+
+def test_stock_is_filled_when_half_of_it_is_gone() -> None:
+    """One claim brings many: each costs a commit."""
+    lanes, key = Lanes(), ("a", "c")
+    stocked(lanes, key, AHEAD_MAX)
+    assert not lanes.take(key, NOW)  # there is no room: it waits in the store
+    lanes.wait(key, NOW)
+    wants: list[Want] = []
+    for _ in range(AHEAD_MAX // 2):
+        assert not wants
+        lanes.ended(key, Verdict.DELIVERED, quick=True)
+        assert lanes.proceed(key, NOW)
+        wants = lanes.choose(NOW)
+    assert [(want.count, want.ahead) for want in wants] == [(AHEAD_MAX // 2, AHEAD_MAX // 2)]
+    lanes.claimed(wants[0], 1, None)
+    assert lanes.lane(key).ahead == AHEAD_MAX // 2 + 1
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
@@ -203,10 +302,10 @@ def test_a_place_that_was_not_used_says_nothing_about_how_quick_a_receiver_is() 
     for _ in range(WINDOW_MAX):
         assert lanes.take(key, NOW)
         lanes.ended(key, Verdict.DELIVERED, quick=True)
-    assert lanes.lane(key).places() == WINDOW_MAX + AHEAD_MAX
+    assert lanes.lane(key).room() == AHEAD_MAX
     assert lanes.take(key, NOW)
     lanes.give_back(key)
-    assert lanes.lane(key).places() == WINDOW_MAX + AHEAD_MAX
+    assert lanes.lane(key).room() == AHEAD_MAX
     assert lanes.take(key, NOW)
     lanes.ended(key, Verdict.DELIVERED, quick=False)
-    assert lanes.lane(key).places() == WINDOW_MAX
+    assert lanes.lane(key).room() == 0

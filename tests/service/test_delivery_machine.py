@@ -111,7 +111,7 @@ async def test_a_receiver_that_is_gone_is_disabled_and_what_waits_is_cancelled(
     assert (await house.health(configuration)).reason == "GONE"
     assert house.told() == ["endpoint_failing", "endpoint_disabled"]
     hook.answer = lambda posted: 200
-    await house.deliverer.test(configuration, stored=True)
+    await house.tests.test(configuration, stored=True)
     await house.router.reload()
     await house.deliver_all()
     assert states(house) == {"CANCELLED GONE": 3, "DELIVERED": 2}  # the test is one of them
@@ -130,7 +130,7 @@ async def test_what_was_gone_too_long_is_not_sent_when_it_is_back(
     await house.deliver_all()
     clock.pass_s(2 * DAY_S)
     hook.answer = lambda posted: 200
-    await house.deliverer.test(configuration, stored=True)
+    await house.tests.test(configuration, stored=True)
     assert states(house) == {"CANCELLED GONE": 1, "CANCELLED EXPIRED": 1, "DELIVERED": 1}
 
 
@@ -195,7 +195,7 @@ async def test_five_days_of_failures_disable_and_a_test_enables_again(
     await house.deliver_all()
     assert len([p for p in hook.posted[before:] if p.path == "/hook"]) == 0
     hook.answer = lambda posted: 200
-    await house.deliverer.test(dead, stored=True)
+    await house.tests.test(dead, stored=True)
     await house.router.reload()
     await house.deliver_all()
     assert (await house.health(dead)).state is HealthState.HEALTHY

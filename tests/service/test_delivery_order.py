@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from tocsin_server.domain.answers import unmade
 from tocsin_server.domain.deliveries import DeliverySums
+from tocsin_server.domain.delivery_ports import Sent
 from tocsin_server.domain.lanes import Want
 from tocsin_server.domain.notifications import Delivery, Message, Outcome, State
 from tocsin_server.domain.options import DeliveryOptions
@@ -83,7 +84,7 @@ async def test_the_result_of_an_attempt_that_was_taken_over_is_dropped(
     house.deliverer.lanes.open = True
     clock.pass_s(60)
     await house.deliver_all()
-    assert await house.outbox.settle(slept, Outcome(Verdict.RETRY, 500, "late"), Plan(0.5), 1) is None
+    assert await house.outbox.settle(slept, Sent(Outcome(Verdict.RETRY, 500, "late"), 1, 1), Plan(0.5)) is None
     assert house.sql("SELECT state, attempt FROM deliveries") == [("DELIVERED", 2)]
     assert house.sql("SELECT number, verdict FROM attempts ORDER BY number") == [(1, "RETRY"), (2, "DELIVERED")]
 
@@ -112,7 +113,7 @@ class _Poisoned:
 
 async def test_a_poisoned_message_ends_alone(house: DispatchHouse, hook: WebhookReceiver) -> None:
     """XD27: EXHAUSTED {RENDER}, and nobody behind it waits."""
-    kinds: Any = house.deliverer._kinds
+    kinds: Any = house.kinds
     kinds["webhook"] = _Poisoned(kinds["webhook"])
     configuration = await house.configure(hook.url)
     await house.append("user.poison", "user.bug", "user.fine")

@@ -183,7 +183,7 @@ async def test_a_place_is_free_before_the_record_is_made(house: DispatchHouse, h
     await house.settled()
     assert house.sql("SELECT state FROM deliveries") == [("DELIVERED",)]
     assert house.deliverer.lanes.under_way == 0
-    assert not house.deliverer._placeless
+    assert not house.deliverer._unrecorded
 
 
 async def test_rows_that_find_no_place_are_told_of(house: DispatchHouse) -> None:

@@ -12,7 +12,9 @@ from tocsin_server.api.auth import Caller
 from tocsin_server.api.event_drafts import Drafts
 from tocsin_server.api.event_redaction import EventRedaction
 from tocsin_server.dispatch.delivery import Deliverer
+from tocsin_server.dispatch.endpoint_tests import EndpointTests
 from tocsin_server.dispatch.routing import Router
+from tocsin_server.dispatch.sending import Sender
 from tocsin_server.domain.deliveries import DeliverySums
 from tocsin_server.domain.event_log import Appended
 from tocsin_server.domain.health import Health
@@ -67,7 +69,10 @@ class DispatchHouse:
         self.notifications = Notifications(self.writer, self.readers, codec, 86_400_000_000)
         self.outbox = StoreOutbox(self.writer, self.readers, self.tail, self.notifications)
         self.door = HttpDoor(Egress(["127.0.0.0/8"]), DEADLINE_S)
-        self.deliverer = Deliverer(self.outbox, self.runtime, discover(self.door), lambda: self.router.book, ui_url="")
+        self.kinds = discover(self.door)
+        sender = Sender(self.outbox, self.runtime, self.kinds, ui_url="", docs_url="")
+        self.tests = EndpointTests(self.outbox, self.runtime, sender)
+        self.deliverer = Deliverer(self.outbox, self.runtime, self.kinds, lambda: self.router.book, sender)
         self.router = Router(self.outbox, self.runtime, self.deliverer.lanes, self._not_sent, self.deliverer.booked)
         self.sends_at_once = False
         self._drafts = Drafts(self.runtime, b"d" * 32, EventRedaction(SecretKeys(())))
@@ -98,13 +103,14 @@ class DispatchHouse:
     async def deliver(self) -> None:
         """Step the deliverer until nothing is due, and wait for what it has begun."""
         self.deliverer.look_anew()
-        while await self.deliverer.step() or self.deliverer._sending or self.deliverer._holding:
+        while await self.deliverer.step() or self.deliverer.work or self.deliverer._unrecorded:
             await self.settled()
 
     async def settled(self) -> None:
         """Wait for every attempt under way."""
-        while under_way := [*self.deliverer._sending, *self.deliverer._holding]:
-            await asyncio.wait(under_way)
+        while work := self.deliverer.work:
+            await asyncio.wait(work)
+        await self.outbox.settled()
 
     async def route(self) -> None:
         """Have the router read the configurations and look at everything."""

@@ -2,31 +2,30 @@
 
 What the router has claimed is sent at once; what failed, was held or was left by a dead process is
 claimed here when its turn comes (`domain/lanes.py`). An attempt is recorded as started before anything
-is sent.
+is sent. What is claimed ahead of its place is in stock here until there is one; it goes back when its
+receiver is held meanwhile, or when it has waited for long.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
 
 import structlog
 
+from tocsin_server.dispatch.sending import Sender
 from tocsin_server.dispatch.shared_lanes import SharedLanes
-from tocsin_server.domain.answers import of_no_answer, unmade
 from tocsin_server.domain.delivery_ports import Book, Claimed, Outbox, Settled
-from tocsin_server.domain.errors import Reason, TocsinError
-from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.health import HEALTHY, Health
-from tocsin_server.domain.lanes import WINDOW_MAX, Key, Want
-from tocsin_server.domain.message_templates import templated
-from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Message, Outcome, State
+from tocsin_server.domain.lanes import Key, Want
+from tocsin_server.domain.notifications import Delivery, Outcome, State
 from tocsin_server.domain.ports import EndpointKind, Runtime
 from tocsin_server.domain.settlement import RETRY_SCHEDULE_S, Plan
-from tocsin_server.domain.templates import RenderError, TemplateError
-from tocsin_server.domain.verdicts import ErrorClass, Verdict
+from tocsin_server.domain.verdicts import Verdict
 
 log = structlog.get_logger("tocsin.delivery")
 UNKNOWN_WAIT_US = 500_000  # until the configurations are read anew
@@ -34,9 +33,19 @@ STOP_GRACE_S = 20.0  # attempts under way may finish before their leases are giv
 IDLE_S = 30.0  # the store is asked so often what waits, even if nobody was told of anything
 UNKNOWN = "the configuration is not known here yet"
 HELD = "not sent: its receiver is held since it was claimed"
+LATE = "not sent: there was no place for it in time"
+STOPPED = "not sent: the server was stopped"
+STOCKED_MAX_S = 15.0  # with the longest attempt after it well within the lease
+FRAME_STOCKED_MAX = 4096  # bytes; larger events are read when they are sent
 QUICK_US = 500_000  # a receiver that answers sooner has some claimed ahead
-TEST_PLAN = Plan(0.5)
-TESTS_MAX = 4  # of one account at a time: each may hang for the whole deadline
+
+
+class Stocked(NamedTuple):
+    """A claimed delivery with its stored event, if that is at hand, and since when (monotonic) it waits for a place."""
+
+    row: Delivery
+    frame: bytes | None
+    since: float
 
 
 class Deliverer:
@@ -48,7 +57,7 @@ class Deliverer:
         runtime: Runtime,
         kinds: Mapping[str, EndpointKind],
         book: Callable[[], Book],
-        ui_url: str,
+        sender: Sender,
         enabled: bool = True,
     ) -> None:
         self._log = log.bind()  # made once: there is a record for every attempt
@@ -56,12 +65,11 @@ class Deliverer:
         self._runtime = runtime
         self._kinds = kinds
         self._book = book
-        self._ui_url = ui_url
-        self.docs_url = ""
-        self._sending: dict[asyncio.Task[None], Delivery] = {}
-        self._turns: dict[Key, asyncio.Semaphore] = {}
-        self._placeless: set[str] = set()  # those of them that have been taken, and have only to be settled
-        self._testing: Counter[str] = Counter()
+        self._sender = sender
+        self._stock: dict[Key, deque[Stocked]] = {}  # none is empty
+        self._sending: Counter[Key] = Counter()  # how many places of a lane are at work
+        self._unrecorded: dict[str, Delivery] = {}  # by id: being sent, or sent and not yet settled
+        self._work: set[asyncio.Task[None]] = set()
         self._holding: set[asyncio.Task[None]] = set()
         self._look_at = 0.0  # when the store is asked next what waits
         self.attempts: Counter[tuple[str, Verdict]] = Counter()  # that have ended, by kind and verdict
@@ -70,6 +78,11 @@ class Deliverer:
         self.reload_book: Callable[[], None] = lambda: None
         self.wake_in: Callable[[float], None] = lambda seconds: None
 
+    @property
+    def work(self) -> list[asyncio.Task[None]]:
+        """What is under way and will end by itself."""
+        return [*self._work, *self._holding]
+
     def look_anew(self) -> None:
         """Have the next step ask the store what waits."""
         self._look_at = 0.0
@@ -77,25 +90,56 @@ class Deliverer:
     def booked(self, book: Book) -> None:
         """Take over configurations and switches."""
         self.lanes.configure(book.configurations, book.switches)
-        for key in self._turns.keys() - book.configurations.keys():
-            del self._turns[key]
         self.wake_in(0.0)
 
     def start(self, row: Delivery, frame: bytes | None = None) -> None:
-        """Begin to send a claimed delivery, whose place is taken, with its stored event if that is at hand."""
-        task = asyncio.create_task(self._deliver(row, frame))
-        self._sending[task] = row
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        row = self._sending.pop(task)
-        has_place = row.id not in self._placeless
-        self._placeless.discard(row.id)
-        if task.cancelled() or (error := task.exception()) is None:
+        """Send a claimed delivery when it has a place, with its stored event if that is at hand."""
+        key = (row.account, row.configuration_id)
+        claimed = Stocked(row, frame, self._runtime.monotonic())
+        stock = self._stock.get(key)
+        if not stock and self._has_place(key):
+            self._begin(key, claimed)
             return
-        log.error("a delivery could not be settled; its lease will end", exc_info=error)
-        if has_place:
-            self.lanes.give_back((row.account, row.configuration_id))
+        if frame is not None and len(frame) > FRAME_STOCKED_MAX:
+            claimed = claimed._replace(frame=None)
+        if stock is None:
+            stock = self._stock[key] = deque()
+        stock.append(claimed)
+        self._serve(key)
+
+    def _has_place(self, key: Key) -> bool:
+        """Tell whether a place of a lane is for what is in stock: one that was taken for it, or one that is free."""
+        return self._sending[key] < self.lanes.lane(key).in_flight or self.lanes.proceed(key, self._runtime.now())
+
+    def _begin(self, key: Key, claimed: Stocked) -> None:
+        self._sending[key] += 1
+        self._unrecorded[claimed.row.id] = claimed.row
+        self._keep(asyncio.create_task(self._send_on(key, claimed)))
+
+    def _keep(self, work: asyncio.Task[None]) -> None:
+        self._work.add(work)
+        work.add_done_callback(self._work.discard)
+
+    def _serve(self, key: Key) -> None:
+        """Begin with what is in stock as far as there are places; have it put back when it cannot stay."""
+        stock = self._stock.get(key)
+        while stock and self._has_place(key):
+            self._begin(key, self._pop(key, stock))
+        if stock and (why := self._must_leave(key, stock)):
+            del self._stock[key]
+            self._keep(asyncio.create_task(self._return([claimed.row for claimed in stock], key, why)))
+
+    def _pop(self, key: Key, stock: deque[Stocked]) -> Stocked:
+        claimed = stock.popleft()
+        if not stock:
+            del self._stock[key]
+        return claimed
+
+    def _must_leave(self, key: Key, stock: deque[Stocked]) -> str:
+        """Say why what is in stock has to be put back; empty if it can stay."""
+        if not self.lanes.lane(key).keeps_stock:
+            return HELD
+        return LATE if self._runtime.monotonic() - stock[0].since > STOCKED_MAX_S else ""
 
     async def step(self) -> bool:
         """Claim what has its turn and begin to send it; tell whether there may be more."""
@@ -104,16 +148,21 @@ class Deliverer:
         if self._runtime.monotonic() >= self._look_at:
             await self._look()
         wants = self.lanes.choose(self._runtime.now())
+        for key in list(self._stock):
+            self._serve(key)
         if wants:
-            for claimed in await self._claimed(wants):
-                self.lanes.claimed(claimed.want, len(claimed.rows), claimed.next_due_at)
-                for row, frame in zip(claimed.rows, claimed.frames, strict=True):
-                    self.start(row, frame)
+            await self._claim([want for want in wants if want.count])
             return True
         next_at = self.lanes.next_at()
         wait_s = IDLE_S if next_at is None else (next_at - self._runtime.now()) / 1e6
-        self.wake_in(min(max(wait_s, 0.001), IDLE_S))
+        self.wake_in(min(max(wait_s, 0.001), STOCKED_MAX_S if self._stock else IDLE_S))
         return False
+
+    async def _claim(self, wants: Sequence[Want]) -> None:
+        for claimed in await self._claimed(wants) if wants else []:
+            self.lanes.claimed(claimed.want, len(claimed.rows), claimed.next_due_at)
+            for row, frame in zip(claimed.rows, claimed.frames, strict=True):
+                self.start(row, frame)
 
     async def _claimed(self, wants: Sequence[Want]) -> list[Claimed]:
         try:
@@ -135,41 +184,87 @@ class Deliverer:
         self._holding.add(task)
         task.add_done_callback(self._holding.discard)
 
-    async def _deliver(self, row: Delivery, frame: bytes | None) -> None:
-        """Send a claimed delivery when it has its turn, unless its receiver is held by then."""
-        key = (row.account, row.configuration_id)
-        turns = self._turns.get(key) or self._turns.setdefault(key, asyncio.Semaphore(WINDOW_MAX))
-        was_ahead = turns.locked()
-        async with turns:
-            configuration = self._book().configurations.get(key)
-            if configuration is None or (was_ahead and not self.lanes.lane(key).is_open):
-                sent = None
-            else:
-                sent = await self._send(row, configuration, frame)
-                if sent[0].verdict is not Verdict.DELIVERED:  # whoever is next has to know what this one has shown
-                    await self._settle(row, configuration, *sent)
-        if sent is None or configuration is None:
-            await self._put_back(row, key, configuration is not None)
-        elif sent[0].verdict is Verdict.DELIVERED:
-            await self._settle(row, configuration, *sent)
+    async def _send_on(self, key: Key, claimed: Stocked) -> None:
+        """Send from one place a delivery, and what is in stock after it for as long as the place is its lane's."""
+        following: Stocked | None = claimed
+        while following is not None:
+            row = following.row
+            try:
+                await self._deliver(key, row, following.frame)
+            except Exception:
+                log.exception("a delivery could not be settled; its lease will end", delivery_id=row.id)
+                self._unrecorded.pop(row.id, None)
+                self.lanes.ended(key, None)
+            following = self._following(key)
+        self._sending[key] -= 1
+        if not self._sending[key]:
+            del self._sending[key]
+        self._go_on()
 
-    async def _settle(
-        self, row: Delivery, configuration: EndpointConfiguration, outcome: Outcome, duration_us: int
-    ) -> None:
-        """Record how an attempt ended, and let the lane know."""
-        key = (row.account, row.configuration_id)
-        self.attempts[row.kind, outcome.verdict] += 1
-        plan = Plan(self._runtime.jitter(), configuration.options.retry_schedule or RETRY_SCHEDULE_S)
-        # What was taken by a receiver that is well teaches its lane nothing new: the place is free before the
-        # record is made, for which nobody waits then. It can share a commit.
-        quick = outcome.verdict is Verdict.DELIVERED and self.lanes.lane(key).health is HEALTHY
-        if quick:
-            self._placeless.add(row.id)
-            self.lanes.ended(key, outcome.verdict, quick=duration_us < QUICK_US)
+    def _following(self, key: Key) -> Stocked | None:
+        stock = self._stock.get(key)
+        if not stock or self._must_leave(key, stock) or not self.lanes.proceed(key, self._runtime.now()):
+            return None
+        following = self._pop(key, stock)
+        self._unrecorded[following.row.id] = following.row
+        if self.lanes.is_line:
             self._go_on()
-        settled = await self._outbox.settle(row, outcome, plan, duration_us, patient=quick)
-        if not quick or settled is None or settled.health is not HEALTHY:
-            self._learn(row, key, outcome, settled)
+        return following
+
+    async def _deliver(self, key: Key, row: Delivery, frame: bytes | None) -> None:
+        """Send a claimed delivery, record how that ended, and let the lane know."""
+        configuration = self._book().configurations.get(key)
+        if configuration is None:
+            self.reload_book()
+            due_at = self._runtime.now() + UNKNOWN_WAIT_US
+            await self._put_back([row], key, due_at, UNKNOWN)
+            self.lanes.ended(key, None)
+            return
+        sent = await self._sender.send(row, configuration, frame)
+        verdict = sent.outcome.verdict
+        self.attempts[row.kind, verdict] += 1
+        plan = Plan(self._runtime.jitter(), configuration.options.retry_schedule or RETRY_SCHEDULE_S)
+        if verdict is Verdict.DELIVERED and self.lanes.lane(key).health is HEALTHY:
+            # It teaches the lane nothing new: the place is free before the record is made, for which nobody
+            # waits then. It can share a commit.
+            self.lanes.ended(key, verdict, quick=sent.duration_us < QUICK_US)
+            self._outbox.settle_soon(row, sent, plan, partial(self._recorded, key, row, sent.outcome))
+            return
+        settled = await self._outbox.settle(row, sent, plan)
+        self._unrecorded.pop(row.id, None)
+        was_paused = self.lanes.lane(key).pauses
+        self.lanes.ended(key, verdict, settled.health if settled is not None else None)
+        self._learn(key, row, settled, was_paused)
+        self._tell(row, sent.outcome, settled)
+
+    def _recorded(
+        self, key: Key, row: Delivery, outcome: Outcome, settled: Settled | None, error: Exception | None
+    ) -> None:
+        """Take over the record of an attempt whose place was free before it."""
+        self._unrecorded.pop(row.id, None)
+        if error is not None:
+            log.error("a delivery could not be settled; its lease will end", delivery_id=row.id, exc_info=error)
+            return
+        if settled is None or settled.health is not HEALTHY:
+            was_paused = self.lanes.lane(key).pauses
+            if settled is not None:
+                self.lanes.note(key, settled.health)
+            self._learn(key, row, settled, was_paused)
+            self._go_on()
+        self._tell(row, outcome, settled)
+
+    def _learn(self, key: Key, row: Delivery, settled: Settled | None, was_paused: bool) -> None:
+        """See to what waits in a lane, as the record of an attempt says."""
+        if settled is None:
+            log.warning("stale attempt", delivery_id=row.id, attempt=row.attempt)
+            return
+        if settled.state in (State.RETRYING, State.PAUSED):
+            self.lanes.wait(key, settled.due_at)
+        if self.lanes.lane(key).pauses and not was_paused:
+            self._hold(key, settled.health)
+        self._serve(key)
+
+    def _tell(self, row: Delivery, outcome: Outcome, settled: Settled | None) -> None:
         record = self._log.info if outcome.verdict is Verdict.DELIVERED else self._log.warning
         record(
             "delivery", delivery_id=row.id, account=row.account, configuration_id=row.configuration_id,
@@ -178,153 +273,52 @@ class Deliverer:
             request_id=row.request_id,
         )  # fmt: skip
 
-    def _learn(self, row: Delivery, key: Key, outcome: Outcome, settled: Settled | None) -> None:
-        """Give the place back, and let the lane know what the attempt has shown."""
-        was_paused = self.lanes.lane(key).pauses
-        health = settled.health if settled is not None else None
-        if row.id not in self._placeless:
-            self.lanes.ended(key, outcome.verdict, health)
-        elif health is not None:
-            self.lanes.note(key, health)
-        if settled is None:
-            log.warning("stale attempt", delivery_id=row.id, attempt=row.attempt)
-        else:
-            if settled.state in (State.RETRYING, State.PAUSED):
-                self.lanes.wait(key, settled.due_at)
-            if self.lanes.lane(key).pauses and not was_paused:
-                self._hold(key, settled.health)
-        self._go_on()
-
     def _go_on(self) -> None:
         """Have a look at who is next, if anybody waits."""
         if self.lanes.is_line:
             self.wake_in(0.0)
+        elif (next_at := self.lanes.next_at()) is not None:
+            self.wake_in(max((next_at - self._runtime.now()) / 1e6, 0.0))
 
-    async def _put_back(self, row: Delivery, key: Key, is_known: bool) -> None:
-        """Put a delivery back that cannot be sent now: the store says how it waits, or whether it is still wanted."""
-        if not is_known:
-            self.reload_book()
-        due_at = self._runtime.now() + (0 if is_known else UNKNOWN_WAIT_US)
-        state = await self._outbox.put_back(row, due_at, HELD if is_known else UNKNOWN)
-        self.lanes.ended(key, None)
-        if state is State.RETRYING:
-            self.lanes.wait(key, due_at)
-            if self.lanes.lane(key).pauses:  # it came after what waited there was paused
-                self._hold(key, self.lanes.lane(key).health)
+    async def _return(self, rows: Sequence[Delivery], key: Key, why: str) -> None:
+        """Put back what was in stock."""
+        try:
+            await self._put_back(rows, key, self._runtime.now(), why)
+        except Exception:
+            log.exception("deliveries could not be put back; their leases will end", count=len(rows))
+        for _ in rows:
+            self.lanes.give_back(key)
+        self._serve(key)
         self.wake_in(0.0)
 
-    async def _send(
-        self, row: Delivery, configuration: EndpointConfiguration, frame: bytes | None
-    ) -> tuple[Outcome, int]:
-        """Send once; whatever goes wrong in making the message ends this delivery and no other."""
-        began = self._runtime.monotonic()
-        outcome = await self._attempt(row, configuration, frame)
-        return outcome, int((self._runtime.monotonic() - began) * 1e6)
-
-    async def _attempt(self, row: Delivery, configuration: EndpointConfiguration, frame: bytes | None) -> Outcome:
-        try:
-            event = await self._event(row, frame)
-            events, missing = await self._events(row)
-        except TocsinError as error:  # the event is damaged or gone: no repeat brings it back
-            return unmade(error.message)
-        except Exception as error:
-            log.exception("the events of a delivery could not be read", delivery_id=row.id)
-            return of_no_answer(ErrorClass.INTERNAL, type(error).__name__)
-        message = Message(
-            delivery_id=row.id,
-            sent_at=self._runtime.now(),
-            event=event,
-            events=tuple(events),
-            missing=missing,
-            params=row.content,
-            subject=row.subject,
-            done_recipients=row.recipients,
-            ui_url=self._ui_url,
-            docs_url=self.docs_url,
-            options=configuration.options,
-        )
-        kind = self._kinds[configuration.kind]
-        try:
-            message, _ = templated(message, configuration, kind.default_escape)
-        except (RenderError, TemplateError) as error:
-            return unmade(str(error))
-        except Exception as error:  # a fault of ours in the message would come again with each repeat
-            log.exception("a message could not be made", delivery_id=row.id)
-            return unmade(f"INTERNAL: {type(error).__name__}")
-        self._runtime.moment("sending")
-        try:
-            outcome = await kind.send(message, configuration.connection)
-        except Exception as error:
-            log.exception("an attempt failed in a way that no kind of endpoint foresaw", delivery_id=row.id)
-            text = f"INTERNAL: {type(error).__name__}"
-            outcome = Outcome(Verdict.RETRY, error=text, error_class=ErrorClass.INTERNAL)
-        self._runtime.moment("sent")
-        return outcome
-
-    async def _events(self, row: Delivery) -> tuple[list[Event], int]:
-        """Read what a digest tells; one that has lost all its events has nothing to tell."""
-        if "digest" not in row.subject:
-            return [], 0
-        events, missing = await self._outbox.events_of(row.account, row.id)
-        if not events:
-            raise TocsinError(Reason.EVENT_CORRUPT, f"none of the digest's {missing} events can be read")
-        return events, missing
-
-    async def _event(self, row: Delivery, frame: bytes | None) -> Event | None:
-        if frame is not None:
-            return self._outbox.decode(frame)
-        return await self._outbox.event_at(row.event_position) if row.event_position else None
-
-    async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
-        """Send one test message, once; a stored configuration gets a delivery of its own."""
-        if self._testing[configuration.account] >= TESTS_MAX:
-            text = f"{TESTS_MAX} tests of the account are under way: wait for one of them"
-            raise TocsinError(Reason.TOO_MANY_TESTS, text, retry_s=1.0)
-        self._testing[configuration.account] += 1
-        try:
-            return await self._test(configuration, stored)
-        finally:
-            self._testing[configuration.account] -= 1
-
-    async def _test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
-        now = self._runtime.now()
-        delivery_id = self._runtime.new_id()
-        row = Delivery(
-            account=configuration.account,
-            id=delivery_id,
-            route_key=f"test/{delivery_id}",
-            configuration_id=configuration.id,
-            kind=configuration.kind,
-            state=State.SENDING,
-            created_at=now,
-            due_at=now,
-            attempt=1,
-            subject={"test": True},
-        )
-        if stored:
-            await self._outbox.insert(row)
-        outcome, duration_us = await self._send(row, configuration, None)
-        if stored:
-            await self._outbox.settle(row, outcome, TEST_PLAN, duration_us)
-            if outcome.verdict is Verdict.DELIVERED:
-                self.reload_book()  # it may be enabled again
-        attempt = Attempt(
-            1, now, duration_us, outcome.verdict, outcome.status_code, outcome.response_excerpt, outcome.error, 0,
-            outcome.error_class,
-        )  # fmt: skip
-        return replace(row, recipients=outcome.recipients), attempt
+    async def _put_back(self, rows: Sequence[Delivery], key: Key, due_at: int, why: str) -> None:
+        """Put deliveries back that cannot be sent now: the store says how they wait, or that they are not wanted."""
+        states = await self._outbox.put_back(rows, due_at, why)
+        for row in rows:
+            self._unrecorded.pop(row.id, None)
+        if State.RETRYING in states:
+            self.lanes.wait(key, due_at)
+            if self.lanes.lane(key).pauses:  # they came after what waited there was paused
+                self._hold(key, self.lanes.lane(key).health)
 
     async def stop(self) -> None:
         """Claim nothing more, let what is under way finish, give the rest back."""
         self.lanes.open = False
-        if self._sending:
-            await asyncio.wait(list(self._sending), timeout=STOP_GRACE_S)
-        left = dict(self._sending)
-        for task in left:
-            task.cancel()
+        stocked = [claimed.row for stock in self._stock.values() for claimed in stock]
+        self._stock.clear()
+        if stocked:
+            await self._outbox.put_back(stocked, self._runtime.now(), STOPPED)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_GRACE_S):
+                while self._work:
+                    await asyncio.wait(self._work)
+                await self._outbox.settled()
+        left = list(self._work)
+        for work in left:
+            work.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        if left:
-            await self._outbox.release(list(left.values()))
+        if self._unrecorded:
+            await self._outbox.release(list(self._unrecorded.values()))
         for holding in self._holding:
             holding.cancel()  # what is not paused yet is when the server is back
         await asyncio.gather(*self._holding, return_exceptions=True)

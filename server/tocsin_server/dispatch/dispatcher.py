@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from tocsin_server.dispatch.delivery import Deliverer
+from tocsin_server.dispatch.endpoint_tests import EndpointTests
 from tocsin_server.dispatch.execution import BACKSTOP_S, Execution
 from tocsin_server.dispatch.loop import DispatchThread, Loop
 from tocsin_server.dispatch.routing import Router
+from tocsin_server.dispatch.sending import Sender
 from tocsin_server.domain.delivery_ports import Outbox
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration
 from tocsin_server.domain.ports import EndpointKind, Runtime
@@ -37,8 +39,9 @@ class Dispatcher:
         self.thread = DispatchThread(new_event_loop)
         self._outbox = outbox
         self._close_ways_out = close_ways_out
-        self._deliverer = Deliverer(outbox, runtime, kinds, lambda: self._router.book, ui_url, enabled)
-        self._deliverer.docs_url = docs_url
+        sender = Sender(outbox, runtime, kinds, ui_url, docs_url)
+        self._tests = EndpointTests(outbox, runtime, sender)
+        self._deliverer = Deliverer(outbox, runtime, kinds, lambda: self._router.book, sender, enabled)
         self._router = Router(outbox, runtime, self._deliverer.lanes, self._deliverer.start, self._deliverer.booked)
         self._routing = Loop("routing", self._router.step, backstop_s)
         self._delivering = Loop("delivering", self._deliverer.step, backstop_s)
@@ -55,7 +58,7 @@ class Dispatcher:
     async def _start(self) -> None:
         self._router.wake = self._routing.wake
         self._router.queued = self._delivering.wake
-        self._deliverer.reload_book = self._reload
+        self._deliverer.reload_book = self._tests.reload_book = self._reload
         self._deliverer.wake_in = self._delivering.wake_in
         await self._router.begin()
         for loop in (self._routing, self._delivering, self._sweeping, *self._also):
@@ -119,7 +122,7 @@ class Dispatcher:
 
     async def test(self, configuration: EndpointConfiguration, stored: bool) -> tuple[Delivery, Attempt]:
         """Send one test message; see `domain.ports.Tester`."""
-        return await self.thread.call(self._deliverer.test(configuration, stored))
+        return await self.thread.call(self._tests.test(configuration, stored))
 
     async def stop(self) -> None:
         """Stop claiming, let attempts finish, end the thread."""

@@ -65,7 +65,7 @@ class Router:
         self.has_selectors = True
         self.book = Book(0, {}, {})
         self.wake: Callable[[], None] = lambda: None
-        self.queued: Callable[[], None] = lambda: None  # told when deliveries wait for their turn
+        self.queued: Callable[[], None] = lambda: None  # told when deliveries wait for their turn, or places are free
 
     async def begin(self) -> None:
         """Take over the cursor and read the configurations."""
@@ -241,9 +241,12 @@ class Router:
             self.queued()
 
     def _give_back(self, rows: Sequence[Delivery]) -> None:
+        """Give back what was claimed for deliveries that are not made; whoever waits for it is looked for."""
         for row in rows:
             if row.state is State.SENDING:
                 self._lanes.give_back((row.account, row.configuration_id))
+        if rows and self._loop is not None:
+            self._loop.call_soon_threadsafe(self.queued)
 
     def _rows(self, events: Sequence[Stored]) -> tuple[list[Delivery], list[bytes]]:
         rows: list[Delivery] = []

@@ -37,6 +37,8 @@ class SharedLanes(Lanes):
     wait = _locked(Lanes.wait)
     paused = _locked(Lanes.paused)
     take = _locked(Lanes.take)
+    proceed = _locked(Lanes.proceed)
+    give_back = _locked(Lanes.give_back)
     choose = _locked(Lanes.choose)
     claimed = _locked(Lanes.claimed)
     ended = _locked(Lanes.ended)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tocsin_server.domain.deliveries import DeliveryPage, DeliveryQuery, DeliverySums, Recovered
 from tocsin_server.domain.event_log import Event, Stored
@@ -51,6 +51,14 @@ class Claimed:
     frames: Sequence[bytes | None]
 
 
+class Sent(NamedTuple):
+    """An attempt that was made: how it ended, when it began, and how long it took."""
+
+    outcome: Outcome
+    began_at: int  # microseconds since 1970 UTC
+    duration_us: int
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """What became of a delivery after an attempt, and of the health of its receiver."""
@@ -59,6 +67,10 @@ class Settled:
     reason: str
     due_at: int
     health: Health
+
+
+# Told how a record was made, None when another attempt has taken over, or why it could not be made.
+Told = Callable[[Settled | None, Exception | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +163,20 @@ class Outbox(Protocol):
         """Lease due deliveries of each lane, and record their attempts as started."""
         ...
 
-    async def settle(
-        self, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int, patient: bool = False
-    ) -> Settled | None:
-        """Record how an attempt ended, soon if `patient`; None when another attempt has taken over."""
+    async def settle(self, row: Delivery, sent: Sent, plan: Plan) -> Settled | None:
+        """Record how an attempt ended; None when another attempt has taken over."""
         ...
 
-    async def put_back(self, row: Delivery, due_at: int, why: str) -> State | None:
-        """End an attempt that was not made; the store says how its delivery waits."""
+    def settle_soon(self, row: Delivery, sent: Sent, plan: Plan, told: Told) -> None:
+        """Record how an attempt ended when a commit comes along, or a moment later; tell what became of it."""
+        ...
+
+    async def settled(self) -> None:
+        """Wait until all that was to be settled is."""
+        ...
+
+    async def put_back(self, rows: Sequence[Delivery], due_at: int, why: str) -> list[State | None]:
+        """End attempts that were not made; the store says how each delivery waits, None if another has taken over."""
         ...
 
     async def hold(self, key: Key, health: Health) -> None:

@@ -5,7 +5,10 @@ account its lanes, so that nobody waits for somebody else's backlog. How many at
 under way grows with success and shrinks with failure; lanes that have not succeeded yet share half of
 all places, so that receivers that hang leave the other half to those that answer.
 
-Nothing here is stored: the store has the deliveries, and tells anew what waits (`know`).
+To claim a delivery is a commit, so those of a quick receiver are claimed ahead of their places and kept in
+stock. A place that gets free goes to the lane's stock at once, unless another lane waits for a place.
+
+Nothing here is stored: the store has the deliveries, and tells anew what waits (`wait`).
 """
 
 from __future__ import annotations
@@ -22,20 +25,22 @@ IN_FLIGHT_MAX = 256  # attempts under way in all: as many connections
 SUSPECTS_MAX = 128  # of these, to receivers that have not shown that they answer
 WINDOW_FIRST = 8  # of one lane, until its receiver has shown more
 WINDOW_MAX = 64
-AHEAD_MAX = 32  # claimed beyond the window where it is as wide as it gets and the receiver quick: a claim is a commit
+AHEAD_MAX = 1024  # claimed ahead of their places for one lane, where its window is widest and its receiver quick
+AHEAD_ALL_MAX = 4096  # of all lanes
 Key = tuple[str, str]  # account, configuration
 
 
 @dataclass(slots=True)
 class Lane:
-    """One configuration: what waits, what is under way, what it may do. `due_at` is the earliest that waits."""
+    """One configuration: what waits, what is under way, what it may do. `due_at` is the earliest in the store."""
 
     key: Key
     on: bool = True
     health: Health = HEALTHY
     interval_us: int = 0
     due_at: int | None = None
-    in_flight: int = 0
+    in_flight: int = 0  # places that are taken
+    ahead: int = 0  # claimed without a place
     window: int = WINDOW_FIRST
     proven: bool = False
     quick: bool = False  # the receiver has taken the last one soon
@@ -61,15 +66,29 @@ class Lane:
 
     def ready_at(self) -> int | None:
         """When the next delivery may go as far as the lane itself goes; None when nothing waits or may go."""
-        if self.due_at is None or not self.sends:
+        waits_from = 0 if self.ahead else self.due_at
+        if waits_from is None or not self.sends:
             return None
-        return max(self.due_at, self.health.sends_after, self.paced_at)
+        return max(waits_from, self.health.sends_after, self.paced_at)
 
     def places(self) -> int:
-        """How many more may be claimed: as many as may be sent at a time and, where that goes fast, some ahead."""
+        """How many more may be under way."""
         one = self.health.state is HealthState.FAILING or self.interval_us
-        ahead = AHEAD_MAX if self.quick and self.window == WINDOW_MAX and self.is_open else 0
-        return max((1 if one else self.window + ahead) - self.in_flight, 0)
+        return max((1 if one else self.window) - self.in_flight, 0)
+
+    @property
+    def keeps_stock(self) -> bool:
+        """Whether what is claimed ahead may stay: nothing holds it, and nothing paces it."""
+        return self.is_open and not self.interval_us
+
+    def room(self) -> int:
+        """How many more may be claimed ahead: some where it goes fast."""
+        fast = self.quick and self.window == WINDOW_MAX and self.keeps_stock
+        return max(AHEAD_MAX - self.ahead, 0) if fast else 0
+
+    def wants_stock(self, now: int) -> bool:
+        """Whether it is time to claim ahead: half of the stock is gone, so that one claim brings many."""
+        return self.due_at is not None and self.due_at <= now and self.room() * 2 >= AHEAD_MAX
 
     def begin(self, now: int) -> None:
         """Take a place."""
@@ -91,11 +110,15 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """So many deliveries of one configuration; `newest` of them from the end of its line."""
+    """So many deliveries of one configuration; `newest` of them from the end of its line.
+
+    Of those that the store is to give, `ahead` have no place. A want of none is served from stock alone.
+    """
 
     key: Key
     count: int
     newest: int = 0
+    ahead: int = 0
 
 
 Line = dict[str, dict[Key, None]]  # lanes by account; both in the order of their turns
@@ -107,10 +130,13 @@ class Lanes:
     def __init__(self, places: int = IN_FLIGHT_MAX, suspects: int = SUSPECTS_MAX) -> None:
         self._places = self._left = places
         self._suspects_left = suspects
+        self._ahead_left = AHEAD_ALL_MAX
         self._lanes: dict[Key, Lane] = {}
         self._later: list[tuple[int, Key]] = []  # a heap: when to look at a lane again
         self._proven: Line = {}
         self._suspects: Line = {}
+        self._last = self._suspects  # the line that had the last turn: where places are few the other one is next
+        self._hungry: dict[Key, None] = {}  # those whose stock is to be filled
         self.open = True
 
     def lane(self, key: Key) -> Lane:
@@ -135,7 +161,7 @@ class Lanes:
         for key in [key for key in self._lanes if key not in configurations]:
             lane = self._lanes[key]
             lane.on, lane.health, lane.interval_us = True, HEALTHY, 0  # the store says what becomes of what waits
-            if lane.due_at is None and not lane.in_flight and not lane.queued:
+            if lane.due_at is None and not (lane.in_flight or lane.ahead or lane.queued):
                 del self._lanes[key]
 
     def wait(self, key: Key, due_at: int) -> None:
@@ -150,38 +176,77 @@ class Lanes:
         return [(key, lane.health) for key, lane in self._lanes.items() if lane.due_at is not None and lane.pauses]
 
     def take(self, key: Key, now: int) -> bool:
-        """Take a place for a delivery that is new, if nothing that waits in its lane comes before it."""
+        """Claim a delivery that is new, if nothing that waits in the store comes before it in its lane.
+
+        It has a place, or one in stock: with what else is claimed in the lane, whichever comes first has the place.
+        """
         lane = self.lane(key)
-        if not self.open or not lane.sends or self._left <= 0 or lane.places() <= 0:
+        waits = lane.due_at is not None and lane.due_at <= now
+        if waits or not self.open or not lane.sends or max(lane.health.sends_after, lane.paced_at) > now:
             return False
-        if not lane.proven and self._suspects_left <= 0:
+        if not lane.ahead and self._has_place(lane):
+            self._begin(lane, now)
+        elif self._ahead_left > 0 and lane.room():
+            self._keep(lane, 1)
+        else:
             return False
-        ahead = lane.due_at is not None and lane.due_at <= now
-        if ahead or max(lane.health.sends_after, lane.paced_at) > now:
-            return False
-        self._begin(lane, now)
         return True
 
+    def proceed(self, key: Key, now: int) -> bool:
+        """Give a place to the next in stock if there is one that nobody else waits for; else its lane waits in line."""
+        lane = self.lane(key)
+        if not lane.ahead or not self.open or not lane.keeps_stock:
+            return False
+        if lane.places() <= 0:  # it is asked again when one of its attempts ends
+            return False
+        if self._others_wait(lane) or not self._has_place(lane):
+            self._queue(lane)
+            return False
+        self._keep(lane, -1)
+        self._begin(lane, now)
+        if lane.wants_stock(now):
+            self._hungry[key] = None
+        return True
+
+    def _has_place(self, lane: Lane) -> bool:
+        return self._left > 0 and lane.places() > 0 and (lane.proven or self._suspects_left > 0)
+
+    def _keep(self, lane: Lane, count: int) -> None:
+        lane.ahead += count
+        self._ahead_left -= count
+
     def give_back(self, key: Key) -> None:
-        """Give a place back that was not used."""
-        self.ended(key, None)
+        """Take note that one that was claimed is not sent: there is one less in stock, or else a place is free."""
+        lane = self.lane(key)
+        if not lane.ahead:
+            self.ended(key, None)
+            return
+        self._keep(lane, -1)
+        self._queue(lane)
 
     def choose(self, now: int) -> list[Want]:
-        """Choose what is sent next, in turns, as far as there are places; the places are taken."""
+        """Choose what is sent next, in turns, as far as there are places, and whose stock is filled.
+
+        The places are taken. What is in stock comes before what the store is asked for.
+        """
         self._line_up(now)
         chosen: dict[Key, int] = {}
         turn = self.open
+        lines = (self._proven, self._suspects) if self._last is self._suspects else (self._suspects, self._proven)
         while turn and self._left > 0:
             turn = False
-            for line in (self._proven, self._suspects):
+            for line in lines:
                 for account in list(line):
                     if self._left <= 0 or (line is self._suspects and self._suspects_left <= 0):
                         break
-                    key = self._turn(line, account, now)
-                    if key is not None:
-                        chosen[key] = chosen.get(key, 0) + 1
-                        turn = True
-        return [self._want(self.lane(key), count) for key, count in chosen.items()]
+                    lane = self._turn(line, account, now)
+                    if lane is not None:
+                        chosen[lane.key] = chosen.get(lane.key, 0) + self._take_turn(lane, line, now)
+                        turn, self._last = True, line
+        for key in self._hungry:
+            chosen.setdefault(key, 0)
+        self._hungry.clear()
+        return [self._want(self.lane(key), count, now) for key, count in chosen.items()]
 
     def claimed(self, want: Want, got: int, next_due_at: int | None) -> None:
         """Take over what the store answered to a choice: how many there were, and when the next one is due."""
@@ -205,7 +270,8 @@ class Lanes:
             self._leave(lane, self._proven if was_proven else self._suspects)
         if health is not None:
             lane.health = health
-        self._queue(lane)
+        if not lane.ahead:  # else `proceed` is asked
+            self._queue(lane)
 
     def note(self, key: Key, health: Health) -> None:
         """Take over the health of a receiver, from a record that came after its place was given back."""
@@ -215,8 +281,16 @@ class Lanes:
 
     @property
     def is_line(self) -> bool:
-        """Whether anything waits for its time or for a place."""
-        return bool(self._later or self._proven or self._suspects)
+        """Whether there is something to choose now: somebody waits for a place that can be had, or for stock."""
+        return bool(self._hungry or self._proven) or (bool(self._suspects) and self._suspects_left > 0)
+
+    def _others_wait(self, lane: Lane) -> bool:
+        """Tell whether another lane waits for a place that it could have."""
+        accounts = len(self._proven) + (len(self._suspects) if self._suspects_left > 0 else 0)
+        if accounts != 1 or not lane.queued:
+            return accounts > 0
+        line = self._proven if lane.proven else self._suspects
+        return list(line.get(lane.key[0], ())) != [lane.key]
 
     def next_at(self) -> int | None:
         """When the next lane may be ready; those that wait for a place are looked at when one is free."""
@@ -254,8 +328,8 @@ class Lanes:
             if not lanes:
                 del line[lane.key[0]]
 
-    def _turn(self, line: Line, account: str, now: int) -> Key | None:
-        """Give an account its turn: the next of its lanes that may send takes a place and goes to the end."""
+    def _turn(self, line: Line, account: str, now: int) -> Lane | None:
+        """Give an account its turn, and go to the end of the line: the next of its lanes that may send."""
         lanes = line.pop(account)
         found: Lane | None = None
         while lanes and found is None:
@@ -266,23 +340,38 @@ class Lanes:
             ready_at = lane.ready_at()
             if ready_at is None or ready_at > now:
                 self._queue(lane)
-            elif lane.places() > 0:  # else it comes back when one of its attempts ends
+            elif lane.places() > 0:
                 found = lane
-        if found is not None:
-            self._begin(found, now)
-            if found.places() > 0:
-                lanes[found.key] = None
-                found.queued = True
+            elif lane.wants_stock(now):
+                self._hungry[key] = None
+            # else it comes back when one of its attempts ends
         if lanes:
             line[account] = lanes
-        return found.key if found is not None else None
+        return found
 
-    def _want(self, lane: Lane, count: int) -> Want:
+    def _take_turn(self, lane: Lane, line: Line, now: int) -> int:
+        """Take a place, for one in stock or else for one of the store; tell how many are asked of the store."""
+        asked = 0 if lane.ahead else 1
+        if lane.ahead:
+            self._keep(lane, -1)
+        self._begin(lane, now)
+        if lane.places() > 0 and lane.ready_at() is not None:
+            line.setdefault(lane.key[0], {})[lane.key] = None
+            lane.queued = True
+        return asked
+
+    def _want(self, lane: Lane, count: int, now: int) -> Want:
+        """Ask the store for so many that have a place, and fill the stock where it is time."""
+        ahead = min(lane.room(), self._ahead_left) if lane.wants_stock(now) else 0
+        self._keep(lane, ahead)
+        count += ahead
+        if not count:
+            return Want(lane.key, 0)
         lane.due_at = None  # the store answers what is left
         before = lane.turns
         lane.turns += count
         # Every fourth comes from the end of the line: what is new is not starved by a backlog.
-        return Want(lane.key, count, lane.turns // 4 - before // 4)
+        return Want(lane.key, count, lane.turns // 4 - before // 4, ahead)
 
     def _begin(self, lane: Lane, now: int) -> None:
         lane.begin(now)

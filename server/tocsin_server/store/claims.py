@@ -166,8 +166,15 @@ def release(transaction: Transaction, rows: Sequence[Delivery]) -> None:
         )  # fmt: skip
 
 
-def put_back(transaction: Transaction, row: Delivery, due_at: int, why: str) -> State | None:
-    """Put a delivery back whose attempt was not made: it waits until `due_at`, unless it is held or not wanted."""
+def put_back(transaction: Transaction, rows: Sequence[Delivery], due_at: int, why: str) -> list[State | None]:
+    """Put deliveries back whose attempts were not made: each waits until `due_at`, unless it is held or not wanted.
+
+    None for one that another attempt has taken over.
+    """
+    return [_put_back(transaction, row, due_at, why) for row in rows]
+
+
+def _put_back(transaction: Transaction, row: Delivery, due_at: int, why: str) -> State | None:
     connection = transaction.connection
     state, reason = waiting_state(connection, row.account, row.configuration_id)
     connection.execute(

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
-from tocsin_server.domain.delivery_ports import Book, Claimed, Companion, Routed, Settled, Step
+from tocsin_server.domain.delivery_ports import Book, Claimed, Companion, Routed, Sent, Settled, Step, Told
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.event_log import KEY_KEPT_US, Event, Stored
 from tocsin_server.domain.health import Health
 from tocsin_server.domain.lanes import Key, Want
-from tocsin_server.domain.notifications import Delivery, Outcome, State
+from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.settlement import Plan
 from tocsin_server.domain.silences import Silences
 from tocsin_server.store import (
@@ -41,11 +41,20 @@ log = structlog.get_logger("tocsin.store")
 T = TypeVar("T")
 ENDED_KEPT_US = 30 * 24 * 3600 * 1_000_000
 SETTLED_MAX = 256  # attempts of one unit of work
+PUT_BACK_STEP = 128  # deliveries of one unit of work
 PURGE_STEPS = 100  # of a thousand rows, at one sweep
 
 
 class Fenced(Exception):
     """Another router has taken over; this one has to stop."""
+
+
+class _Ending(NamedTuple):
+    """An attempt to be settled, whether that may wait for a commit, and who is told of it."""
+
+    ended: settling.Ended
+    patient: bool
+    told: Told
 
 
 class StoreOutbox:
@@ -68,7 +77,7 @@ class StoreOutbox:
         self._ended_max_age_us = ended_max_age_us
         self._sweep_place = 0
         self._purge_place = 0
-        self._ended: list[tuple[settling.Ended, bool, asyncio.Future[Settled | None]]] = []
+        self._endings: list[_Ending] = []
         self._settling: asyncio.Task[None] | None = None
         self.decode = wire.decode
         self.trace = wire.trace
@@ -148,7 +157,7 @@ class StoreOutbox:
 
     async def event_at(self, position: int) -> Event:
         """Read the event of a delivery, hidden or not."""
-        return wire.decode(await self._reads.get_at(position))
+        return wire.decode(self._tail.frame_at(position) or await self._reads.get_at(position))
 
     async def events_of(self, account: str, digest_id: str) -> tuple[list[Event], int]:
         """Read the events that a digest tells, hidden or not, and count those that cannot be read."""
@@ -176,42 +185,62 @@ class StoreOutbox:
         """Lease due deliveries of each lane."""
         return await self._writer.run(lambda tx: claims.claim(tx, wants, self._tail.frame_at))
 
-    async def settle(
-        self, row: Delivery, outcome: Outcome, plan: Plan, duration_us: int, patient: bool = False
-    ) -> Settled | None:
+    async def settle(self, row: Delivery, sent: Sent, plan: Plan) -> Settled | None:
         """Record how an attempt ended; together with those that end while the store is busy."""
         waiter: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
-        self._ended.append((settling.Ended(row, outcome, plan, duration_us), patient, waiter))
-        if not patient:
-            self._writer.hurry()  # what is under way is in front of this one
-        if self._settling is None:
-            self._settling = asyncio.create_task(self._settle_ended())
+
+        def told(settled: Settled | None, error: Exception | None) -> None:
+            if waiter.done():
+                return
+            if error is not None:
+                waiter.set_exception(error)
+            else:
+                waiter.set_result(settled)
+
+        self._settle(_Ending(settling.Ended(row, sent, plan), False, told))
+        self._writer.hurry()  # what is under way is in front of this one
         return await waiter
 
-    async def _settle_ended(self) -> None:
+    def settle_soon(self, row: Delivery, sent: Sent, plan: Plan, told: Told) -> None:
+        """Record how an attempt ended when a commit comes along."""
+        self._settle(_Ending(settling.Ended(row, sent, plan), True, told))
+
+    async def settled(self) -> None:
+        """Wait until all that was to be settled is."""
+        while self._settling is not None:
+            await asyncio.wait([self._settling])
+
+    def _settle(self, ending: _Ending) -> None:
+        self._endings.append(ending)
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._settle_endings())
+
+    async def _settle_endings(self) -> None:
         """Settle what has ended, as much as there is in one unit of work, until nothing is left."""
-        max_age_us = self._notifications.paused_max_age_us
-        while self._ended:
-            taken, self._ended = self._ended[:SETTLED_MAX], self._ended[SETTLED_MAX:]
-            ended = [one for one, _, _ in taken]
-            patient = all(is_patient for _, is_patient, _ in taken)
+        loop, max_age_us = asyncio.get_running_loop(), self._notifications.paused_max_age_us
+        while self._endings:
+            taken, self._endings = self._endings[:SETTLED_MAX], self._endings[SETTLED_MAX:]
+            ended = [ending.ended for ending in taken]
+            patient = all(ending.patient for ending in taken)
+            settled: Sequence[Settled | None] = [None] * len(taken)
+            error = None
             try:
                 settled = await self._writer.run(
                     partial(settling.settle, ended=ended, paused_max_age_us=max_age_us), patient
                 )
-            except Exception as error:
-                for _, _, waiter in taken:
-                    if not waiter.done():
-                        waiter.set_exception(error)
-            else:
-                for (_, _, waiter), one in zip(taken, settled, strict=True):
-                    if not waiter.done():
-                        waiter.set_result(one)
+            except Exception as failure:
+                error = failure
+            for ending, one in zip(taken, settled, strict=True):
+                loop.call_soon(ending.told, one, error)  # none of them can disturb another
         self._settling = None
 
-    async def put_back(self, row: Delivery, due_at: int, why: str) -> State | None:
-        """End an attempt that was not made."""
-        return await self._writer.run(lambda tx: claims.put_back(tx, row, due_at, why))
+    async def put_back(self, rows: Sequence[Delivery], due_at: int, why: str) -> list[State | None]:
+        """End attempts that were not made, in steps."""
+        states: list[State | None] = []
+        for first in range(0, len(rows), PUT_BACK_STEP):
+            step = partial(claims.put_back, rows=rows[first : first + PUT_BACK_STEP], due_at=due_at, why=why)
+            states += await self._writer.run(step)
+        return states
 
     async def hold(self, key: Key, health: Health) -> None:
         """Pause or cancel what waits for a configuration, in steps."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tocsin_server.domain import notices
-from tocsin_server.domain.delivery_ports import Settled
+from tocsin_server.domain.delivery_ports import Sent, Settled
 from tocsin_server.domain.event_log import OWN_SERVICE
 from tocsin_server.domain.health import HEALTHY, Health, HealthState, Sign, observe, tell
 from tocsin_server.domain.notifications import FINAL, Delivery, Outcome, State
@@ -39,9 +39,9 @@ SELECT json_group_array(d.id) FROM json_each(?2) AS v JOIN deliveries AS d ON d.
 """
 TAKEN_ATTEMPTS = """
 UPDATE attempts SET duration_us = new.duration_us, verdict = 'DELIVERED', status_code = new.status_code,
- response_excerpt = new.excerpt
+ response_excerpt = new.excerpt, started_at = new.started_at
 FROM (SELECT value ->> 0 AS account, value ->> 1 AS id, value ->> 2 AS number, value ->> 3 AS duration_us,
- value ->> 4 AS status_code, value ->> 5 AS excerpt FROM json_each(?)) AS new
+ value ->> 4 AS status_code, value ->> 5 AS excerpt, value ->> 7 AS started_at FROM json_each(?)) AS new
 WHERE attempts.account = new.account AND attempts.delivery_id = new.id AND attempts.number = new.number
 """
 
@@ -50,9 +50,13 @@ class Ended(NamedTuple):
     """An attempt that has ended."""
 
     row: Delivery
-    outcome: Outcome
+    sent: Sent
     plan: Plan
-    duration_us: int
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended."""
+        return self.sent.outcome
 
 
 def settle(transaction: Transaction, ended: Sequence[Ended], paused_max_age_us: int) -> list[Settled | None]:
@@ -76,8 +80,8 @@ def settle(transaction: Transaction, ended: Sequence[Ended], paused_max_age_us: 
 def _taken(transaction: Transaction, ended: Sequence[Ended]) -> dict[str, Settled]:
     now = transaction.log.created_at
     values = json.dumps([
-        [one.row.account, one.row.id, one.row.attempt, one.duration_us, one.outcome.status_code,
-         one.outcome.response_excerpt, recipients_json(one.outcome.recipients)]
+        [one.row.account, one.row.id, one.row.attempt, one.sent.duration_us, one.outcome.status_code,
+         one.outcome.response_excerpt, recipients_json(one.outcome.recipients), one.sent.began_at]
         for one in ended
     ])  # fmt: skip
     current = [one.row.id for one in ended]
@@ -89,7 +93,8 @@ def _taken(transaction: Transaction, ended: Sequence[Ended]) -> dict[str, Settle
 
 
 def _settle_one(transaction: Transaction, ended: Ended, paused_max_age_us: int) -> Settled | None:
-    row, outcome, plan, duration_us = ended
+    row, sent, plan = ended
+    outcome = sent.outcome
     now = transaction.log.created_at
     test = row.route_key.startswith("test/")
     before = endpoint_health.get(transaction.connection, row.account, row.configuration_id)
@@ -101,7 +106,7 @@ def _settle_one(transaction: Transaction, ended: Ended, paused_max_age_us: int) 
         settlement = _tested(outcome, row, now)
     if settlement.state is State.RETRYING:
         settlement = _held(transaction.connection, row, settlement)
-    is_current = _write(transaction, row, outcome, settlement, duration_us)
+    is_current = _write(transaction, row, sent, settlement)
     if not is_current:
         return None
     if after is not before:
@@ -123,7 +128,8 @@ def _held(connection: sqlite3.Connection, row: Delivery, settlement: Settlement)
     return settlement if state is State.RETRYING else replace(settlement, state=state, reason=reason)
 
 
-def _write(transaction: Transaction, row: Delivery, outcome: Outcome, settlement: Settlement, duration_us: int) -> bool:
+def _write(transaction: Transaction, row: Delivery, sent: Sent, settlement: Settlement) -> bool:
+    outcome = sent.outcome
     ended = transaction.log.created_at if settlement.state in FINAL else 0
     cursor = transaction.connection.execute(
         "UPDATE deliveries SET state = ?, reason = ?, due_at = ?, scheduled = ?, lease_until = 0, ended_at = ?,"
@@ -136,9 +142,9 @@ def _write(transaction: Transaction, row: Delivery, outcome: Outcome, settlement
     next_at = settlement.due_at if settlement.state is State.RETRYING else 0
     transaction.connection.execute(
         "UPDATE attempts SET duration_us = ?, verdict = ?, status_code = ?, response_excerpt = ?, error = ?,"
-        " next_attempt_at = ?, error_class = ? WHERE account = ? AND delivery_id = ? AND number = ?",
-        (duration_us, outcome.verdict, outcome.status_code, outcome.response_excerpt, outcome.error, next_at,
-         outcome.error_class, row.account, row.id, row.attempt),
+        " next_attempt_at = ?, error_class = ?, started_at = ? WHERE account = ? AND delivery_id = ? AND number = ?",
+        (sent.duration_us, outcome.verdict, outcome.status_code, outcome.response_excerpt, outcome.error, next_at,
+         outcome.error_class, sent.began_at, row.account, row.id, row.attempt),
     )  # fmt: skip
     return cursor.rowcount == 1
 
