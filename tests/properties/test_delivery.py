@@ -161,7 +161,6 @@ class Model:
         if self.claimed[key]:
             self.claimed[key] -= 1
             self.lanes.give_back(key)
-            self.serve(key)
 
     def serve(self, key: Key) -> None:
         lane = self.lanes.lane(key)
@@ -177,9 +176,8 @@ class Model:
     def choose(self, key: Key, number: int) -> None:
         self.now += number
         wants = self.lanes.choose(self.now)
-        for k in KEYS:
-            self.serve(k)
         for want in wants:
+            self.serve(want.key)
             due = sorted(d for d in self.waiting[want.key] if d <= self.now)[: want.count]
             for taken in due:
                 self.waiting[want.key].remove(taken)
@@ -188,7 +186,6 @@ class Model:
                 self.lanes.claimed(want, len(due), min(self.waiting[want.key], default=None))
             for _ in due:
                 self.arrive(want.key, 0)
-            self.serve(want.key)
 
     def end(self, key: Key, number: int) -> None:
         self.ended(key, list(Verdict)[number])

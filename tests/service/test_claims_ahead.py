@@ -164,7 +164,7 @@ async def test_what_gets_no_place_in_time_goes_back(
     """A lease has to hold for as long as the attempt takes."""
     held = await stocked(house, hook)
     monkeypatch.setattr(delivery, "STOCKED_MAX_S", -1.0)
-    await house.deliverer.step()
+    await house.router.reload()
     monkeypatch.undo()
     while house.sql("SELECT count(*) FROM deliveries WHERE state = 'RETRYING'") != [(AHEAD,)]:
         await asyncio.wait(house.deliverer.work, return_when=asyncio.FIRST_COMPLETED)

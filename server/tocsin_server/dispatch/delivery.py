@@ -36,6 +36,7 @@ HELD = "not sent: its receiver is held since it was claimed"
 LATE = "not sent: there was no place for it in time"
 STOPPED = "not sent: the server was stopped"
 STOCKED_MAX_S = 15.0  # with the longest attempt after it well within the lease
+STOCK_LOOK_S = 5.0  # what is in stock for too long is looked for so often
 FRAME_STOCKED_MAX = 4096  # bytes; larger events are read when they are sent
 QUICK_US = 500_000  # a receiver that answers sooner has some claimed ahead
 
@@ -72,6 +73,7 @@ class Deliverer:
         self._work: set[asyncio.Task[None]] = set()
         self._holding: set[asyncio.Task[None]] = set()
         self._look_at = 0.0  # when the store is asked next what waits
+        self._stock_look_at = 0.0  # when all of the stock is looked at next
         self.attempts: Counter[tuple[str, Verdict]] = Counter()  # that have ended, by kind and verdict
         self.lanes = SharedLanes()
         self.lanes.open = enabled
@@ -90,6 +92,7 @@ class Deliverer:
     def booked(self, book: Book) -> None:
         """Take over configurations and switches."""
         self.lanes.configure(book.configurations, book.switches)
+        self._serve_all()
         self.wake_in(0.0)
 
     def start(self, row: Delivery, frame: bytes | None = None) -> None:
@@ -147,16 +150,23 @@ class Deliverer:
             return False
         if self._runtime.monotonic() >= self._look_at:
             await self._look()
+        if self._runtime.monotonic() >= self._stock_look_at:
+            self._serve_all()
         wants = self.lanes.choose(self._runtime.now())
-        for key in list(self._stock):
-            self._serve(key)
+        for want in wants:
+            self._serve(want.key)
         if wants:
             await self._claim([want for want in wants if want.count])
             return True
         next_at = self.lanes.next_at()
         wait_s = IDLE_S if next_at is None else (next_at - self._runtime.now()) / 1e6
-        self.wake_in(min(max(wait_s, 0.001), STOCKED_MAX_S if self._stock else IDLE_S))
+        self.wake_in(min(max(wait_s, 0.001), STOCK_LOOK_S if self._stock else IDLE_S))
         return False
+
+    def _serve_all(self) -> None:
+        self._stock_look_at = self._runtime.monotonic() + STOCK_LOOK_S
+        for key in list(self._stock):
+            self._serve(key)
 
     async def _claim(self, wants: Sequence[Want]) -> None:
         for claimed in await self._claimed(wants) if wants else []:
@@ -283,7 +293,7 @@ class Deliverer:
     async def _return(self, rows: Sequence[Delivery], key: Key, why: str) -> None:
         """Put back what was in stock."""
         try:
-            await self._put_back(rows, key, self._runtime.now(), why)
+            await self._put_back(rows, key, 0, why)
         except Exception:
             log.exception("deliveries could not be put back; their leases will end", count=len(rows))
         for _ in rows:
@@ -297,7 +307,7 @@ class Deliverer:
         for row in rows:
             self._unrecorded.pop(row.id, None)
         if State.RETRYING in states:
-            self.lanes.wait(key, due_at)
+            self.lanes.wait(key, max(due_at, min(row.due_at for row in rows)))
             if self.lanes.lane(key).pauses:  # they came after what waited there was paused
                 self._hold(key, self.lanes.lane(key).health)
 
@@ -307,7 +317,7 @@ class Deliverer:
         stocked = [claimed.row for stock in self._stock.values() for claimed in stock]
         self._stock.clear()
         if stocked:
-            await self._outbox.put_back(stocked, self._runtime.now(), STOPPED)
+            await self._outbox.put_back(stocked, 0, STOPPED)
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_GRACE_S):
                 while self._work:

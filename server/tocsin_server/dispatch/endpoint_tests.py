@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 from tocsin_server.dispatch.sending import Sender
 from tocsin_server.domain.delivery_ports import Outbox
@@ -66,4 +65,4 @@ class EndpointTests:
             1, sent.began_at, sent.duration_us, outcome.verdict, outcome.status_code, outcome.response_excerpt,
             outcome.error, 0, outcome.error_class,
         )  # fmt: skip
-        return replace(row, recipients=outcome.recipients), attempt
+        return row._replace(recipients=outcome.recipients), attempt

@@ -176,7 +176,10 @@ class Outbox(Protocol):
         ...
 
     async def put_back(self, rows: Sequence[Delivery], due_at: int, why: str) -> list[State | None]:
-        """End attempts that were not made; the store says how each delivery waits, None if another has taken over."""
+        """End attempts that were not made: each delivery waits where it was, but not before `due_at`.
+
+        Says how each waits, or None when another attempt has taken over.
+        """
         ...
 
     async def hold(self, key: Key, health: Health) -> None:

@@ -115,8 +115,7 @@ class Stored(NamedTuple):
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A decoded event, for templates, webhook bodies and messages."""
 
     id: str

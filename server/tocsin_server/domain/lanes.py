@@ -136,7 +136,7 @@ class Lanes:
         self._proven: Line = {}
         self._suspects: Line = {}
         self._last = self._suspects  # the line that had the last turn: where places are few the other one is next
-        self._hungry: dict[Key, None] = {}  # those whose stock is to be filled
+        self._unserved: dict[Key, None] = {}  # those whose stock is to be looked at
         self.open = True
 
     def lane(self, key: Key) -> Lane:
@@ -205,7 +205,7 @@ class Lanes:
         self._keep(lane, -1)
         self._begin(lane, now)
         if lane.wants_stock(now):
-            self._hungry[key] = None
+            self._unserved[key] = None
         return True
 
     def _has_place(self, lane: Lane) -> bool:
@@ -222,6 +222,7 @@ class Lanes:
             self.ended(key, None)
             return
         self._keep(lane, -1)
+        self._unserved[key] = None  # a place that was taken for it may be for another one
         self._queue(lane)
 
     def choose(self, now: int) -> list[Want]:
@@ -243,9 +244,9 @@ class Lanes:
                     if lane is not None:
                         chosen[lane.key] = chosen.get(lane.key, 0) + self._take_turn(lane, line, now)
                         turn, self._last = True, line
-        for key in self._hungry:
+        for key in self._unserved:
             chosen.setdefault(key, 0)
-        self._hungry.clear()
+        self._unserved.clear()
         return [self._want(self.lane(key), count, now) for key, count in chosen.items()]
 
     def claimed(self, want: Want, got: int, next_due_at: int | None) -> None:
@@ -282,7 +283,7 @@ class Lanes:
     @property
     def is_line(self) -> bool:
         """Whether there is something to choose now: somebody waits for a place that can be had, or for stock."""
-        return bool(self._hungry or self._proven) or (bool(self._suspects) and self._suspects_left > 0)
+        return bool(self._unserved or self._proven) or (bool(self._suspects) and self._suspects_left > 0)
 
     def _others_wait(self, lane: Lane) -> bool:
         """Tell whether another lane waits for a place that it could have."""
@@ -343,7 +344,7 @@ class Lanes:
             elif lane.places() > 0:
                 found = lane
             elif lane.wants_stock(now):
-                self._hungry[key] = None
+                self._unserved[key] = None
             # else it comes back when one of its attempts ends
         if lanes:
             line[account] = lanes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.notifications import EndpointConfiguration, Message
@@ -81,7 +81,7 @@ def templated(
         missing |= dict.fromkeys(missed)
     if escape is Escape.JSON and not is_json(params.get("body", "{}")):
         raise RenderError("template.body: is not JSON when rendered; with escape NONE it may be any text")
-    return replace(message, params={**message.params, **params}), tuple(missing)
+    return message._replace(params={**message.params, **params}), tuple(missing)
 
 
 def _values(message: Message, configuration: EndpointConfiguration) -> Mapping[str, object]:

@@ -12,9 +12,9 @@ attempt is in `verdicts.py`, `health.py` and `settlement.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from tocsin_server.domain.event_log import Event
 from tocsin_server.domain.grouping import Group
@@ -30,6 +30,9 @@ SEND_DEADLINE_S = 15.0  # of one attempt, from the name's look-up to the last by
 EXCERPT_BYTES_MAX = 4096
 SELECTORS_MAX = 64
 CONFIGURATIONS_MAX = 10_000  # per account
+NOTHING: Mapping[str, Any] = {}  # what has none shares it: nobody writes to it
+# Delivery, Message and Outcome are made anew for every attempt, as named tuples: a frozen dataclass of as many fields
+# costs four times as much.
 
 
 class State(StrEnum):
@@ -88,8 +91,7 @@ class RecipientVerdict:
     response_excerpt: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one attempt ended, as the endpoint's kind judged it."""
 
     verdict: Verdict
@@ -102,8 +104,7 @@ class Outcome:
     error_class: ErrorClass = ErrorClass.NONE
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One message to one configuration. `content` holds the rendered params of an alert's action.
 
     One that is GROUPED is told by the digest `digest_id`; `group` says into which it is to be gathered and is
@@ -121,8 +122,8 @@ class Delivery:
     event_position: int = 0
     event_id: str = ""
     alert_id: str = ""
-    subject: Mapping[str, Any] = field(default_factory=dict)
-    content: Mapping[str, Any] = field(default_factory=dict)
+    subject: Mapping[str, Any] = NOTHING
+    content: Mapping[str, Any] = NOTHING
     reason: str = ""
     attempt: int = 0
     scheduled: int = 0
@@ -152,8 +153,7 @@ class Attempt:
     error_class: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What an endpoint is given to send: an event, an alert's action with its rendered params, or a test.
 
     A digest has `events`; of those that it gathered, `missing` cannot be read any more.
@@ -164,8 +164,8 @@ class Message:
     event: Event | None = None
     events: tuple[Event, ...] = ()
     missing: int = 0
-    params: Mapping[str, Any] = field(default_factory=dict)
-    subject: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = NOTHING
+    subject: Mapping[str, Any] = NOTHING
     done_recipients: tuple[RecipientVerdict, ...] = ()
     ui_url: str = ""
     docs_url: str = ""

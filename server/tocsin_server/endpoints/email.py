@@ -7,7 +7,6 @@ id, the same at every attempt.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +141,7 @@ class Email:
             return _joined(outcomes, told)
         if outcome.error_class is ErrorClass.INTERRUPTED:
             told |= {r: RecipientVerdict(r, Verdict.RETRY, 0, outcome.error) for r in waiting}
-        return replace(outcome, recipients=tuple(told.values()))
+        return outcome._replace(recipients=tuple(told.values()))
 
     async def close(self) -> None:
         """Close all connections."""

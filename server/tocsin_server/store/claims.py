@@ -167,15 +167,14 @@ def release(transaction: Transaction, rows: Sequence[Delivery]) -> None:
 
 
 def put_back(transaction: Transaction, rows: Sequence[Delivery], due_at: int, why: str) -> list[State | None]:
-    """Put deliveries back whose attempts were not made: each waits until `due_at`, unless it is held or not wanted.
-
-    None for one that another attempt has taken over.
+    """Put deliveries back whose attempts were not made: each waits where it was, not before `due_at`, unless it is held
+    or not wanted. None for one that another attempt has taken over.
     """
     return [_put_back(transaction, row, due_at, why) for row in rows]
 
 
 def _put_back(transaction: Transaction, row: Delivery, due_at: int, why: str) -> State | None:
-    connection = transaction.connection
+    connection, due_at = transaction.connection, max(row.due_at, due_at)
     state, reason = waiting_state(connection, row.account, row.configuration_id)
     connection.execute(
         "UPDATE attempts SET duration_us = 0, verdict = ?, error = ?, error_class = ?, next_attempt_at = ?"

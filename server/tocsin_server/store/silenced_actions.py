@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import replace
 
 from tocsin_server.domain.decisions import Decision
 from tocsin_server.domain.encoding import wire_bytes
@@ -64,4 +63,4 @@ def _unchanged(decision: Decision) -> Transition:
 def silenced(row: Delivery, silence_id: str) -> Delivery:
     """Give a delivery as it ends under a silence."""
     subject = {**row.subject, "silence_id": silence_id}
-    return replace(row, state=State.SILENCED, reason="SILENCE", ended_at=row.created_at, subject=subject)
+    return row._replace(state=State.SILENCED, reason="SILENCE", ended_at=row.created_at, subject=subject)
