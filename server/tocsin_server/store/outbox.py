@@ -157,7 +157,7 @@ class StoreOutbox:
 
     async def event_at(self, position: int) -> Event:
         """Read the event of a delivery, hidden or not."""
-        return wire.decode(self._tail.frame_at(position) or await self._reads.get_at(position))
+        return wire.decode(await self._reads.get_at(position))
 
     async def events_of(self, account: str, digest_id: str) -> tuple[list[Event], int]:
         """Read the events that a digest tells, hidden or not, and count those that cannot be read."""
