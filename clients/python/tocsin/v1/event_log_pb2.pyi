@@ -2100,7 +2100,9 @@ class ConsumerStatus(_message.Message):
     in_flight: _builtins.int
     """Events that clients hold under a lease."""
     waiting: _builtins.int
-    """Events that were handed out, or replayed, and come again."""
+    """Events that were handed out, or replayed, and come again. When the last stream has ended, those that
+    have not failed count as `lag` again.
+    """
     parked: _builtins.int
     """Parked events."""
     streams: _builtins.int
