@@ -261,6 +261,34 @@ def test_a_place_stays_with_a_lane_that_has_stock_until_another_waits_for_one() 
     assert lanes.proceed(long, NOW)
 
 
+def test_lanes_share_what_may_be_claimed_ahead() -> None:
+    """However many are quick, one claim brings many."""
+    lanes, keys = Lanes(), [("a", f"c{number}") for number in range(8)]
+    for number, key in enumerate(keys):
+        for _ in range(WINDOW_MAX):
+            assert lanes.take(key, NOW)
+            lanes.ended(key, Verdict.DELIVERED, quick=True)
+        lane = lanes.lane(key)
+        assert lanes.room(lane) == min(AHEAD_MAX, lanes_module.AHEAD_ALL_MAX // (number + 1))
+        lane.in_flight = WINDOW_MAX  # it has no place
+        assert lanes.take(key, NOW)
+        assert lane.ahead == 1
+
+
+def test_less_is_claimed_ahead_of_a_lane_whose_stock_gets_no_place_in_time() -> None:
+    lanes, key = Lanes(), ("a", "c")
+    stocked(lanes, key, 1)
+    lanes.late(key)
+    lanes.give_back(key)
+    assert lanes.room(lanes.lane(key)) == AHEAD_MAX // 2
+    lanes.wait(key, NOW)
+    lanes.ended(key, Verdict.DELIVERED, quick=True)
+    (want,) = lanes.choose(NOW)
+    assert (want.count, want.ahead) == (AHEAD_MAX // 2 + 1, AHEAD_MAX // 2)
+    lanes.claimed(want, 0, None)
+    assert lanes.room(lanes.lane(key)) == AHEAD_MAX // 2 + lanes_module.AHEAD_MORE
+
+
 def test_stock_is_filled_when_half_of_it_is_gone() -> None:
     """One claim brings many: each costs a commit."""
     lanes, key = Lanes(), ("a", "c")
@@ -299,10 +327,10 @@ def test_a_place_that_was_not_used_says_nothing_about_how_quick_a_receiver_is() 
     for _ in range(WINDOW_MAX):
         assert lanes.take(key, NOW)
         lanes.ended(key, Verdict.DELIVERED, quick=True)
-    assert lanes.lane(key).room() == AHEAD_MAX
+    assert lanes.room(lanes.lane(key)) == AHEAD_MAX
     assert lanes.take(key, NOW)
     lanes.give_back(key)
-    assert lanes.lane(key).room() == AHEAD_MAX
+    assert lanes.room(lanes.lane(key)) == AHEAD_MAX
     assert lanes.take(key, NOW)
     lanes.ended(key, Verdict.DELIVERED, quick=False)
-    assert lanes.lane(key).room() == 0
+    assert lanes.room(lanes.lane(key)) == 0

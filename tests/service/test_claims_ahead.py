@@ -1,28 +1,19 @@
-"""Claims ahead: a quick receiver's next deliveries are claimed while others are sent, and are sent in their turn.
-
-Those that wait for a place are in stock; what cannot be sent soon goes back to the store.
-"""
+"""Claims ahead: a quick receiver's next deliveries are claimed while others are sent, and are sent in their turn."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
-import pytest_asyncio
-from aiohttp import web
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
-from tocsin_server.dispatch import delivery
 from tocsin_server.domain import lanes
-from tocsin_server.domain.lanes import WINDOW_FIRST, WINDOW_MAX
+from tocsin_server.domain.lanes import WINDOW_MAX
 
 from tests.service.test_notifications import created
 from tests.service.test_webhooks import webhook
-from tests.support.dispatch_house import DispatchHouse
-from tests.support.receivers import Posted, WebhookReceiver
+from tests.support.receivers import Held, WebhookReceiver
 from tests.support.servers import Api
 
 AHEAD = 32  # few, so that all of them can be looked at
@@ -32,25 +23,6 @@ ALL = WINDOW_MAX + AHEAD
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "AHEAD_MAX", AHEAD)
-
-
-class Held:
-    """Answers of a receiver that hold until they are let go, and how many were asked for at a time."""
-
-    def __init__(self, hook: WebhookReceiver) -> None:
-        self.holds = False
-        self.now = self.most = 0
-        self.go = asyncio.Event()
-        self.status = 200
-        hook.answer = self.answer
-
-    async def answer(self, posted: Posted) -> Any:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        if self.holds:
-            await self.go.wait()
-        self.now -= 1
-        return web.Response(status=self.status, headers={"retry-after": "3600"} if self.status == 429 else {})
 
 
 async def append(api: Api, count: int) -> None:
@@ -115,84 +87,3 @@ async def test_what_was_claimed_ahead_is_not_sent_to_a_receiver_that_is_held_by_
     for one in ahead:
         whole = (await api.notifications.GetDelivery(pb.GetDeliveryRequest(id=one.id))).delivery
         assert [attempt.error for attempt in whole.attempts] == ["not sent: its receiver is held since it was claimed"]
-
-
-@pytest_asyncio.fixture(name="house")
-async def dispatch_house(tmp_path: Path) -> AsyncIterator[DispatchHouse]:
-    house = DispatchHouse(tmp_path / "tocsin.db")
-    yield house
-    await house.close()
-
-
-async def stocked(house: DispatchHouse, hook: WebhookReceiver) -> Held:
-    """Have a receiver hold all that it is sent, with some more in stock for it."""
-    held = Held(hook)
-    house.sends_at_once = True
-    await house.configure(hook.url)
-    await house.router.begin()
-    for _ in range(WINDOW_MAX // WINDOW_FIRST):  # its window grows
-        await house.append(*["user.a"] * WINDOW_FIRST)
-        await house.deliver_all()
-    held.holds = True
-    hook.posted.clear()
-    await house.append(*["user.a"] * ALL)
-    await house.route()
-    await hook.until(WINDOW_MAX)
-    assert house.sql("SELECT count(*) FROM deliveries WHERE state = 'SENDING'") == [(ALL,)]
-    return held
-
-
-async def test_an_attempt_has_begun_when_it_was_sent_not_when_it_was_claimed(
-    house: DispatchHouse, hook: WebhookReceiver
-) -> None:
-    held = await stocked(house, hook)
-    released = house.runtime.now()
-    held.go.set()
-    await house.deliver_all()
-    ((first, later),) = house.sql(
-        "SELECT sum(started_at < ?1), sum(started_at >= ?1) FROM"
-        " (SELECT started_at FROM attempts ORDER BY started_at DESC LIMIT ?2)",
-        released,
-        ALL,
-    )
-    assert (first, later) == (WINDOW_MAX, AHEAD)
-
-
-async def test_what_gets_no_place_in_time_goes_back(
-    house: DispatchHouse, hook: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lease has to hold for as long as the attempt takes."""
-    held = await stocked(house, hook)
-    monkeypatch.setattr(delivery, "STOCKED_MAX_S", -1.0)
-    await house.router.reload()
-    monkeypatch.undo()
-    while house.sql("SELECT count(*) FROM deliveries WHERE state = 'RETRYING'") != [(AHEAD,)]:
-        await asyncio.wait(house.deliverer.work, return_when=asyncio.FIRST_COMPLETED)
-    held.go.set()
-    await house.deliver_all()
-    assert house.sums().open == 0
-    told = house.sql("SELECT error, count(*) FROM attempts WHERE error <> '' GROUP BY error")
-    assert told == [("not sent: there was no place for it in time", AHEAD)]
-    assert len({posted.id for posted in hook.posted}) == len(hook.posted) == ALL
-
-
-async def test_a_server_that_stops_says_what_it_has_not_sent(house: DispatchHouse, hook: WebhookReceiver) -> None:
-    held = await stocked(house, hook)
-    stopping = asyncio.create_task(house.deliverer.stop())
-    while house.sql("SELECT count(*) FROM deliveries WHERE state = 'RETRYING'") != [(AHEAD,)]:
-        await house.writer.passed()
-    held.go.set()
-    await stopping
-    assert len(hook.posted) == WINDOW_MAX
-    assert house.sql("SELECT DISTINCT error FROM attempts WHERE error <> ''") == [("not sent: the server was stopped",)]
-    assert house.sums().open == AHEAD
-
-
-async def test_a_large_event_is_read_again_when_its_turn_comes(house: DispatchHouse, hook: WebhookReceiver) -> None:
-    """What is in stock does not hold much in memory."""
-    held = await stocked(house, hook)
-    await house.append(log_pb.Event(type="user.a", message="x" * delivery.FRAME_STOCKED_MAX))
-    await house.route()
-    held.go.set()
-    await house.deliver_all()
-    assert [len(posted.body) > delivery.FRAME_STOCKED_MAX for posted in hook.posted].count(True) == 1

@@ -59,6 +59,25 @@ class WebhookReceiver:
         return self.posted
 
 
+class Held:
+    """Answers of a receiver that hold until they are let go, and how many were asked for at a time."""
+
+    def __init__(self, hook: WebhookReceiver) -> None:
+        self.holds = False
+        self.now = self.most = 0
+        self.go = asyncio.Event()
+        self.status = 200
+        hook.answer = self.answer
+
+    async def answer(self, posted: Posted) -> Any:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        if self.holds:
+            await self.go.wait()
+        self.now -= 1
+        return web.Response(status=self.status, headers={"retry-after": "3600"} if self.status == 429 else {})
+
+
 @asynccontextmanager
 async def webhook_receiver() -> AsyncIterator[WebhookReceiver]:
     """Run a webhook receiver on a free port."""

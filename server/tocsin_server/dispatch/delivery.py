@@ -19,34 +19,39 @@ import structlog
 
 from tocsin_server.dispatch.sending import Sender
 from tocsin_server.dispatch.shared_lanes import SharedLanes
-from tocsin_server.domain.delivery_ports import Book, Claimed, Outbox, Settled
-from tocsin_server.domain.health import HEALTHY, Health
-from tocsin_server.domain.lanes import Key, Want
-from tocsin_server.domain.notifications import Delivery, Outcome, State
+from tocsin_server.domain.delivery_ports import Book, Claimed, Outbox, Sent, Settled
+from tocsin_server.domain.health import Health
+from tocsin_server.domain.lanes import AHEAD_BYTES_MAX, Key, Want
+from tocsin_server.domain.notifications import LEASE_S, Delivery, Outcome, State
 from tocsin_server.domain.ports import EndpointKind, Runtime
 from tocsin_server.domain.settlement import RETRY_SCHEDULE_S, Plan
-from tocsin_server.domain.verdicts import Verdict
+from tocsin_server.domain.verdicts import SECOND_US, Verdict
 
 log = structlog.get_logger("tocsin.delivery")
 UNKNOWN_WAIT_US = 500_000  # until the configurations are read anew
 STOP_GRACE_S = 20.0  # attempts under way may finish before their leases are given back
+SETTLE_GRACE_S = 2.0  # and their records be made
 IDLE_S = 30.0  # the store is asked so often what waits, even if nobody was told of anything
 UNKNOWN = "the configuration is not known here yet"
 HELD = "not sent: its receiver is held since it was claimed"
+PACED = "not sent: its receiver has a rate since it was claimed"
 LATE = "not sent: there was no place for it in time"
 STOPPED = "not sent: the server was stopped"
-STOCKED_MAX_S = 15.0  # with the longest attempt after it well within the lease
+STOCKED_MAX_S = 15.0  # what has no place for so long goes back, or sooner: its attempt has to end within its lease
+LEASE_SPARE_S = 5.0  # of a lease, for the commits at its begin and end
 STOCK_LOOK_S = 5.0  # what is in stock for too long is looked for so often
-FRAME_STOCKED_MAX = 4096  # bytes; larger events are read when they are sent
 QUICK_US = 500_000  # a receiver that answers sooner has some claimed ahead
 
 
 class Stocked(NamedTuple):
-    """A claimed delivery with its stored event, if that is at hand, and since when (monotonic) it waits for a place."""
+    """A claimed delivery with its stored event, if that is at hand, and when it was claimed.
+
+    The time is not later than that from which its lease counts, and by the same clock.
+    """
 
     row: Delivery
     frame: bytes | None
-    since: float
+    claimed_at: int
 
 
 class Deliverer:
@@ -96,19 +101,24 @@ class Deliverer:
         self.wake_in(0.0)
 
     def start(self, row: Delivery, frame: bytes | None = None) -> None:
-        """Send a claimed delivery when it has a place, with its stored event if that is at hand."""
+        """Send a delivery that was made as a claimed one when it has a place, with its event if that is at hand."""
         key = (row.account, row.configuration_id)
-        claimed = Stocked(row, frame, self._runtime.monotonic())
+        self._take_in(key, Stocked(row, frame, row.created_at))
+        if key in self._stock:
+            self._serve(key)
+
+    def _take_in(self, key: Key, claimed: Stocked) -> None:
+        """Begin with what was claimed if it has a place and nothing comes before it; else it is in stock."""
         stock = self._stock.get(key)
         if not stock and self._has_place(key):
             self._begin(key, claimed)
             return
-        if frame is not None and len(frame) > FRAME_STOCKED_MAX:
+        if claimed.frame is not None and len(claimed.frame) > AHEAD_BYTES_MAX:
             claimed = claimed._replace(frame=None)
         if stock is None:
             stock = self._stock[key] = deque()
+            self.wake_in(STOCK_LOOK_S)
         stock.append(claimed)
-        self._serve(key)
 
     def _has_place(self, key: Key) -> bool:
         """Tell whether a place of a lane is for what is in stock: one that was taken for it, or one that is free."""
@@ -126,11 +136,17 @@ class Deliverer:
     def _serve(self, key: Key) -> None:
         """Begin with what is in stock as far as there are places; have it put back when it cannot stay."""
         stock = self._stock.get(key)
-        while stock and self._has_place(key):
-            self._begin(key, self._pop(key, stock))
         if stock and (why := self._must_leave(key, stock)):
             del self._stock[key]
+            if why == LATE:
+                self.lanes.late(key)
+            self.lanes.give_back(key, len(stock))
             self._keep(asyncio.create_task(self._return([claimed.row for claimed in stock], key, why)))
+            return
+        while stock and self._has_place(key):
+            self._begin(key, self._pop(key, stock))
+        if stock:
+            self._go_on()
 
     def _pop(self, key: Key, stock: deque[Stocked]) -> Stocked:
         claimed = stock.popleft()
@@ -140,9 +156,14 @@ class Deliverer:
 
     def _must_leave(self, key: Key, stock: deque[Stocked]) -> str:
         """Say why what is in stock has to be put back; empty if it can stay."""
-        if not self.lanes.lane(key).keeps_stock:
-            return HELD
-        return LATE if self._runtime.monotonic() - stock[0].since > STOCKED_MAX_S else ""
+        lane = self.lanes.lane(key)
+        if not lane.keeps_stock:
+            return PACED if lane.is_open else HELD
+        configuration = self._book().configurations.get(key)
+        if configuration is None:
+            return UNKNOWN
+        most_s = min(STOCKED_MAX_S, LEASE_S - self._kinds[configuration.kind].attempt_max_s - LEASE_SPARE_S)
+        return LATE if self._runtime.now() - stock[0].claimed_at > most_s * SECOND_US else ""
 
     async def step(self) -> bool:
         """Claim what has its turn and begin to send it; tell whether there may be more."""
@@ -155,8 +176,12 @@ class Deliverer:
         wants = self.lanes.choose(self._runtime.now())
         for want in wants:
             self._serve(want.key)
+        asked = [want for want in wants if want.count]
+        if asked:
+            claiming = asyncio.create_task(self._claim(asked))
+            self._keep(claiming)  # a stop does not break it off: what is claimed is known here
+            await asyncio.shield(claiming)
         if wants:
-            await self._claim([want for want in wants if want.count])
             return True
         next_at = self.lanes.next_at()
         wait_s = IDLE_S if next_at is None else (next_at - self._runtime.now()) / 1e6
@@ -169,10 +194,13 @@ class Deliverer:
             self._serve(key)
 
     async def _claim(self, wants: Sequence[Want]) -> None:
-        for claimed in await self._claimed(wants) if wants else []:
+        claimed_at = self._runtime.now()
+        for claimed in await self._claimed(wants):
+            key = claimed.want.key
             self.lanes.claimed(claimed.want, len(claimed.rows), claimed.next_due_at)
             for row, frame in zip(claimed.rows, claimed.frames, strict=True):
-                self.start(row, frame)
+                self._take_in(key, Stocked(row, frame, claimed_at))
+            self._serve(key)
 
     async def _claimed(self, wants: Sequence[Want]) -> list[Claimed]:
         try:
@@ -197,23 +225,22 @@ class Deliverer:
     async def _send_on(self, key: Key, claimed: Stocked) -> None:
         """Send from one place a delivery, and what is in stock after it for as long as the place is its lane's."""
         following: Stocked | None = claimed
-        while following is not None:
-            row = following.row
-            try:
-                await self._deliver(key, row, following.frame)
-            except Exception:
-                log.exception("a delivery could not be settled; its lease will end", delivery_id=row.id)
-                self._unrecorded.pop(row.id, None)
-                self.lanes.ended(key, None)
-            following = self._following(key)
-        self._sending[key] -= 1
-        if not self._sending[key]:
-            del self._sending[key]
-        self._go_on()
+        try:
+            while following is not None:
+                await self._deliver(key, following.row, following.frame)
+                following = self._following(key)
+        finally:
+            self._sending[key] -= 1
+            if not self._sending[key]:
+                del self._sending[key]
+            self._go_on()
 
     def _following(self, key: Key) -> Stocked | None:
         stock = self._stock.get(key)
-        if not stock or self._must_leave(key, stock) or not self.lanes.proceed(key, self._runtime.now()):
+        if stock and self._must_leave(key, stock):
+            self._serve(key)
+            return None
+        if not stock or not self.lanes.proceed(key, self._runtime.now()):
             return None
         following = self._pop(key, stock)
         self._unrecorded[following.row.id] = following.row
@@ -223,29 +250,43 @@ class Deliverer:
 
     async def _deliver(self, key: Key, row: Delivery, frame: bytes | None) -> None:
         """Send a claimed delivery, record how that ended, and let the lane know."""
-        configuration = self._book().configurations.get(key)
-        if configuration is None:
-            self.reload_book()
-            due_at = self._runtime.now() + UNKNOWN_WAIT_US
-            await self._put_back([row], key, due_at, UNKNOWN)
+        try:
+            shown = await self._attempt(key, row, frame)
+        except Exception:
+            log.exception("a delivery could not be settled; its lease will end", delivery_id=row.id)
+            shown = None
+        if shown is None:
+            self._unrecorded.pop(row.id, None)
             self.lanes.ended(key, None)
             return
+        sent, plan, settled = shown
+        if plan is not None:
+            # It teaches the lane nothing new: the place is free before the record is made, for which nobody
+            # waits then. It can share a commit.
+            self.lanes.ended(key, sent.outcome.verdict, quick=sent.duration_us < QUICK_US)
+            self._outbox.settle_soon(row, sent, plan, partial(self._recorded, key, row, sent.outcome))
+            return
+        self._unrecorded.pop(row.id, None)
+        was_paused = self.lanes.lane(key).pauses
+        self.lanes.ended(key, sent.outcome.verdict, settled.health if settled is not None else None)
+        self._learn(key, row, settled, was_paused)
+        self._tell(row, sent.outcome, settled)
+
+    async def _attempt(
+        self, key: Key, row: Delivery, frame: bytes | None
+    ) -> tuple[Sent, Plan | None, Settled | None] | None:
+        """Send a claimed delivery; record how that ended, or give the plan when the record can wait."""
+        configuration = self._book().configurations.get(key)
+        if configuration is None:
+            await self._put_back([row], key, UNKNOWN)
+            return None
         sent = await self._sender.send(row, configuration, frame)
         verdict = sent.outcome.verdict
         self.attempts[row.kind, verdict] += 1
         plan = Plan(self._runtime.jitter(), configuration.options.retry_schedule or RETRY_SCHEDULE_S)
-        if verdict is Verdict.DELIVERED and self.lanes.lane(key).health is HEALTHY:
-            # It teaches the lane nothing new: the place is free before the record is made, for which nobody
-            # waits then. It can share a commit.
-            self.lanes.ended(key, verdict, quick=sent.duration_us < QUICK_US)
-            self._outbox.settle_soon(row, sent, plan, partial(self._recorded, key, row, sent.outcome))
-            return
-        settled = await self._outbox.settle(row, sent, plan)
-        self._unrecorded.pop(row.id, None)
-        was_paused = self.lanes.lane(key).pauses
-        self.lanes.ended(key, verdict, settled.health if settled is not None else None)
-        self._learn(key, row, settled, was_paused)
-        self._tell(row, sent.outcome, settled)
+        if verdict is Verdict.DELIVERED and self.lanes.lane(key).health.is_well:
+            return sent, plan, None
+        return sent, None, await self._outbox.settle(row, sent, plan)
 
     def _recorded(
         self, key: Key, row: Delivery, outcome: Outcome, settled: Settled | None, error: Exception | None
@@ -255,7 +296,7 @@ class Deliverer:
         if error is not None:
             log.error("a delivery could not be settled; its lease will end", delivery_id=row.id, exc_info=error)
             return
-        if settled is None or settled.health is not HEALTHY:
+        if settled is None or not settled.health.is_well:
             was_paused = self.lanes.lane(key).pauses
             if settled is not None:
                 self.lanes.note(key, settled.health)
@@ -293,19 +334,19 @@ class Deliverer:
     async def _return(self, rows: Sequence[Delivery], key: Key, why: str) -> None:
         """Put back what was in stock."""
         try:
-            await self._put_back(rows, key, 0, why)
+            await self._put_back(rows, key, why)
         except Exception:
             log.exception("deliveries could not be put back; their leases will end", count=len(rows))
-        for _ in rows:
-            self.lanes.give_back(key)
-        self._serve(key)
+            self.look_anew()
         self.wake_in(0.0)
 
-    async def _put_back(self, rows: Sequence[Delivery], key: Key, due_at: int, why: str) -> None:
+    async def _put_back(self, rows: Sequence[Delivery], key: Key, why: str) -> None:
         """Put deliveries back that cannot be sent now: the store says how they wait, or that they are not wanted."""
+        due_at = 0
+        if why == UNKNOWN:
+            self.reload_book()
+            due_at = self._runtime.now() + UNKNOWN_WAIT_US
         states = await self._outbox.put_back(rows, due_at, why)
-        for row in rows:
-            self._unrecorded.pop(row.id, None)
         if State.RETRYING in states:
             self.lanes.wait(key, max(due_at, min(row.due_at for row in rows)))
             if self.lanes.lane(key).pauses:  # they came after what waited there was paused
@@ -314,23 +355,37 @@ class Deliverer:
     async def stop(self) -> None:
         """Claim nothing more, let what is under way finish, give the rest back."""
         self.lanes.open = False
-        stocked = [claimed.row for stock in self._stock.values() for claimed in stock]
-        self._stock.clear()
-        if stocked:
-            await self._outbox.put_back(stocked, 0, STOPPED)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_GRACE_S):
-                while self._work:
-                    await asyncio.wait(self._work)
-                await self._outbox.settled()
+        await self._empty()
+        await self._finish(STOP_GRACE_S)
         left = list(self._work)
         for work in left:
             work.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        if self._unrecorded:
+        await self._empty()  # with what was being claimed
+        await self._finish(SETTLE_GRACE_S)
+        try:
             await self._outbox.release(list(self._unrecorded.values()))
+        except Exception:
+            log.exception("leases could not be given back; the next start takes them up", count=len(self._unrecorded))
         for holding in self._holding:
             holding.cancel()  # what is not paused yet is when the server is back
         await asyncio.gather(*self._holding, return_exceptions=True)
         for kind in self._kinds.values():
             await kind.close()
+
+    async def _finish(self, within_s: float) -> None:
+        """Let what is under way and its records come to an end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self._work:
+                    await asyncio.wait(self._work)
+                await self._outbox.settled()
+
+    async def _empty(self) -> None:
+        """Put back all that is in stock."""
+        stocked = [claimed.row for stock in self._stock.values() for claimed in stock]
+        self._stock.clear()
+        try:
+            await self._outbox.put_back(stocked, 0, STOPPED)
+        except Exception:
+            log.exception("deliveries could not be put back; the next start takes them up", count=len(stocked))

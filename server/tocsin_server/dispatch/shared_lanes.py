@@ -38,6 +38,7 @@ class SharedLanes(Lanes):
     paused = _locked(Lanes.paused)
     take = _locked(Lanes.take)
     proceed = _locked(Lanes.proceed)
+    late = _locked(Lanes.late)
     give_back = _locked(Lanes.give_back)
     choose = _locked(Lanes.choose)
     claimed = _locked(Lanes.claimed)

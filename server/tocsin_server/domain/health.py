@@ -72,6 +72,11 @@ class Health:
         return self.reason if self.state is HealthState.FAILING and self.reason in PAUSING else ""
 
     @property
+    def is_well(self) -> bool:
+        """Whether one more success changes nothing."""
+        return self.state is HealthState.HEALTHY and not self.failures and not self.throttles
+
+    @property
     def sends_after(self) -> int:
         """When an attempt may be made."""
         return self.until if self.state in (HealthState.THROTTLED, HealthState.FAILING) else 0
@@ -118,7 +123,7 @@ def observe(health: Health, sign: Sign, now: int) -> Health:
 
 
 def _well(health: Health, now: int) -> Health:
-    if health.state is HealthState.HEALTHY and not health.failures and not health.throttles:
+    if health.is_well:
         return health
     return Health(since=now, told_at=health.told_at)
 

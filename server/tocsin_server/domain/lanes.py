@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tocsin_server.domain.health import HEALTHY, Health, HealthState
 from tocsin_server.domain.notifications import EndpointConfiguration
@@ -26,7 +26,9 @@ SUSPECTS_MAX = 128  # of these, to receivers that have not shown that they answe
 WINDOW_FIRST = 8  # of one lane, until its receiver has shown more
 WINDOW_MAX = 64
 AHEAD_MAX = 1024  # claimed ahead of their places for one lane, where its window is widest and its receiver quick
-AHEAD_ALL_MAX = 4096  # of all lanes
+AHEAD_ALL_MAX = 4096  # of all lanes, in equal shares
+AHEAD_MORE = 32  # that a lane may claim ahead after each time that it was not too many
+AHEAD_BYTES_MAX = 4096  # of an event that is held in memory meanwhile; larger ones are read when they are sent
 Key = tuple[str, str]  # account, configuration
 
 
@@ -41,6 +43,7 @@ class Lane:
     due_at: int | None = None
     in_flight: int = 0  # places that are taken
     ahead: int = 0  # claimed without a place
+    depth: int = field(default_factory=lambda: AHEAD_MAX)  # as many may be ahead, by what has got a place in time
     window: int = WINDOW_FIRST
     proven: bool = False
     quick: bool = False  # the receiver has taken the last one soon
@@ -80,15 +83,6 @@ class Lane:
     def keeps_stock(self) -> bool:
         """Whether what is claimed ahead may stay: nothing holds it, and nothing paces it."""
         return self.is_open and not self.interval_us
-
-    def room(self) -> int:
-        """How many more may be claimed ahead: some where it goes fast."""
-        fast = self.quick and self.window == WINDOW_MAX and self.keeps_stock
-        return max(AHEAD_MAX - self.ahead, 0) if fast else 0
-
-    def wants_stock(self, now: int) -> bool:
-        """Whether it is time to claim ahead: half of the stock is gone, so that one claim brings many."""
-        return self.due_at is not None and self.due_at <= now and self.room() * 2 >= AHEAD_MAX
 
     def begin(self, now: int) -> None:
         """Take a place."""
@@ -135,6 +129,7 @@ class Lanes:
         self._later: list[tuple[int, Key]] = []  # a heap: when to look at a lane again
         self._proven: Line = {}
         self._suspects: Line = {}
+        self._stocked: set[Key] = set()  # those that have something ahead
         self._last = self._suspects  # the line that had the last turn: where places are few the other one is next
         self._unserved: dict[Key, None] = {}  # those whose stock is to be looked at
         self.open = True
@@ -186,7 +181,7 @@ class Lanes:
             return False
         if not lane.ahead and self._has_place(lane):
             self._begin(lane, now)
-        elif self._ahead_left > 0 and lane.room():
+        elif self._ahead_left > 0 and self.room(lane):
             self._keep(lane, 1)
         else:
             return False
@@ -204,9 +199,30 @@ class Lanes:
             return False
         self._keep(lane, -1)
         self._begin(lane, now)
-        if lane.wants_stock(now):
+        if self._wants_stock(lane, now):
             self._unserved[key] = None
+        if not lane.ahead:
+            self._queue(lane)
         return True
+
+    def room(self, lane: Lane) -> int:
+        """Tell how many more a lane may claim ahead: its share where it goes fast, else none."""
+        fast = lane.quick and lane.window == WINDOW_MAX and lane.keeps_stock
+        return max(self._share(lane) - lane.ahead, 0) if fast else 0
+
+    def _share(self, lane: Lane) -> int:
+        lanes = len(self._stocked) + (0 if lane.ahead else 1)
+        return max(min(lane.depth, AHEAD_ALL_MAX // lanes), 1)
+
+    def _wants_stock(self, lane: Lane, now: int) -> bool:
+        """Tell whether it is time to claim ahead: half of the stock is gone, so that one claim brings many."""
+        waits = lane.due_at is not None and lane.due_at <= now
+        return waits and 0 < self._share(lane) <= self.room(lane) * 2
+
+    def late(self, key: Key) -> None:
+        """Take note that what was ahead has got no place in time: that was too many."""
+        lane = self.lane(key)
+        lane.depth = max(lane.depth // 2, 1)
 
     def _has_place(self, lane: Lane) -> bool:
         return self._left > 0 and lane.places() > 0 and (lane.proven or self._suspects_left > 0)
@@ -214,15 +230,19 @@ class Lanes:
     def _keep(self, lane: Lane, count: int) -> None:
         lane.ahead += count
         self._ahead_left -= count
+        if lane.ahead:
+            self._stocked.add(lane.key)
+        else:
+            self._stocked.discard(lane.key)
 
-    def give_back(self, key: Key) -> None:
-        """Take note that one that was claimed is not sent: there is one less in stock, or else a place is free."""
+    def give_back(self, key: Key, count: int = 1) -> None:
+        """Take note that some that were claimed are not sent: there are less ahead, or else places are free."""
         lane = self.lane(key)
-        if not lane.ahead:
+        ahead = min(count, lane.ahead)
+        self._keep(lane, -ahead)
+        for _ in range(count - ahead):
             self.ended(key, None)
-            return
-        self._keep(lane, -1)
-        self._unserved[key] = None  # a place that was taken for it may be for another one
+        self._unserved[key] = None  # a place that was taken for one of them may be for another one
         self._queue(lane)
 
     def choose(self, now: int) -> list[Want]:
@@ -251,8 +271,8 @@ class Lanes:
 
     def claimed(self, want: Want, got: int, next_due_at: int | None) -> None:
         """Take over what the store answered to a choice: how many there were, and when the next one is due."""
-        for _ in range(want.count - got):
-            self.give_back(want.key)
+        if got < want.count:
+            self.give_back(want.key, want.count - got)
         if next_due_at is not None:
             self.wait(want.key, next_due_at)
 
@@ -271,7 +291,7 @@ class Lanes:
             self._leave(lane, self._proven if was_proven else self._suspects)
         if health is not None:
             lane.health = health
-        if not lane.ahead:  # else `proceed` is asked
+        if not lane.ahead:  # else `proceed` is asked: at once, or when they are there
             self._queue(lane)
 
     def note(self, key: Key, health: Health) -> None:
@@ -283,7 +303,8 @@ class Lanes:
     @property
     def is_line(self) -> bool:
         """Whether there is something to choose now: somebody waits for a place that can be had, or for stock."""
-        return bool(self._unserved or self._proven) or (bool(self._suspects) and self._suspects_left > 0)
+        waits = bool(self._proven) or (bool(self._suspects) and self._suspects_left > 0)
+        return bool(self._unserved) or (waits and self._left > 0)
 
     def _others_wait(self, lane: Lane) -> bool:
         """Tell whether another lane waits for a place that it could have."""
@@ -343,7 +364,7 @@ class Lanes:
                 self._queue(lane)
             elif lane.places() > 0:
                 found = lane
-            elif lane.wants_stock(now):
+            elif self._wants_stock(lane, now):
                 self._unserved[key] = None
             # else it comes back when one of its attempts ends
         if lanes:
@@ -363,9 +384,11 @@ class Lanes:
 
     def _want(self, lane: Lane, count: int, now: int) -> Want:
         """Ask the store for so many that have a place, and fill the stock where it is time."""
-        ahead = min(lane.room(), self._ahead_left) if lane.wants_stock(now) else 0
-        self._keep(lane, ahead)
-        count += ahead
+        ahead = min(self.room(lane), self._ahead_left) if self._wants_stock(lane, now) else 0
+        if ahead:
+            self._keep(lane, ahead)
+            lane.depth = min(lane.depth + AHEAD_MORE, AHEAD_MAX)
+            count += ahead
         if not count:
             return Want(lane.key, 0)
         lane.due_at = None  # the store answers what is left

@@ -169,6 +169,7 @@ class EndpointKind(Protocol):
     action_params: tuple[str, ...]
     default_escape: Escape  # of values in templates of notifications
     refused_options: Mapping[str, str]  # options that mean nothing here, and why
+    attempt_max_s: float  # no attempt takes longer; shorter than a lease
 
     def check(self, connection: Mapping[str, Any]) -> list[Violation]:
         """Judge what the bounds of single fields cannot say; paths are relative to the connection."""

@@ -41,6 +41,7 @@ class Email:
     secrets_bound_to: Mapping[str, tuple[str, ...]] = {"password": ("host", "port", "security", "username")}
     action_params: tuple[str, ...] = ("subject", "body", "from", "to", "cc", "bcc")
     default_escape = Escape.NONE
+    attempt_max_s = 40.0  # with the wait for a connection to its server
     refused_options: Mapping[str, str] = {}
 
     def __init__(self, egress: Egress, deadline_s: float = SEND_DEADLINE_S) -> None:

@@ -16,7 +16,7 @@ from tocsin_server import __version__
 from tocsin_server.domain.answers import of_http, of_no_answer, unmade
 from tocsin_server.domain.errors import Violation
 from tocsin_server.domain.message_templates import Preview, is_json
-from tocsin_server.domain.notifications import Message, Outcome
+from tocsin_server.domain.notifications import SEND_DEADLINE_S, Message, Outcome
 from tocsin_server.domain.templates import Escape
 from tocsin_server.domain.verdicts import ErrorClass
 from tocsin_server.endpoints.addresses import BlockedAddress
@@ -66,6 +66,7 @@ class Webhook:
     secrets_bound_to: Mapping[str, tuple[str, ...]] = {"password": ("url", "username"), "bearer_token": ("url",)}
     action_params: tuple[str, ...] = ("body", "headers")
     default_escape = Escape.JSON
+    attempt_max_s = SEND_DEADLINE_S + 5.0  # with the beginning of the answer's body
     refused_options: Mapping[str, str] = {
         "template.subject": "a webhook has no subject",
         "add_notification_payload": "a webhook has the whole payload as it is; a template can use any part of it",

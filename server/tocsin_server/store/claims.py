@@ -13,7 +13,7 @@ from typing import Any
 from zlib import crc32
 
 from tocsin_server.domain.delivery_ports import Claimed
-from tocsin_server.domain.lanes import Key, Want
+from tocsin_server.domain.lanes import AHEAD_BYTES_MAX, Key, Want
 from tocsin_server.domain.notifications import FINAL, Delivery, State
 from tocsin_server.domain.verdicts import ErrorClass, Verdict
 from tocsin_server.store.delivery_rows import COLUMNS, LEASE_US, PAUSED, WAITING, delivery, leased, read_all, start
@@ -21,6 +21,7 @@ from tocsin_server.store.holds import waiting_state
 from tocsin_server.store.writer import Transaction
 
 LEASES_STEP = 256  # ended leases that one look takes up
+ANY_BYTES = 2**31
 INTERRUPTED = "interrupted: the outcome is not known"
 LINE = "account = ? AND configuration_id = ?"
 # What the health of its receiver pauses goes on, or probes, as if it waited; what a switch holds does not.
@@ -43,7 +44,7 @@ def claim(
     found = [(want, [leased(row) for row in _due_of(transaction, want)]) for want in wants]
     claimed = [row for _, rows in found for row in rows]
     _lease(transaction, claimed)
-    frames = _frames(transaction.connection, claimed, recent)
+    frames = _frames(transaction.connection, found, recent)
     return [
         Claimed(
             want,
@@ -63,17 +64,25 @@ def _due_of(transaction: Transaction, want: Want) -> list[list[Any]]:
 
 
 def _frames(
-    connection: sqlite3.Connection, rows: Sequence[Delivery], recent: Callable[[int], bytes | None]
+    connection: sqlite3.Connection,
+    found: Sequence[tuple[Want, Sequence[Delivery]]],
+    recent: Callable[[int], bytes | None],
 ) -> dict[int, bytes]:
-    """Give the events of claimed deliveries; one that is damaged or gone is left out, and told of when it is sent."""
-    wanted = {row.event_position for row in rows if row.event_position}
-    frames = {position: frame for position in wanted if (frame := recent(position))}
-    if len(frames) < len(wanted):
-        found = connection.execute(
-            "SELECT position, crc, body FROM events WHERE position IN (SELECT value FROM json_each(?))",
-            (json.dumps([position for position in wanted if position not in frames]),),
-        )
-        frames |= {position: body for position, crc, body in found if crc32(body) == crc}
+    """Give the events of claimed deliveries, but for large ones of those that have no place yet.
+
+    One that is damaged or gone is left out, and told of when it is sent.
+    """
+    placed = {row.event_position for want, rows in found for row in rows[: want.count - want.ahead]}
+    ahead = {row.event_position for want, rows in found for row in rows[want.count - want.ahead :]}
+    frames = {position: frame for position in placed | ahead if (frame := recent(position))}
+    for positions, most in ((placed, ANY_BYTES), (ahead - placed, AHEAD_BYTES_MAX)):
+        if left := [position for position in positions - frames.keys() if position]:
+            rows = connection.execute(
+                "SELECT position, crc, body FROM events WHERE position IN (SELECT value FROM json_each(?))"
+                " AND length(body) <= ?",
+                (json.dumps(left), most),
+            )
+            frames |= {position: body for position, crc, body in rows if crc32(body) == crc}
     return frames
 
 

@@ -217,6 +217,12 @@ class StoreOutbox:
 
     async def _settle_endings(self) -> None:
         """Settle what has ended, as much as there is in one unit of work, until nothing is left."""
+        try:
+            await self._settle_all()
+        finally:
+            self._settling = None
+
+    async def _settle_all(self) -> None:
         loop, max_age_us = asyncio.get_running_loop(), self._notifications.paused_max_age_us
         while self._endings:
             taken, self._endings = self._endings[:SETTLED_MAX], self._endings[SETTLED_MAX:]
@@ -232,7 +238,6 @@ class StoreOutbox:
                 error = failure
             for ending, one in zip(taken, settled, strict=True):
                 loop.call_soon(ending.told, one, error)  # none of them can disturb another
-        self._settling = None
 
     async def put_back(self, rows: Sequence[Delivery], due_at: int, why: str) -> list[State | None]:
         """End attempts that were not made, in steps."""

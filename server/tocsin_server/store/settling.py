@@ -63,8 +63,8 @@ def settle(transaction: Transaction, ended: Sequence[Ended], paused_max_age_us: 
     """Record how attempts ended; None for one that another attempt has taken over from meanwhile."""
     healthy: dict[tuple[str, str], bool] = {}
     for key in {(one.row.account, one.row.configuration_id) for one in ended}:
-        healthy[key] = endpoint_health.get(transaction.connection, *key) is HEALTHY
-    # What was taken by a receiver that has never failed changes nothing else, and is the rule.
+        healthy[key] = endpoint_health.get(transaction.connection, *key).is_well
+    # What was taken by a receiver that is well changes nothing else, and is the rule.
     plain = [
         one for one in ended
         if one.outcome.verdict is Verdict.DELIVERED and healthy[one.row.account, one.row.configuration_id]
