@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tocsin_server.domain import lane as lane_module
 from tocsin_server.domain import lanes as lanes_module
 from tocsin_server.domain.health import (
     DISABLED_AFTER_US,
@@ -16,7 +17,8 @@ from tocsin_server.domain.health import (
     observe,
     tell,
 )
-from tocsin_server.domain.lanes import AHEAD_MAX, WINDOW_MAX, Key, Lanes, Want
+from tocsin_server.domain.lane import AHEAD_MAX, WINDOW_MAX, Key
+from tocsin_server.domain.lanes import Lanes, Want
 from tocsin_server.domain.notifications import FINAL, Outcome, State
 from tocsin_server.domain.settlement import OUTAGE_MAX_S, Plan, settle
 from tocsin_server.domain.verdicts import HTTP_STATUS, SECOND_US, ErrorClass, Verdict, rule_of_http, wait_asked
@@ -208,8 +210,8 @@ class Model:
 def test_lanes_lose_no_place_and_no_turn(steps: list[tuple[str, Key, int]]) -> None:
     """Whatever happens, places and stock are counted right, and everything that waits is sent in the end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes_module, "WINDOW_MAX", 3)  # wide soon, so that some are claimed ahead
-        patch.setattr(lanes_module, "AHEAD_MAX", 4)
+        patch.setattr(lane_module, "WINDOW_MAX", 3)  # wide soon, so that some are claimed ahead
+        patch.setattr(lane_module, "AHEAD_MAX", 4)
         patch.setattr(lanes_module, "AHEAD_ALL_MAX", 6)
         model = Model()
         for step in steps:
@@ -286,7 +288,7 @@ def test_less_is_claimed_ahead_of_a_lane_whose_stock_gets_no_place_in_time() -> 
     (want,) = lanes.choose(NOW)
     assert (want.count, want.ahead) == (AHEAD_MAX // 2 + 1, AHEAD_MAX // 2)
     lanes.claimed(want, 0, None)
-    assert lanes.room(lanes.lane(key)) == AHEAD_MAX // 2 + lanes_module.AHEAD_MORE
+    assert lanes.room(lanes.lane(key)) == AHEAD_MAX // 2 + lane_module.AHEAD_MORE
 
 
 def test_stock_is_filled_when_half_of_it_is_gone() -> None:

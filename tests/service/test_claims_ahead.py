@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import pytest
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin.v1 import notifications_pb2 as pb
-from tocsin_server.domain import lanes
-from tocsin_server.domain.lanes import WINDOW_MAX
+from tocsin_server.domain import lane
+from tocsin_server.domain.lane import WINDOW_MAX
 
 from tests.service.test_notifications import created
 from tests.service.test_webhooks import webhook
@@ -22,7 +22,7 @@ ALL = WINDOW_MAX + AHEAD
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "AHEAD_MAX", AHEAD)
+    monkeypatch.setattr(lane, "AHEAD_MAX", AHEAD)
 
 
 async def append(api: Api, count: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tocsin_server.domain.health import HealthState
-from tocsin_server.domain.lanes import WINDOW_FIRST
+from tocsin_server.domain.lane import WINDOW_FIRST
 from tocsin_server.domain.options import DeliveryOptions
 
 from tests.support.delivery_scenarios import answering, clock, data, house, states

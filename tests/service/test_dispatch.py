@@ -14,7 +14,7 @@ import pytest_asyncio
 from tocsin.v1 import event_log_pb2 as pb
 from tocsin_server.dispatch.loop import Loop
 from tocsin_server.domain.event_log import Batch, Checkpoint, OwnEvent
-from tocsin_server.domain.lanes import WINDOW_FIRST
+from tocsin_server.domain.lane import WINDOW_FIRST
 from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.selection import EventFilter
 from tocsin_server.store import event_log

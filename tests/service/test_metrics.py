@@ -25,7 +25,7 @@ from tocsin.v1 import notifications_pb2 as pb
 from tocsin_server.api import server
 from tocsin_server.config import ConfigError
 from tocsin_server.dispatch.dispatcher import Dispatcher
-from tocsin_server.domain.lanes import WINDOW_MAX
+from tocsin_server.domain.lane import WINDOW_MAX
 from tocsin_server.endpoints import discover
 from tocsin_server.metrics import Metrics
 from tocsin_server.runtime import system_runtime

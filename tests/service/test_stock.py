@@ -11,8 +11,9 @@ import pytest
 import pytest_asyncio
 from tocsin.v1 import event_log_pb2 as log_pb
 from tocsin_server.dispatch import delivery
-from tocsin_server.domain import lanes
-from tocsin_server.domain.lanes import WINDOW_FIRST, WINDOW_MAX, Want
+from tocsin_server.domain import lane, lanes
+from tocsin_server.domain.lane import WINDOW_FIRST, WINDOW_MAX
+from tocsin_server.domain.lanes import Want
 from tocsin_server.domain.notifications import LEASE_S, SEND_DEADLINE_S, EndpointConfiguration
 from tocsin_server.endpoints import _http_carrier, _smtp, discover
 from tocsin_server.endpoints.addresses import Egress
@@ -28,7 +29,7 @@ ALL = WINDOW_MAX + AHEAD
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "AHEAD_MAX", AHEAD)
+    monkeypatch.setattr(lane, "AHEAD_MAX", AHEAD)
 
 
 @pytest_asyncio.fixture(name="house")
@@ -170,16 +171,16 @@ async def test_a_receiver_that_has_failed_once_is_quick_again(house: DispatchHou
     held = Held(hook)
     await house.router.begin()
     configuration = await warmed(house, hook, "user.a")
-    lane = house.deliverer.lanes.lane((configuration.account, configuration.id))
+    its = house.deliverer.lanes.lane((configuration.account, configuration.id))
     held.status = 422
     await house.append("user.a")
     await house.deliver_all()
-    assert house.deliverer.lanes.room(lane) == 0
+    assert house.deliverer.lanes.room(its) == 0
     held.status = 200
     for _ in range(2):  # the first one makes it well, the second finds it so
         await house.append("user.a")
         await house.deliver_all()
-    assert house.deliverer.lanes.room(lane) == AHEAD
+    assert house.deliverer.lanes.room(its) == AHEAD
 
 
 async def test_a_stop_waits_for_a_claim_that_is_under_way(house: DispatchHouse, hook: WebhookReceiver) -> None:

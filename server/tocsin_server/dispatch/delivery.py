@@ -9,19 +9,20 @@ receiver is held meanwhile, or when it has waited for long.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
 
 import structlog
 
 from tocsin_server.dispatch.sending import Sender
 from tocsin_server.dispatch.shared_lanes import SharedLanes
+from tocsin_server.dispatch.stock import Stock, Stocked
 from tocsin_server.domain.delivery_ports import Book, Claimed, Outbox, Sent, Settled
 from tocsin_server.domain.health import Health
-from tocsin_server.domain.lanes import AHEAD_BYTES_MAX, Key, Want
+from tocsin_server.domain.lane import Key
+from tocsin_server.domain.lanes import Want
 from tocsin_server.domain.notifications import LEASE_S, Delivery, Outcome, State
 from tocsin_server.domain.ports import EndpointKind, Runtime
 from tocsin_server.domain.settlement import RETRY_SCHEDULE_S, Plan
@@ -43,17 +44,6 @@ STOCK_LOOK_S = 5.0  # what is in stock for too long is looked for so often
 QUICK_US = 500_000  # a receiver that answers sooner has some claimed ahead
 
 
-class Stocked(NamedTuple):
-    """A claimed delivery with its stored event, if that is at hand, and when it was claimed.
-
-    The time is not later than that from which its lease counts, and by the same clock.
-    """
-
-    row: Delivery
-    frame: bytes | None
-    claimed_at: int
-
-
 class Deliverer:
     """Sends claimed deliveries, as many at a time as the lanes have places; none but tests when not enabled."""
 
@@ -72,7 +62,7 @@ class Deliverer:
         self._kinds = kinds
         self._book = book
         self._sender = sender
-        self._stock: dict[Key, deque[Stocked]] = {}  # none is empty
+        self._stock = Stock()
         self._sending: Counter[Key] = Counter()  # how many places of a lane are at work
         self._unrecorded: dict[str, Delivery] = {}  # by id: being sent, or sent and not yet settled
         self._work: set[asyncio.Task[None]] = set()
@@ -109,16 +99,13 @@ class Deliverer:
 
     def _take_in(self, key: Key, claimed: Stocked) -> None:
         """Begin with what was claimed if it has a place and nothing comes before it; else it is in stock."""
-        stock = self._stock.get(key)
-        if not stock and self._has_place(key):
+        if key in self._stock:
+            self._stock.add(key, claimed)
+        elif self._has_place(key):
             self._begin(key, claimed)
-            return
-        if claimed.frame is not None and len(claimed.frame) > AHEAD_BYTES_MAX:
-            claimed = claimed._replace(frame=None)
-        if stock is None:
-            stock = self._stock[key] = deque()
+        else:
+            self._stock.add(key, claimed)
             self.wake_in(STOCK_LOOK_S)
-        stock.append(claimed)
 
     def _has_place(self, key: Key) -> bool:
         """Tell whether a place of a lane is for what is in stock: one that was taken for it, or one that is free."""
@@ -135,27 +122,21 @@ class Deliverer:
 
     def _serve(self, key: Key) -> None:
         """Begin with what is in stock as far as there are places; have it put back when it cannot stay."""
-        stock = self._stock.get(key)
-        if stock and (why := self._must_leave(key, stock)):
-            del self._stock[key]
+        if why := self._must_leave(key):
+            rows = self._stock.take(key)
             if why == LATE:
                 self.lanes.late(key)
-            self.lanes.give_back(key, len(stock))
-            self._keep(asyncio.create_task(self._return([claimed.row for claimed in stock], key, why)))
-            return
-        while stock and self._has_place(key):
-            self._begin(key, self._pop(key, stock))
-        if stock:
+            self.lanes.give_back(key, len(rows))
+            self._keep(asyncio.create_task(self._return(rows, key, why)))
+        while key in self._stock and self._has_place(key):
+            self._begin(key, self._stock.pop(key))
+        if key in self._stock:
             self._go_on()
 
-    def _pop(self, key: Key, stock: deque[Stocked]) -> Stocked:
-        claimed = stock.popleft()
-        if not stock:
-            del self._stock[key]
-        return claimed
-
-    def _must_leave(self, key: Key, stock: deque[Stocked]) -> str:
-        """Say why what is in stock has to be put back; empty if it can stay."""
+    def _must_leave(self, key: Key) -> str:
+        """Say why what is in stock has to be put back; empty if it can stay, or there is nothing."""
+        if key not in self._stock:
+            return ""
         lane = self.lanes.lane(key)
         if not lane.keeps_stock:
             return PACED if lane.is_open else HELD
@@ -163,7 +144,7 @@ class Deliverer:
         if configuration is None:
             return UNKNOWN
         most_s = min(STOCKED_MAX_S, LEASE_S - self._kinds[configuration.kind].attempt_max_s - LEASE_SPARE_S)
-        return LATE if self._runtime.now() - stock[0].claimed_at > most_s * SECOND_US else ""
+        return LATE if self._runtime.now() - self._stock.oldest_at(key) > most_s * SECOND_US else ""
 
     async def step(self) -> bool:
         """Claim what has its turn and begin to send it; tell whether there may be more."""
@@ -190,7 +171,7 @@ class Deliverer:
 
     def _serve_all(self) -> None:
         self._stock_look_at = self._runtime.monotonic() + STOCK_LOOK_S
-        for key in list(self._stock):
+        for key in self._stock.keys:
             self._serve(key)
 
     async def _claim(self, wants: Sequence[Want]) -> None:
@@ -236,13 +217,14 @@ class Deliverer:
             self._go_on()
 
     def _following(self, key: Key) -> Stocked | None:
-        stock = self._stock.get(key)
-        if stock and self._must_leave(key, stock):
+        if key not in self._stock:
+            return None
+        if self._must_leave(key):
             self._serve(key)
             return None
-        if not stock or not self.lanes.proceed(key, self._runtime.now()):
+        if not self.lanes.proceed(key, self._runtime.now()):
             return None
-        following = self._pop(key, stock)
+        following = self._stock.pop(key)
         self._unrecorded[following.row.id] = following.row
         if self.lanes.is_line:
             self._go_on()
@@ -383,8 +365,7 @@ class Deliverer:
 
     async def _empty(self) -> None:
         """Put back all that is in stock."""
-        stocked = [claimed.row for stock in self._stock.values() for claimed in stock]
-        self._stock.clear()
+        stocked = [row for key in self._stock.keys for row in self._stock.take(key)]
         try:
             await self._outbox.put_back(stocked, 0, STOPPED)
         except Exception:

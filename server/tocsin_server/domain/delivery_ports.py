@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 from tocsin_server.domain.deliveries import DeliveryPage, DeliveryQuery, DeliverySums, Recovered
 from tocsin_server.domain.event_log import Event, Stored
 from tocsin_server.domain.health import Health
-from tocsin_server.domain.lanes import Key, Want
+from tocsin_server.domain.lane import Key
+from tocsin_server.domain.lanes import Want
 from tocsin_server.domain.notifications import Attempt, Delivery, EndpointConfiguration, Outcome, State
 from tocsin_server.domain.settlement import Plan
 from tocsin_server.domain.silences import NO_SILENCES, Silences

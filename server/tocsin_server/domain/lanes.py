@@ -15,91 +15,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tocsin_server.domain.health import HEALTHY, Health, HealthState
+from tocsin_server.domain.health import HEALTHY, Health
+from tocsin_server.domain.lane import Key, Lane
 from tocsin_server.domain.notifications import EndpointConfiguration
 from tocsin_server.domain.verdicts import SECOND_US, Verdict
 
 IN_FLIGHT_MAX = 256  # attempts under way in all: as many connections
 SUSPECTS_MAX = 128  # of these, to receivers that have not shown that they answer
-WINDOW_FIRST = 8  # of one lane, until its receiver has shown more
-WINDOW_MAX = 64
-AHEAD_MAX = 1024  # claimed ahead of their places for one lane, where its window is widest and its receiver quick
-AHEAD_ALL_MAX = 4096  # of all lanes, in equal shares
-AHEAD_MORE = 32  # that a lane may claim ahead after each time that it was not too many
+AHEAD_ALL_MAX = 4096  # claimed ahead by all lanes, in equal shares
 AHEAD_BYTES_MAX = 4096  # of an event that is held in memory meanwhile; larger ones are read when they are sent
-Key = tuple[str, str]  # account, configuration
-
-
-@dataclass(slots=True)
-class Lane:
-    """One configuration: what waits, what is under way, what it may do. `due_at` is the earliest in the store."""
-
-    key: Key
-    on: bool = True
-    health: Health = HEALTHY
-    interval_us: int = 0
-    due_at: int | None = None
-    in_flight: int = 0  # places that are taken
-    ahead: int = 0  # claimed without a place
-    depth: int = field(default_factory=lambda: AHEAD_MAX)  # as many may be ahead, by what has got a place in time
-    window: int = WINDOW_FIRST
-    proven: bool = False
-    quick: bool = False  # the receiver has taken the last one soon
-    paced_at: int = 0
-    turns: int = 0
-    queued: bool = False  # is in line
-    later_at: int | None = None  # is looked at again then
-
-    @property
-    def sends(self) -> bool:
-        """Whether anything is sent here, now or later."""
-        return self.on and self.health.state is not HealthState.DISABLED
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nothing holds its deliveries, the health of the receiver included."""
-        return self.on and self.health.state is HealthState.HEALTHY
-
-    @property
-    def pauses(self) -> bool:
-        """Whether what waits is PAUSED by the health of the receiver."""
-        return self.on and bool(self.health.pauses)
-
-    def ready_at(self) -> int | None:
-        """When the next delivery may go as far as the lane itself goes; None when nothing waits or may go."""
-        waits_from = 0 if self.ahead else self.due_at
-        if waits_from is None or not self.sends:
-            return None
-        return max(waits_from, self.health.sends_after, self.paced_at)
-
-    def places(self) -> int:
-        """How many more may be under way."""
-        one = self.health.state is HealthState.FAILING or self.interval_us
-        return max((1 if one else self.window) - self.in_flight, 0)
-
-    @property
-    def keeps_stock(self) -> bool:
-        """Whether what is claimed ahead may stay: nothing holds it, and nothing paces it."""
-        return self.is_open and not self.interval_us
-
-    def begin(self, now: int) -> None:
-        """Take a place."""
-        self.in_flight += 1
-        if self.interval_us:
-            self.paced_at = max(now, self.paced_at) + self.interval_us
-
-    def learn(self, verdict: Verdict | None) -> None:
-        """Open or close the window by how an attempt ended."""
-        if verdict is None or verdict is Verdict.OUTAGE:
-            return
-        if verdict in (Verdict.DELIVERED, Verdict.PERMANENT):
-            self.proven = True
-            self.window = min(self.window + 1, WINDOW_MAX)
-        else:
-            self.proven = False
-            self.window = max(self.window // 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +133,7 @@ class Lanes:
 
     def room(self, lane: Lane) -> int:
         """Tell how many more a lane may claim ahead: its share where it goes fast, else none."""
-        fast = lane.quick and lane.window == WINDOW_MAX and lane.keeps_stock
-        return max(self._share(lane) - lane.ahead, 0) if fast else 0
+        return max(self._share(lane) - lane.ahead, 0) if lane.is_fast else 0
 
     def _share(self, lane: Lane) -> int:
         lanes = len(self._stocked) + (0 if lane.ahead else 1)
@@ -221,8 +146,7 @@ class Lanes:
 
     def late(self, key: Key) -> None:
         """Take note that what was ahead has got no place in time: that was too many."""
-        lane = self.lane(key)
-        lane.depth = max(lane.depth // 2, 1)
+        self.lane(key).make_shallow()
 
     def _has_place(self, lane: Lane) -> bool:
         return self._left > 0 and lane.places() > 0 and (lane.proven or self._suspects_left > 0)
@@ -387,7 +311,7 @@ class Lanes:
         ahead = min(self.room(lane), self._ahead_left) if self._wants_stock(lane, now) else 0
         if ahead:
             self._keep(lane, ahead)
-            lane.depth = min(lane.depth + AHEAD_MORE, AHEAD_MAX)
+            lane.deepen()
             count += ahead
         if not count:
             return Want(lane.key, 0)

@@ -13,7 +13,8 @@ from typing import Any
 from zlib import crc32
 
 from tocsin_server.domain.delivery_ports import Claimed
-from tocsin_server.domain.lanes import AHEAD_BYTES_MAX, Key, Want
+from tocsin_server.domain.lane import Key
+from tocsin_server.domain.lanes import AHEAD_BYTES_MAX, Want
 from tocsin_server.domain.notifications import FINAL, Delivery, State
 from tocsin_server.domain.verdicts import ErrorClass, Verdict
 from tocsin_server.store.delivery_rows import COLUMNS, LEASE_US, PAUSED, WAITING, delivery, leased, read_all, start

@@ -11,7 +11,7 @@ import sqlite3
 from dataclasses import dataclass, replace
 
 from tocsin_server.domain.grouping import Group
-from tocsin_server.domain.lanes import Key
+from tocsin_server.domain.lane import Key
 from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.store.delivery_rows import insert
 from tocsin_server.store.holds import waiting_state

@@ -10,7 +10,7 @@ import sqlite3
 
 from tocsin_server.domain import notices
 from tocsin_server.domain.health import Health
-from tocsin_server.domain.lanes import Key
+from tocsin_server.domain.lane import Key
 from tocsin_server.domain.notifications import State
 from tocsin_server.domain.settlement import OPEN_MAX_US
 from tocsin_server.store.delivery_rows import PAUSED, WAITING

@@ -14,7 +14,8 @@ from tocsin_server.domain.delivery_ports import Book, Claimed, Companion, Routed
 from tocsin_server.domain.errors import TocsinError
 from tocsin_server.domain.event_log import KEY_KEPT_US, Event, Stored
 from tocsin_server.domain.health import Health
-from tocsin_server.domain.lanes import Key, Want
+from tocsin_server.domain.lane import Key
+from tocsin_server.domain.lanes import Want
 from tocsin_server.domain.notifications import Delivery, State
 from tocsin_server.domain.settlement import Plan
 from tocsin_server.domain.silences import Silences
