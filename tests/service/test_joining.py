@@ -18,6 +18,7 @@ from tocsin_server.domain.event_log import Stored
 from tocsin_server.domain.notifications import EndpointConfiguration
 from tocsin_server.domain.selection import EventFilter, Selector
 from tocsin_server.domain.silences import QUICK_MAX, Silence
+from tocsin_server.store.outbox import Fenced
 from tocsin_server.store.silences import SilenceStore
 
 from tests.support.dispatch_house import DispatchHouse
@@ -33,6 +34,20 @@ async def house(tmp_path: Path) -> AsyncIterator[DispatchHouse]:
     yield running
     await running.outbox.accompany(None)
     await running.close()
+
+
+async def test_whoever_waits_for_a_place_that_is_given_back_is_looked_for(house: DispatchHouse) -> None:
+    await house.configure(NOWHERE)
+    await house.router.begin()
+    told = asyncio.Event()
+    house.router.queued = told.set
+    house.change("UPDATE cursors SET epoch = epoch + 1")  # another router has taken over
+    await house.append("user.a")
+    with pytest.raises(Fenced):
+        await house.router.step()
+    async with asyncio.timeout(10):
+        await told.wait()
+    assert house.deliverer.lanes.under_way == 0
 
 
 async def joined(house: DispatchHouse, *configured: str) -> None:

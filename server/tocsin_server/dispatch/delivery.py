@@ -1,6 +1,6 @@
 """Delivering: claim, send and settle are three moments, each with its own record.
 
-What the router has claimed is sent at once; what failed, was held or was left by a dead process is
+What the router has claimed needs no claim; what failed, was held or was left by a dead process is
 claimed here when its turn comes (`domain/lanes.py`). An attempt is recorded as started before anything
 is sent. What is claimed ahead of its place is in stock here until there is one; it goes back when its
 receiver is held meanwhile, or when it has waited for long.
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 
@@ -44,6 +45,18 @@ STOCK_LOOK_S = 5.0  # what is in stock for too long is looked for so often
 QUICK_US = 500_000  # a receiver that answers sooner has some claimed ahead
 
 
+class _Latest(NamedTuple):
+    """How old a claim may be, in microseconds: its attempt has to end within its lease."""
+
+    in_stock_us: int
+    at_begin_us: int
+
+    @classmethod
+    def of(cls, kind: EndpointKind) -> _Latest:
+        left_s = LEASE_S - kind.attempt_max_s
+        return cls(int(min(STOCKED_MAX_S, left_s - LEASE_SPARE_S) * SECOND_US), int(left_s * SECOND_US))
+
+
 class Deliverer:
     """Sends claimed deliveries, as many at a time as the lanes have places; none but tests when not enabled."""
 
@@ -70,7 +83,8 @@ class Deliverer:
         self._look_at = 0.0  # when the store is asked next what waits
         self._stock_look_at = 0.0  # when all of the stock is looked at next
         self.attempts: Counter[tuple[str, Verdict]] = Counter()  # that have ended, by kind and verdict
-        self.lanes = SharedLanes()
+        self._latest = {kind.kind: _Latest.of(kind) for kind in kinds.values()}
+        self.lanes = SharedLanes([kind for kind, latest in self._latest.items() if latest.in_stock_us <= 0])
         self.lanes.open = enabled
         self.reload_book: Callable[[], None] = lambda: None
         self.wake_in: Callable[[float], None] = lambda seconds: None
@@ -94,18 +108,24 @@ class Deliverer:
         """Send a delivery that was made as a claimed one when it has a place, with its event if that is at hand."""
         key = (row.account, row.configuration_id)
         self._take_in(key, Stocked(row, frame, row.created_at))
-        if key in self._stock:
-            self._serve(key)
+        self._serve(key)
+        self._go_on()
 
     def _take_in(self, key: Key, claimed: Stocked) -> None:
         """Begin with what was claimed if it has a place and nothing comes before it; else it is in stock."""
         if key in self._stock:
             self._stock.add(key, claimed)
-        elif self._has_place(key):
+        elif not self._is_late(key, claimed) and self._has_place(key):
             self._begin(key, claimed)
         else:
             self._stock.add(key, claimed)
             self.wake_in(STOCK_LOOK_S)
+
+    def _is_late(self, key: Key, claimed: Stocked) -> bool:
+        """Tell whether a claim was so long under way that its lease may end before the attempt."""
+        configuration = self._book().configurations.get(key)
+        at_begin_us = self._latest[configuration.kind].at_begin_us if configuration is not None else 0
+        return configuration is not None and self._runtime.now() - claimed.claimed_at > at_begin_us
 
     def _has_place(self, key: Key) -> bool:
         """Tell whether a place of a lane is for what is in stock: one that was taken for it, or one that is free."""
@@ -130,21 +150,21 @@ class Deliverer:
             self._keep(asyncio.create_task(self._return(rows, key, why)))
         while key in self._stock and self._has_place(key):
             self._begin(key, self._stock.pop(key))
-        if key in self._stock:
-            self._go_on()
 
     def _must_leave(self, key: Key) -> str:
         """Say why what is in stock has to be put back; empty if it can stay, or there is nothing."""
         if key not in self._stock:
             return ""
         lane = self.lanes.lane(key)
-        if not lane.keeps_stock:
-            return PACED if lane.is_open else HELD
+        if not lane.is_open:
+            return HELD
+        if lane.interval_us:
+            return PACED
         configuration = self._book().configurations.get(key)
         if configuration is None:
             return UNKNOWN
-        most_s = min(STOCKED_MAX_S, LEASE_S - self._kinds[configuration.kind].attempt_max_s - LEASE_SPARE_S)
-        return LATE if self._runtime.now() - self._stock.oldest_at(key) > most_s * SECOND_US else ""
+        age_us = self._runtime.now() - self._stock.oldest_at(key)
+        return LATE if age_us > self._latest[configuration.kind].in_stock_us else ""
 
     async def step(self) -> bool:
         """Claim what has its turn and begin to send it; tell whether there may be more."""
@@ -182,6 +202,7 @@ class Deliverer:
             for row, frame in zip(claimed.rows, claimed.frames, strict=True):
                 self._take_in(key, Stocked(row, frame, claimed_at))
             self._serve(key)
+        self._go_on()
 
     async def _claimed(self, wants: Sequence[Want]) -> list[Claimed]:
         try:
@@ -233,64 +254,66 @@ class Deliverer:
     async def _deliver(self, key: Key, row: Delivery, frame: bytes | None) -> None:
         """Send a claimed delivery, record how that ended, and let the lane know."""
         try:
-            shown = await self._attempt(key, row, frame)
+            made = await self._attempt(key, row, frame)
         except Exception:
-            log.exception("a delivery could not be settled; its lease will end", delivery_id=row.id)
-            shown = None
-        if shown is None:
+            log.exception("a delivery could not be sent or put back; its lease will end", delivery_id=row.id)
+            made = None
+        if made is None:
             self._unrecorded.pop(row.id, None)
             self.lanes.ended(key, None)
             return
-        sent, plan, settled = shown
-        if plan is not None:
+        sent, plan = made
+        verdict = sent.outcome.verdict
+        self.attempts[row.kind, verdict] += 1
+        if verdict is Verdict.DELIVERED and self.lanes.lane(key).health.is_well:
             # It teaches the lane nothing new: the place is free before the record is made, for which nobody
             # waits then. It can share a commit.
-            self.lanes.ended(key, sent.outcome.verdict, quick=sent.duration_us < QUICK_US)
-            self._outbox.settle_soon(row, sent, plan, partial(self._recorded, key, row, sent.outcome))
+            self.lanes.ended(key, verdict, quick=sent.duration_us < QUICK_US)
+            self._outbox.record(row, sent, plan, partial(self._recorded, key, row, sent.outcome, None), patient=True)
             return
-        self._unrecorded.pop(row.id, None)
-        was_paused = self.lanes.lane(key).pauses
-        self.lanes.ended(key, sent.outcome.verdict, settled.health if settled is not None else None)
-        self._learn(key, row, settled, was_paused)
-        self._tell(row, sent.outcome, settled)
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.record(row, sent, plan, partial(self._recorded, key, row, sent.outcome, recorded), patient=False)
+        await recorded
 
-    async def _attempt(
-        self, key: Key, row: Delivery, frame: bytes | None
-    ) -> tuple[Sent, Plan | None, Settled | None] | None:
-        """Send a claimed delivery; record how that ended, or give the plan when the record can wait."""
+    async def _attempt(self, key: Key, row: Delivery, frame: bytes | None) -> tuple[Sent, Plan] | None:
         configuration = self._book().configurations.get(key)
         if configuration is None:
             await self._put_back([row], key, UNKNOWN)
             return None
-        sent = await self._sender.send(row, configuration, frame)
-        verdict = sent.outcome.verdict
-        self.attempts[row.kind, verdict] += 1
         plan = Plan(self._runtime.jitter(), configuration.options.retry_schedule or RETRY_SCHEDULE_S)
-        if verdict is Verdict.DELIVERED and self.lanes.lane(key).health.is_well:
-            return sent, plan, None
-        return sent, None, await self._outbox.settle(row, sent, plan)
+        return await self._sender.send(row, configuration, frame), plan
 
     def _recorded(
-        self, key: Key, row: Delivery, outcome: Outcome, settled: Settled | None, error: Exception | None
+        self,
+        key: Key,
+        row: Delivery,
+        outcome: Outcome,
+        in_place: asyncio.Future[None] | None,
+        settled: Settled | None,
+        error: Exception | None,
     ) -> None:
-        """Take over the record of an attempt whose place was free before it."""
+        """Take over the record of an attempt, for which its place has waited or not; in the order of the records."""
         self._unrecorded.pop(row.id, None)
+        was_paused = self.lanes.lane(key).pauses
+        if in_place is not None:
+            verdict = outcome.verdict if error is None else None
+            self.lanes.ended(key, verdict, settled.health if settled is not None else None)
+            if not in_place.done():
+                in_place.set_result(None)
+        elif settled is not None and not (settled.health.is_well and self.lanes.lane(key).health.is_well):
+            self.lanes.note(key, settled.health)
         if error is not None:
             log.error("a delivery could not be settled; its lease will end", delivery_id=row.id, exc_info=error)
             return
-        if settled is None or not settled.health.is_well:
-            was_paused = self.lanes.lane(key).pauses
-            if settled is not None:
-                self.lanes.note(key, settled.health)
-            self._learn(key, row, settled, was_paused)
-            self._go_on()
-        self._tell(row, outcome, settled)
-
-    def _learn(self, key: Key, row: Delivery, settled: Settled | None, was_paused: bool) -> None:
-        """See to what waits in a lane, as the record of an attempt says."""
         if settled is None:
             log.warning("stale attempt", delivery_id=row.id, attempt=row.attempt)
-            return
+        elif in_place is not None or not settled.health.is_well:
+            self._learn(key, settled, was_paused)
+        self._go_on()
+        self._tell(row, outcome, settled)
+
+    def _learn(self, key: Key, settled: Settled, was_paused: bool) -> None:
+        """See to what waits in a lane, as the record of an attempt says."""
         if settled.state in (State.RETRYING, State.PAUSED):
             self.lanes.wait(key, settled.due_at)
         if self.lanes.lane(key).pauses and not was_paused:

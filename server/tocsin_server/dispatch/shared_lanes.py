@@ -7,7 +7,7 @@ steps and never while anything is awaited. To look at a lane needs none.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Concatenate, ParamSpec, TypeVar
 
 from tocsin_server.domain.lanes import Lanes
@@ -29,8 +29,8 @@ def _locked(method: Method[P, T]) -> Callable[Concatenate[SharedLanes, P], T]:
 class SharedLanes(Lanes):
     """See the module's docstring."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, without_stock: Collection[str] = ()) -> None:
+        super().__init__(without_stock=without_stock)
         self.lock = threading.RLock()
 
     configure = _locked(Lanes.configure)

@@ -168,8 +168,11 @@ class Outbox(Protocol):
         """Record how an attempt ended; None when another attempt has taken over."""
         ...
 
-    def settle_soon(self, row: Delivery, sent: Sent, plan: Plan, told: Told) -> None:
-        """Record how an attempt ended when a commit comes along, or a moment later; tell what became of it."""
+    def record(self, row: Delivery, sent: Sent, plan: Plan, told: Told, patient: bool) -> None:
+        """Do as `settle`, and tell what became of it, in the order of the records.
+
+        A patient one waits for a commit that comes along, but only for a moment.
+        """
         ...
 
     async def settled(self) -> None:

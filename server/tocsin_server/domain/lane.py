@@ -10,7 +10,7 @@ from tocsin_server.domain.verdicts import Verdict
 WINDOW_FIRST = 8  # under way at a time, until the receiver has shown more
 WINDOW_MAX = 64
 AHEAD_MAX = 1024  # claimed ahead of their places, where the window is widest and the receiver quick
-AHEAD_MORE = 32  # that may be claimed ahead after each time that it was not too many
+AHEAD_MORE = 32  # that may be claimed ahead when it was not too many
 Key = tuple[str, str]  # account, configuration
 
 
@@ -25,7 +25,9 @@ class Lane:
     due_at: int | None = None
     in_flight: int = 0  # places that are taken
     ahead: int = 0  # claimed without a place
+    may_stock: bool = True  # whether an attempt leaves time in its lease to wait for a place
     depth: int = field(default_factory=lambda: AHEAD_MAX)  # as many may be ahead, by what has got a place in time
+    in_time: int = 0  # how many have, since `depth` has changed
     window: int = WINDOW_FIRST
     proven: bool = False
     quick: bool = False  # the receiver has taken the last one soon
@@ -64,7 +66,7 @@ class Lane:
     @property
     def keeps_stock(self) -> bool:
         """Whether what is claimed ahead may stay: nothing holds it, and nothing paces it."""
-        return self.is_open and not self.interval_us
+        return self.may_stock and self.is_open and not self.interval_us
 
     @property
     def is_fast(self) -> bool:
@@ -88,10 +90,12 @@ class Lane:
             self.proven = False
             self.window = max(self.window // 2, 1)
 
-    def deepen(self) -> None:
-        """Let more be claimed ahead: what was ahead is on its way in time."""
-        self.depth = min(self.depth + AHEAD_MORE, AHEAD_MAX)
+    def was_in_time(self) -> None:
+        """Let more be claimed ahead when as many as may be have got a place in time."""
+        self.in_time += 1
+        if self.in_time >= self.depth:
+            self.depth, self.in_time = min(self.depth + AHEAD_MORE, AHEAD_MAX), 0
 
-    def make_shallow(self) -> None:
+    def was_late(self) -> None:
         """Let less be claimed ahead: some of it has got no place in time."""
-        self.depth = max(self.depth // 2, 1)
+        self.depth, self.in_time = max(self.depth // 2, 1), 0

@@ -14,7 +14,7 @@ Nothing here is stored: the store has the deliveries, and tells anew what waits 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tocsin_server.domain.health import HEALTHY, Health
@@ -47,8 +47,11 @@ Line = dict[str, dict[Key, None]]  # lanes by account; both in the order of thei
 class Lanes:
     """All lanes; see the module's docstring. Every method that takes `now` is given the same clock."""
 
-    def __init__(self, places: int = IN_FLIGHT_MAX, suspects: int = SUSPECTS_MAX) -> None:
+    def __init__(
+        self, places: int = IN_FLIGHT_MAX, suspects: int = SUSPECTS_MAX, without_stock: Collection[str] = ()
+    ) -> None:
         self._places = self._left = places
+        self._without_stock = without_stock  # kinds of endpoint
         self._suspects_left = suspects
         self._ahead_left = AHEAD_ALL_MAX
         self._lanes: dict[Key, Lane] = {}
@@ -57,7 +60,7 @@ class Lanes:
         self._suspects: Line = {}
         self._stocked: set[Key] = set()  # those that have something ahead
         self._last = self._suspects  # the line that had the last turn: where places are few the other one is next
-        self._unserved: dict[Key, None] = {}  # those whose stock is to be looked at
+        self._hungry: dict[Key, None] = {}  # those whose stock is to be filled
         self.open = True
 
     def lane(self, key: Key) -> Lane:
@@ -78,6 +81,7 @@ class Lanes:
             lane.health = configuration.health
             rate = configuration.options.rate_per_second
             lane.interval_us = int(SECOND_US / rate) if rate else 0
+            lane.may_stock = configuration.kind not in self._without_stock
             self._queue(lane)
         for key in [key for key in self._lanes if key not in configurations]:
             lane = self._lanes[key]
@@ -125,8 +129,9 @@ class Lanes:
             return False
         self._keep(lane, -1)
         self._begin(lane, now)
+        lane.was_in_time()
         if self._wants_stock(lane, now):
-            self._unserved[key] = None
+            self._hungry[key] = None
         if not lane.ahead:
             self._queue(lane)
         return True
@@ -146,7 +151,7 @@ class Lanes:
 
     def late(self, key: Key) -> None:
         """Take note that what was ahead has got no place in time: that was too many."""
-        self.lane(key).make_shallow()
+        self.lane(key).was_late()
 
     def _has_place(self, lane: Lane) -> bool:
         return self._left > 0 and lane.places() > 0 and (lane.proven or self._suspects_left > 0)
@@ -166,7 +171,6 @@ class Lanes:
         self._keep(lane, -ahead)
         for _ in range(count - ahead):
             self.ended(key, None)
-        self._unserved[key] = None  # a place that was taken for one of them may be for another one
         self._queue(lane)
 
     def choose(self, now: int) -> list[Want]:
@@ -188,9 +192,9 @@ class Lanes:
                     if lane is not None:
                         chosen[lane.key] = chosen.get(lane.key, 0) + self._take_turn(lane, line, now)
                         turn, self._last = True, line
-        for key in self._unserved:
+        for key in self._hungry:
             chosen.setdefault(key, 0)
-        self._unserved.clear()
+        self._hungry.clear()
         return [self._want(self.lane(key), count, now) for key, count in chosen.items()]
 
     def claimed(self, want: Want, got: int, next_due_at: int | None) -> None:
@@ -228,7 +232,7 @@ class Lanes:
     def is_line(self) -> bool:
         """Whether there is something to choose now: somebody waits for a place that can be had, or for stock."""
         waits = bool(self._proven) or (bool(self._suspects) and self._suspects_left > 0)
-        return bool(self._unserved) or (waits and self._left > 0)
+        return bool(self._hungry) or (waits and self._left > 0)
 
     def _others_wait(self, lane: Lane) -> bool:
         """Tell whether another lane waits for a place that it could have."""
@@ -236,7 +240,7 @@ class Lanes:
         if accounts != 1 or not lane.queued:
             return accounts > 0
         line = self._proven if lane.proven else self._suspects
-        return list(line.get(lane.key[0], ())) != [lane.key]
+        return len(line[lane.key[0]]) > 1
 
     def next_at(self) -> int | None:
         """When the next lane may be ready; those that wait for a place are looked at when one is free."""
@@ -289,7 +293,7 @@ class Lanes:
             elif lane.places() > 0:
                 found = lane
             elif self._wants_stock(lane, now):
-                self._unserved[key] = None
+                self._hungry[key] = None
             # else it comes back when one of its attempts ends
         if lanes:
             line[account] = lanes
@@ -311,7 +315,6 @@ class Lanes:
         ahead = min(self.room(lane), self._ahead_left) if self._wants_stock(lane, now) else 0
         if ahead:
             self._keep(lane, ahead)
-            lane.deepen()
             count += ahead
         if not count:
             return Want(lane.key, 0)

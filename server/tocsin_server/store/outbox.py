@@ -187,7 +187,7 @@ class StoreOutbox:
         return await self._writer.run(lambda tx: claims.claim(tx, wants, self._tail.frame_at))
 
     async def settle(self, row: Delivery, sent: Sent, plan: Plan) -> Settled | None:
-        """Record how an attempt ended; together with those that end while the store is busy."""
+        """Record how an attempt ended."""
         waiter: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
 
         def told(settled: Settled | None, error: Exception | None) -> None:
@@ -198,23 +198,21 @@ class StoreOutbox:
             else:
                 waiter.set_result(settled)
 
-        self._settle(_Ending(settling.Ended(row, sent, plan), False, told))
-        self._writer.hurry()  # what is under way is in front of this one
+        self.record(row, sent, plan, told, patient=False)
         return await waiter
 
-    def settle_soon(self, row: Delivery, sent: Sent, plan: Plan, told: Told) -> None:
-        """Record how an attempt ended when a commit comes along."""
-        self._settle(_Ending(settling.Ended(row, sent, plan), True, told))
+    def record(self, row: Delivery, sent: Sent, plan: Plan, told: Told, patient: bool) -> None:
+        """Record how an attempt ended, together with those that end while the store is busy."""
+        self._endings.append(_Ending(settling.Ended(row, sent, plan), patient, told))
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._settle_endings())
+        if not patient:
+            self._writer.hurry()  # what is under way is in front of this one
 
     async def settled(self) -> None:
         """Wait until all that was to be settled is."""
         while self._settling is not None:
             await asyncio.wait([self._settling])
-
-    def _settle(self, ending: _Ending) -> None:
-        self._endings.append(ending)
-        if self._settling is None:
-            self._settling = asyncio.create_task(self._settle_endings())
 
     async def _settle_endings(self) -> None:
         """Settle what has ended, as much as there is in one unit of work, until nothing is left."""
