@@ -263,6 +263,25 @@ def test_a_place_stays_with_a_lane_that_has_stock_until_another_waits_for_one() 
     assert lanes.proceed(long, NOW)
 
 
+def test_lanes_of_an_account_take_turns_with_one_that_has_stock() -> None:
+    lanes, long, others = Lanes(places=WINDOW_MAX), ("a", "c"), [("a", "d"), ("a", "e"), ("a", "f")]
+    for other in others:  # all are proven: they wait in one line
+        assert lanes.take(other, NOW)
+        lanes.ended(other, Verdict.DELIVERED)
+    stocked(lanes, long, 10)
+    for other in others:
+        lanes.wait(other, NOW)
+    assert lanes.choose(NOW) == []
+    served: list[Key] = []
+    for _ in range(5):
+        lanes.ended(long, Verdict.DELIVERED, quick=True)
+        if lanes.proceed(long, NOW):
+            served.append(long)
+        else:
+            served += [want.key for want in lanes.choose(NOW)]
+    assert set(others) <= set(served)
+
+
 def test_lanes_share_what_may_be_claimed_ahead() -> None:
     """However many are quick, one claim brings many."""
     lanes, keys = Lanes(), [("a", f"c{number}") for number in range(8)]

@@ -345,10 +345,11 @@ async def test_mails_are_not_claimed_ahead(house: DispatchHouse, box: Mailbox) -
     }
     selector = Selector("account", "*", "user.*", "*")
     draft = EndpointConfiguration("", "admin", "email", "n", "", True, connection, (selector,))
-    await house.notifications.create(draft, "", b"")
+    configuration = await house.notifications.create(draft, "", b"")
     for _ in range(3):
         await house.append(*["user.a"] * 100)
         await house.deliver_all()
+    assert not house.deliverer.lanes.lane(("admin", configuration.id)).may_stock
     assert house.sql("SELECT DISTINCT error FROM attempts") == [("",)]
     assert house.sql("SELECT state, max(attempt), count(*) FROM deliveries GROUP BY 1") == [("DELIVERED", 1, 300)]
 
