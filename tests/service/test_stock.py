@@ -147,6 +147,7 @@ async def test_what_gets_no_place_in_time_goes_back(
     clocked.deliverer._stock_look_at = 0.0  # it is time to look
     await clocked.deliverer.step()
     await until_waiting(clocked, AHEAD)
+    assert clocked.sql("SELECT DISTINCT due_at = created_at FROM deliveries WHERE state = 'RETRYING'") == [(1,)]
     held.go.set()
     await clocked.deliver_all()
     assert late(clocked) == AHEAD

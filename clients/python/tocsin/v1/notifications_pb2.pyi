@@ -162,7 +162,9 @@ class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliver
     DELIVERY_STATE_PENDING: _DeliveryState.ValueType  # 1
     """Waits for its first attempt."""
     DELIVERY_STATE_SENDING: _DeliveryState.ValueType  # 2
-    """An attempt is under way, or its outcome is not known yet."""
+    """An attempt is under way, waits for its turn after many others to the same receiver, or its outcome is not
+    known yet.
+    """
     DELIVERY_STATE_RETRYING: _DeliveryState.ValueType  # 3
     """An attempt failed; the next one is due at `next_attempt_at`."""
     DELIVERY_STATE_DELIVERED: _DeliveryState.ValueType  # 4
@@ -188,7 +190,9 @@ DELIVERY_STATE_UNSPECIFIED: DeliveryState.ValueType  # 0
 DELIVERY_STATE_PENDING: DeliveryState.ValueType  # 1
 """Waits for its first attempt."""
 DELIVERY_STATE_SENDING: DeliveryState.ValueType  # 2
-"""An attempt is under way, or its outcome is not known yet."""
+"""An attempt is under way, waits for its turn after many others to the same receiver, or its outcome is not
+known yet.
+"""
 DELIVERY_STATE_RETRYING: DeliveryState.ValueType  # 3
 """An attempt failed; the next one is due at `next_attempt_at`."""
 DELIVERY_STATE_DELIVERED: DeliveryState.ValueType  # 4
@@ -998,7 +1002,7 @@ class Attempt(_message.Message):
     """What went wrong, for programs."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
-        """When it began."""
+        """When it was sent; as long as it is under way, and when it was not sent, when it was claimed."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
