@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from tocsin.v1 import event_log_pb2 as log_pb
-from tocsin_server.dispatch import delivery
+from tocsin_server.dispatch import stock
 from tocsin_server.dispatch.stock import Stock, Stocked
 from tocsin_server.domain import lane, lanes
 from tocsin_server.domain.health import HealthState
@@ -143,7 +143,7 @@ async def test_what_gets_no_place_in_time_goes_back(
 ) -> None:
     """A lease has to hold for as long as the attempt takes."""
     held = await stocked(clocked, hook)
-    clock.pass_s(delivery.STOCKED_MAX_S + 0.1)
+    clock.pass_s(stock.STOCKED_MAX_S + 0.1)
     clocked.deliverer._stock_look_at = 0.0  # it is time to look
     await clocked.deliverer.step()
     await until_waiting(clocked, AHEAD)
@@ -158,7 +158,7 @@ async def test_what_is_late_is_not_sent_though_a_place_is_free(
     clocked: DispatchHouse, clock: Clock, hook: WebhookReceiver
 ) -> None:
     held = await stocked(clocked, hook)
-    clock.pass_s(delivery.STOCKED_MAX_S + 0.1)
+    clock.pass_s(stock.STOCKED_MAX_S + 0.1)
     held.go.set()
     await clocked.settled()
     assert len(hook.posted) == WINDOW_MAX
@@ -356,12 +356,12 @@ async def test_mails_are_not_claimed_ahead(house: DispatchHouse, box: Mailbox) -
 
 
 def test_a_large_event_is_not_kept_in_stock() -> None:
-    stock, key = Stock(), ("a", "c")
+    held, key = Stock(), ("a", "c")
     row = Delivery("a", "d", "r", "c", "webhook", State.SENDING, 1, 1)
     for size in (lanes.AHEAD_BYTES_MAX, lanes.AHEAD_BYTES_MAX + 1):
-        stock.add(key, Stocked(row, b"x" * size, 1))
-    assert [stock.pop(key).frame is not None for _ in range(2)] == [True, False]
-    assert not stock
+        held.add(key, Stocked(row, b"x" * size, 1))
+    assert [held.pop(key).frame is not None for _ in range(2)] == [True, False]
+    assert not held
 
 
 def test_the_longest_attempt_of_each_kind_fits_into_a_lease() -> None:
@@ -369,6 +369,6 @@ def test_the_longest_attempt_of_each_kind_fits_into_a_lease() -> None:
     kinds = discover(HttpDoor(Egress([])))
     webhook, email = kinds["webhook"].attempt_max_s, kinds["email"].attempt_max_s
     assert webhook > SEND_DEADLINE_S + _http_carrier.BODY_DEADLINE_S
-    assert webhook + delivery.STOCKED_MAX_S + delivery.LEASE_SPARE_S <= LEASE_S
+    assert webhook + stock.STOCKED_MAX_S + stock.LEASE_SPARE_S <= LEASE_S
     assert email > _smtp.PLACE_S + SEND_DEADLINE_S + _smtp.ALIVE_DEADLINE_S
-    assert email + delivery.LEASE_SPARE_S <= LEASE_S
+    assert email + stock.LEASE_SPARE_S <= LEASE_S

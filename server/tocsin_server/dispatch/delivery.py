@@ -13,21 +13,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
 
 import structlog
 
 from tocsin_server.dispatch.sending import Sender
 from tocsin_server.dispatch.shared_lanes import SharedLanes
-from tocsin_server.dispatch.stock import Stock, Stocked
+from tocsin_server.dispatch.stock import AgeLimits, Stock, Stocked
 from tocsin_server.domain.delivery_ports import Book, Claimed, Outbox, Sent, Settled
 from tocsin_server.domain.health import Health
 from tocsin_server.domain.lane import Key
 from tocsin_server.domain.lanes import Want
-from tocsin_server.domain.notifications import LEASE_S, Delivery, Outcome, State
+from tocsin_server.domain.notifications import Delivery, Outcome, State
 from tocsin_server.domain.ports import EndpointKind, Runtime
 from tocsin_server.domain.settlement import RETRY_SCHEDULE_S, Plan
-from tocsin_server.domain.verdicts import SECOND_US, Verdict
+from tocsin_server.domain.verdicts import Verdict
 
 log = structlog.get_logger("tocsin.delivery")
 UNKNOWN_WAIT_US = 500_000  # until the configurations are read anew
@@ -39,22 +38,9 @@ HELD = "not sent: its receiver is held since it was claimed"
 PACED = "not sent: its receiver has a rate since it was claimed"
 LATE = "not sent: there was no place for it in time"
 STOPPED = "not sent: the server was stopped"
-STOCKED_MAX_S = 15.0  # what has no place for so long goes back, or sooner: its attempt has to end within its lease
-LEASE_SPARE_S = 5.0  # of a lease, for the commits at its begin and end
 STOCK_LOOK_S = 5.0  # what is in stock for too long is looked for so often
+NEVER = 2**63
 QUICK_US = 500_000  # a receiver that answers sooner has some claimed ahead
-
-
-class _Latest(NamedTuple):
-    """How old a claim may be, in microseconds: its attempt has to end within its lease."""
-
-    in_stock_us: int
-    at_begin_us: int
-
-    @classmethod
-    def of(cls, kind: EndpointKind) -> _Latest:
-        left_s = LEASE_S - kind.attempt_max_s
-        return cls(int(min(STOCKED_MAX_S, left_s - LEASE_SPARE_S) * SECOND_US), int(left_s * SECOND_US))
 
 
 class Deliverer:
@@ -80,11 +66,12 @@ class Deliverer:
         self._unrecorded: dict[str, Delivery] = {}  # by id: being sent, or sent and not yet settled
         self._work: set[asyncio.Task[None]] = set()
         self._holding: set[asyncio.Task[None]] = set()
+        self._step_at = NEVER  # when the next step is due, as far as lanes go
         self._look_at = 0.0  # when the store is asked next what waits
         self._stock_look_at = 0.0  # when all of the stock is looked at next
         self.attempts: Counter[tuple[str, Verdict]] = Counter()  # that have ended, by kind and verdict
-        self._latest = {kind.kind: _Latest.of(kind) for kind in kinds.values()}
-        self.lanes = SharedLanes([kind for kind, latest in self._latest.items() if latest.in_stock_us <= 0])
+        self._limits = {kind.kind: AgeLimits.of(kind) for kind in kinds.values()}
+        self.lanes = SharedLanes([kind for kind, limits in self._limits.items() if limits.in_stock_us <= 0])
         self.lanes.open = enabled
         self.reload_book: Callable[[], None] = lambda: None
         self.wake_in: Callable[[float], None] = lambda seconds: None
@@ -124,7 +111,7 @@ class Deliverer:
     def _is_late(self, key: Key, claimed: Stocked) -> bool:
         """Tell whether a claim was so long under way that its lease may end before the attempt."""
         configuration = self._book().configurations.get(key)
-        at_begin_us = self._latest[configuration.kind].at_begin_us if configuration is not None else 0
+        at_begin_us = self._limits[configuration.kind].at_begin_us if configuration is not None else 0
         return configuration is not None and self._runtime.now() - claimed.claimed_at > at_begin_us
 
     def _has_place(self, key: Key) -> bool:
@@ -164,12 +151,13 @@ class Deliverer:
         if configuration is None:
             return UNKNOWN
         age_us = self._runtime.now() - self._stock.oldest_at(key)
-        return LATE if age_us > self._latest[configuration.kind].in_stock_us else ""
+        return LATE if age_us > self._limits[configuration.kind].in_stock_us else ""
 
     async def step(self) -> bool:
         """Claim what has its turn and begin to send it; tell whether there may be more."""
         if not self.lanes.open:
             return False
+        self._step_at = NEVER
         if self._runtime.monotonic() >= self._look_at:
             await self._look()
         if self._runtime.monotonic() >= self._stock_look_at:
@@ -185,6 +173,7 @@ class Deliverer:
         if wants:
             return True
         next_at = self.lanes.next_at()
+        self._step_at = NEVER if next_at is None else next_at
         wait_s = IDLE_S if next_at is None else (next_at - self._runtime.now()) / 1e6
         self.wake_in(min(max(wait_s, 0.001), STOCK_LOOK_S if self._stock else IDLE_S))
         return False
@@ -294,20 +283,24 @@ class Deliverer:
     ) -> None:
         """Take over the record of an attempt, for which its place has waited or not; in the order of the records."""
         self._unrecorded.pop(row.id, None)
-        was_paused = self.lanes.lane(key).pauses
+        lane = self.lanes.lane(key)
+        if in_place is None and settled is not None and settled.health.is_well and lane.health.is_well:
+            self._tell(row, outcome, settled)  # the rule
+            return
+        was_paused = lane.pauses
         if in_place is not None:
             verdict = outcome.verdict if error is None else None
             self.lanes.ended(key, verdict, settled.health if settled is not None else None)
             if not in_place.done():
                 in_place.set_result(None)
-        elif settled is not None and not (settled.health.is_well and self.lanes.lane(key).health.is_well):
+        elif settled is not None:
             self.lanes.note(key, settled.health)
         if error is not None:
             log.error("a delivery could not be settled; its lease will end", delivery_id=row.id, exc_info=error)
             return
         if settled is None:
             log.warning("stale attempt", delivery_id=row.id, attempt=row.attempt)
-        elif in_place is not None or not settled.health.is_well:
+        else:
             self._learn(key, settled, was_paused)
         self._go_on()
         self._tell(row, outcome, settled)
@@ -333,7 +326,8 @@ class Deliverer:
         """Have a look at who is next, if anybody waits."""
         if self.lanes.is_line:
             self.wake_in(0.0)
-        elif (next_at := self.lanes.next_at()) is not None:
+        elif (next_at := self.lanes.next_at()) is not None and next_at < self._step_at:
+            self._step_at = next_at
             self.wake_in(max((next_at - self._runtime.now()) / 1e6, 0.0))
 
     async def _return(self, rows: Sequence[Delivery], key: Key, why: str) -> None:

@@ -7,7 +7,25 @@ from typing import NamedTuple
 
 from tocsin_server.domain.lane import Key
 from tocsin_server.domain.lanes import AHEAD_BYTES_MAX
-from tocsin_server.domain.notifications import Delivery
+from tocsin_server.domain.notifications import LEASE_S, Delivery
+from tocsin_server.domain.ports import EndpointKind
+from tocsin_server.domain.verdicts import SECOND_US
+
+STOCKED_MAX_S = 15.0  # what has no place for so long goes back
+LEASE_SPARE_S = 5.0  # of a lease, for the commits at its begin and end
+
+
+class AgeLimits(NamedTuple):
+    """How old a claim may be in stock and when it is sent, in microseconds: its attempt has to end within its lease."""
+
+    in_stock_us: int
+    at_begin_us: int
+
+    @classmethod
+    def of(cls, kind: EndpointKind) -> AgeLimits:
+        """Give the limits of a kind of endpoint; none is for stock where attempts take nearly the whole lease."""
+        left_s = LEASE_S - kind.attempt_max_s
+        return cls(int(min(STOCKED_MAX_S, left_s - LEASE_SPARE_S) * SECOND_US), int(left_s * SECOND_US))
 
 
 class Stocked(NamedTuple):
